@@ -1,0 +1,37 @@
+# Everything is done in a virtual environment of the project, .venv; nothing is installed outside.
+# Variables: PYTHON=/path/to/python3.11 (which interpreter .venv is made with),
+#            PYTEST_ARGS="..." (of make test), QUICKSTART_ARGS="..." (of make demo).
+
+SHELL := /bin/sh
+PY := .venv/bin/python
+PYTEST_ARGS ?= -n 2 --dist loadfile
+QUICKSTART_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint setup clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
+	    while IFS='|' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
+
+demo: setup ## make a click log, train on it, evaluate, save, load and evaluate again (3 minutes)
+	@$(PY) examples/quickstart/quickstart.py $(QUICKSTART_ARGS)
+
+test: setup ## run the tests
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: setup ## check the code's style
+	@$(PY) -m ruff check .
+
+setup: ## make .venv with everything that is needed (the other targets do it themselves)
+	@for python in python3 python3.11 python3.10 python3.9 python3.8 "$$PYTHON"; do \
+	    if "$$python" -c '' >/dev/null 2>&1; then exec "$$python" tools/bootstrap.py; fi; \
+	done; \
+	echo 'error: no Python was found: install Python 3.8 to 3.11, for example with' \
+	    '`apt-get install -y python3 python3-dev python3-venv`' >&2; \
+	exit 2
+
+clean: ## delete everything that these targets made in the project
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf examples/quickstart/data
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,256 @@
+"""The quickstart: make a click log, train GRU4Rec on it, evaluate, save, load, evaluate again.
+
+Run it with `make demo`, or as ``python examples/quickstart/quickstart.py``. It calls run.py exactly
+as one would in a shell, shows its output, and compares the result with a popularity list and with
+the best that any model could get, which is known because the log comes from a known process.
+
+Exit codes: 0 all is well; 1 a step failed, the loaded model evaluates differently from the trained
+one, or the model is no better than the popularity list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple, Sequence
+
+import numpy as np
+import pandas as pd
+from process import DAY, FIRST_DAY, ClickProcess
+
+HERE = Path(__file__).resolve().parent
+RUN = HERE.parent.parent / "run.py"
+
+N_SESSIONS = 60_000
+CUT_OFFS = (1, 5, 10, 20)
+CUT_OFF = 20  # of the final comparison
+PARAMETERS = ",".join(
+    [
+        "loss=cross-entropy",
+        "final_act=softmax",
+        "layers=96",
+        "batch_size=64",
+        "n_epochs=3",
+        "learning_rate=0.1",
+        "dropout_p_embed=0.1",
+        "n_sample=2048",
+        "sample_alpha=0.75",
+        "logq=1",
+        "constrained_embedding=True",
+    ]
+)
+METRIC_LINE = re.compile(r"Recall@(\d+): (\S+) MRR@\1: (\S+)$")
+
+
+class Metrics(NamedTuple):
+    """Recall and MRR of one list length, averaged over the scored events."""
+
+    recall: float
+    mrr: float
+
+
+class Events(NamedTuple):
+    """The scored events of a test set, as positions in the process's items, each (E,) int64."""
+
+    current: np.ndarray
+    previous: np.ndarray
+    target: np.ndarray
+
+
+def split(log: pd.DataFrame, at: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split a log in time.
+
+    Parameters
+    ----------
+    log : pandas.DataFrame
+        Columns SessionId, ItemId, Time.
+    at : int
+        Time of the split.
+
+    Returns
+    -------
+    train, test : pandas.DataFrame
+        Test: the sessions that start at `at` or later. Train: the events before it; a session of
+        which just one event is left is dropped, as there is nothing to predict in it.
+    """
+    start = log.groupby("SessionId")["Time"].transform("min")
+    test = log[start >= at]
+    train = log[log["Time"] < at]
+    length = train.groupby("SessionId")["Time"].transform("size")
+    return train[length > 1], test
+
+
+def write_table(data: pd.DataFrame, path: Path) -> None:
+    """Write a tab separated file; an interrupted program leaves the old file or none, no half."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        data.to_csv(partial, sep="\t", index=False)
+        os.replace(partial, path)
+    finally:
+        if partial.exists():
+            partial.unlink()
+
+
+def scored_events(process: ClickProcess, test: pd.DataFrame, known: np.ndarray) -> Events:
+    """The events that the evaluation scores, with the true last two items before each.
+
+    Parameters
+    ----------
+    process : ClickProcess
+    test : pandas.DataFrame
+        Columns SessionId, ItemId, Time.
+    known : numpy.ndarray, bool, (n_items,)
+        Which items occur in the training data. Events on others are dropped before the evaluation:
+        they are not scored, nor is an event that is thereby the first of its session. (What led to
+        a scored event is taken from the whole session all the same: no model knows more.)
+    """
+    test = test.sort_values(["SessionId", "Time"], kind="stable")
+    item = process.positions(test["ItemId"].to_numpy())
+    session = test["SessionId"].to_numpy()
+    place = test.groupby("SessionId").cumcount().to_numpy()  # 0 for the first event of a session
+    known_before = pd.Series(known[item].astype(int)).groupby(session).cumsum().to_numpy()
+    scored = np.flatnonzero(known[item] & (known_before > 1))
+    previous = np.where(place[scored] > 1, scored - 2, scored - 1)
+    return Events(item[scored - 1], item[previous], item[scored])
+
+
+def popularity_ranks(support: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Rank of each target in the list of items by number of training events.
+
+    Parameters
+    ----------
+    support : numpy.ndarray, int64, (n_items,)
+        Number of training events of each item.
+    target : numpy.ndarray, int64, (E,)
+
+    Returns
+    -------
+    numpy.ndarray, int64, (E,)
+        1 + how many items have strictly more events.
+    """
+    return 1 + len(support) - np.searchsorted(np.sort(support), support[target], side="right")
+
+
+def metrics(ranks: np.ndarray, cut_off: int) -> Metrics:
+    """Recall and MRR of a list of `cut_off` items, from the ranks of the targets, (E,)."""
+    hit = ranks <= cut_off
+    return Metrics(float(np.mean(hit)), float(np.mean(np.where(hit, 1.0 / ranks, 0.0))))
+
+
+def call(command: Sequence[str]) -> dict[int, Metrics]:
+    """Run a program with its output shown as it comes; return the metrics that it prints.
+
+    Raises
+    ------
+    SystemExit
+        If the program fails, or prints other list lengths than `CUT_OFFS`.
+    """
+    print(f"\n$ {shlex.join(map(str, command))}", flush=True)
+    found = {}
+    # its standard error, where the progress bar is, stays the terminal
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        bufsize=1,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as program:
+        for line in program.stdout:
+            print(line, end="", flush=True)
+            match = METRIC_LINE.match(line.rstrip())
+            if match:
+                found[int(match[1])] = Metrics(float(match[2]), float(match[3]))
+    if program.returncode != 0:
+        sys.exit(f"error: this step ended with exit code {program.returncode}; see above")
+    if tuple(found) != CUT_OFFS:
+        sys.exit(f"error: this step printed metrics for {list(found)}, not {list(CUT_OFFS)}")
+    return found
+
+
+def report(popularity: Metrics, model: Metrics, best: Metrics) -> str:
+    """The table of the final comparison."""
+    lines = [f"{'':28}{f'Recall@{CUT_OFF}':>12}{f'MRR@{CUT_OFF}':>12}"]
+    for name, row in [
+        ("popularity list", popularity),
+        ("GRU4Rec", model),
+        ("best possible", best),
+    ]:
+        lines.append(f"{name:28}{row.recall:12.4f}{row.mrr:12.4f}")
+    reached = [f"{100 * a / b:.1f}%" for a, b in zip(model, best)]
+    lines.append(f"{'GRU4Rec, of the best possible':28}{reached[0]:>11}{reached[1]:>12}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
+    """Command line: see ``--help``.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Command line; that of the process by default.
+    run : pathlib.Path
+        The program that trains and evaluates.
+    """
+    parser = argparse.ArgumentParser(
+        description="Makes a click log, trains GRU4Rec on it with run.py, evaluates, saves, loads.",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=HERE / "data", help="folder of the files (%(default)s)"
+    )
+    parser.add_argument(
+        "--sessions", type=int, default=N_SESSIONS, help="size of the log (%(default)s)"
+    )
+    parser.add_argument(
+        "--parameters", default=PARAMETERS, help="parameter string for run.py's -ps"
+    )
+    parser.add_argument("--device", help="for run.py's -d (default: run.py chooses)")
+    options = parser.parse_args(arguments)
+    if options.sessions < 1000:
+        parser.error("--sessions: give at least 1000, else the last day has too few of them")
+
+    began = time.monotonic()
+    process = ClickProcess()
+    train, test = split(process.sample(options.sessions), at=FIRST_DAY + (process.days - 1) * DAY)
+    options.data.mkdir(parents=True, exist_ok=True)
+    train_path, test_path = options.data / "train.tsv", options.data / "test.tsv"
+    write_table(train, train_path)
+    write_table(test, test_path)
+    for name, part, path in [("train", train, train_path), ("test", test, test_path)]:
+        print(f"{name}: {len(part):7} events, {part['SessionId'].nunique():6} sessions: {path}")
+
+    support = np.bincount(process.positions(train["ItemId"].to_numpy()), minlength=process.n_items)
+    events = scored_events(process, test, support > 0)
+    popularity = metrics(popularity_ranks(support, events.target), CUT_OFF)
+    best = metrics(process.best_ranks_at(*events, np.flatnonzero(support)), CUT_OFF)
+
+    model_path = options.data / "model.gru4rec"
+    common = ["-t", str(test_path), "-m", *map(str, CUT_OFFS)]
+    common += ["-d", options.device] if options.device else []
+    program = [sys.executable, str(run)]
+    trained = call(
+        [*program, str(train_path), "-ps", options.parameters, "-s", str(model_path), *common]
+    )
+    loaded = call([*program, str(model_path), "-l", *common])
+
+    print(f"\n{len(events.target)} events of the last day, {np.count_nonzero(support)} items\n")
+    print(report(popularity, trained[CUT_OFF], best))
+    print(f"\nwhole demo: {time.monotonic() - began:.0f} s", flush=True)
+    if loaded != trained:
+        sys.exit("error: the loaded model evaluates differently from the trained one")
+    if trained[CUT_OFF].recall <= popularity.recall or trained[CUT_OFF].mrr <= popularity.mrr:
+        sys.exit("error: the model is no better than the popularity list")
+    print("The saved and loaded model gives the same metrics as the trained one.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

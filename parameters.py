@@ -1,0 +1,400 @@
+"""GRU4Rec's parameters: names, defaults, allowed values, and where they are read from.
+
+Plain Python without heavy imports, so that a command line program rejects a bad parameter at once.
+Nothing that is read here is executed: parameter files are parsed as syntax trees of literals.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from user_errors import InputError
+
+LOSSES = ("cross-entropy", "xe_logit", "bpr-max", "bpr", "top1", "top1-max")
+OPTIMIZERS = ("adagrad", "rmsprop", "adadelta", "adam")
+# ranks of a target that ties with other items, see evaluation.evaluate_gpu
+TIE_MODES = ("standard", "conservative", "median", "tiebreaking")
+# the final activation that turns scores into what the loss expects; every other loss takes the rest
+SOFTMAX_OF_LOSS = {"cross-entropy": "softmax", "xe_logit": "softmax_logit"}
+# scale and alpha of the activations where the name alone is given
+ACTIVATION_DEFAULTS = {"leaky": (0.01,), "elu": (1.0,), "selu": (1.0507, 1.67326)}
+ADAPT_DEFAULTS = {"rmsprop": [0.9], "adadelta": [0.95], "adam": [0.9, 0.999], "adagrad": []}
+_ELEMENTWISE = "linear, relu, tanh, leaky-<X>, elu-<X>, selu-<X>-<Y>"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its default, a function that checks and converts, the values it takes."""
+
+    default: Any
+    convert: Callable[[Any], Any]
+    allowed: str
+
+
+# ---------------------------------------------------------------------------- conversions
+# Each takes a string or a value and returns the parameter's value, or raises ValueError.
+
+
+def _integer(minimum: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        number = int(value)
+        # int() would cut 1.5 down to 1 and take True for 1
+        if isinstance(value, bool) or number < minimum or float(value) != number:
+            raise ValueError
+        return number
+
+    return convert
+
+
+def _number(low: float, high: float = math.inf, low_open: bool = False) -> Callable[[Any], float]:
+    def convert(value: Any) -> float:
+        number = float(value)
+        in_range = low <= number < high and not (low_open and number == low)
+        if isinstance(value, bool) or not in_range:
+            raise ValueError
+        return number
+
+    return convert
+
+
+def _boolean(value: Any) -> bool:
+    text = str(value)
+    if text in ("True", "1"):
+        return True
+    if text in ("False", "0"):
+        return False
+    raise ValueError
+
+
+def _choice(*names: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return value
+
+    return convert
+
+
+def _items(value: Any) -> list:
+    if isinstance(value, str):
+        return value.split("/") if value and value != "[]" else []
+    return list(value) if isinstance(value, Iterable) else [value]
+
+
+def _layers(value: Any) -> list[int]:
+    sizes = [_integer(1)(v) for v in _items(value)]
+    if not sizes:
+        raise ValueError
+    return sizes
+
+
+def _optimizer(value: Any) -> str | None:
+    if value is None or value == "None":
+        return None
+    return _choice(*OPTIMIZERS)(value)
+
+
+def _embedding(value: Any) -> int | str:
+    return value if value == "layersize" else _integer(0)(value)
+
+
+def _column(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def split_activation(name: str) -> tuple[str, tuple[float, ...]]:
+    """Split an activation's name into its kind and its numbers.
+
+    Parameters
+    ----------
+    name : str
+        For example ``tanh``, ``elu-0.5``, ``selu-1.05-1.67``.
+
+    Returns
+    -------
+    (str, tuple of float)
+        ``("elu", (0.5,))``; the numbers are `ACTIVATION_DEFAULTS` where the name has none.
+
+    Raises
+    ------
+    ValueError
+        If the numbers do not fit the kind.
+    """
+    kind, dash, rest = name.partition("-")
+    defaults = ACTIVATION_DEFAULTS.get(kind, ())
+    if not dash:
+        return kind, defaults
+    if not re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?(-\d+(\.\d*)?(e-?\d+)?)*", rest):
+        raise ValueError(name)
+    constants = tuple(float(c) for c in re.split(r"(?<!e)-", rest))
+    if len(constants) != len(defaults):
+        raise ValueError(name)
+    return kind, constants
+
+
+def _activation(*extra: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        kind, _ = split_activation(value)
+        _choice("linear", "relu", "tanh", *ACTIVATION_DEFAULTS, *extra)(kind)
+        return value
+
+    return convert
+
+
+_YES_NO = "True or False"
+_SHARE = "a number of at least 0 and less than 1"
+_POSITIVE = "a number of 0 or more"
+
+PARAMETERS: dict[str, Parameter] = {
+    "loss": Parameter("bpr-max", _choice(*LOSSES), "one of " + ", ".join(LOSSES)),
+    "final_act": Parameter(
+        "linear",
+        _activation("softmax", "softmax_logit"),
+        f"one of softmax, softmax_logit, {_ELEMENTWISE}",
+    ),
+    "hidden_act": Parameter("tanh", _activation(), f"one of {_ELEMENTWISE}"),
+    "layers": Parameter(
+        [100], _layers, "the number of units of each GRU layer, separated by / (layers=200/100)"
+    ),
+    "n_epochs": Parameter(10, _integer(1), "an integer of 1 or more"),
+    "batch_size": Parameter(32, _integer(1), "an integer of 1 or more"),
+    "dropout_p_embed": Parameter(0.0, _number(0, 1), _SHARE),
+    "dropout_p_hidden": Parameter(0.0, _number(0, 1), _SHARE),
+    "learning_rate": Parameter(0.1, _number(0, low_open=True), "a number greater than 0"),
+    "momentum": Parameter(0.0, _number(0, 1), _SHARE),
+    "lmbd": Parameter(0.0, _number(0), _POSITIVE),
+    "embedding": Parameter(
+        0, _embedding, "an integer of 0 or more (0: no separate embedding) or layersize"
+    ),
+    "constrained_embedding": Parameter(False, _boolean, _YES_NO),
+    "n_sample": Parameter(2048, _integer(0), "an integer of 0 or more"),
+    "sample_alpha": Parameter(0.75, _number(0), _POSITIVE),
+    "bpreg": Parameter(1.0, _number(0), _POSITIVE),
+    "logq": Parameter(0.0, _number(0), _POSITIVE),
+    "smoothing": Parameter(0.0, _number(0, 1), _SHARE),
+    "adapt": Parameter("adagrad", _optimizer, "one of " + ", ".join(OPTIMIZERS) + ", None"),
+    "adapt_params": Parameter(
+        [],
+        lambda value: [_number(0, 1)(v) for v in _items(value)],
+        "decay rates of at least 0 and less than 1, separated by / (adapt_params=0.9/0.999)",
+    ),
+    "grad_cap": Parameter(0.0, _number(0), _POSITIVE),
+    "sigma": Parameter(0.0, _number(0), _POSITIVE),
+    "init_as_normal": Parameter(False, _boolean, _YES_NO),
+    "train_random_order": Parameter(False, _boolean, _YES_NO),
+    "time_sort": Parameter(True, _boolean, _YES_NO),
+    "session_key": Parameter("SessionId", _column, "the name of the column of session ids"),
+    "item_key": Parameter("ItemId", _column, "the name of the column of item ids"),
+    "time_key": Parameter("Time", _column, "the name of the column of time stamps"),
+    "seed": Parameter(42, _integer(0), "an integer of 0 or more"),
+}
+
+
+def defaults() -> dict[str, Any]:
+    """Return a fresh dictionary of every parameter's default value."""
+    return {
+        name: list(p.default) if isinstance(p.default, list) else p.default
+        for name, p in PARAMETERS.items()
+    }
+
+
+def convert(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Check and convert parameters that come as strings or values.
+
+    Parameters
+    ----------
+    settings : mapping of str to (str or value)
+
+    Returns
+    -------
+    dict
+        The same names in the same order, values in their own types.
+
+    Raises
+    ------
+    InputError
+        On an unknown name, a wrong type or a value out of range; names the parameter and what it
+        takes.
+    """
+    converted = {}
+    for name, value in settings.items():
+        if name not in PARAMETERS:
+            raise InputError(
+                f"unknown parameter {name!r}; the parameters are {', '.join(PARAMETERS)}"
+            )
+        try:
+            converted[name] = PARAMETERS[name].convert(value)
+        except (ValueError, TypeError, AttributeError, OverflowError):
+            raise InputError(
+                f"parameter {name}: expected {PARAMETERS[name].allowed}, got {value!r}"
+            ) from None
+    return converted
+
+
+def check_combination(values: Mapping[str, Any]) -> None:
+    """Reject values that are fine alone but contradict each other.
+
+    Parameters
+    ----------
+    values : mapping
+        All parameters, converted.
+
+    Raises
+    ------
+    InputError
+        Names the parameters that clash and what to set.
+    """
+    loss, final_act = values["loss"], values["final_act"]
+    needed = SOFTMAX_OF_LOSS.get(loss)
+    if needed and final_act != needed:
+        raise InputError(
+            f"loss={loss} needs final_act={needed}, but final_act is {final_act}; "
+            f"set final_act={needed}"
+        )
+    if not needed and final_act in SOFTMAX_OF_LOSS.values():
+        raise InputError(
+            f"final_act={final_act} does not go with loss={loss}; "
+            f"set final_act to one of {_ELEMENTWISE}"
+        )
+    if values["smoothing"] > 0 and not needed:
+        raise InputError(
+            f"smoothing works with loss={' or '.join(SOFTMAX_OF_LOSS)} only, but loss is {loss}; "
+            "set smoothing=0"
+        )
+    if values["constrained_embedding"] and values["embedding"] != 0:
+        raise InputError(
+            "embedding and constrained_embedding=True exclude each other (the shared embedding has "
+            "the size of the last layer); set embedding=0 or constrained_embedding=False"
+        )
+    if values["n_sample"] == 0 and values["batch_size"] < 2:
+        raise InputError(
+            "n_sample=0 with batch_size=1 leaves no negative samples; "
+            "set n_sample to 1 or more or batch_size to 2 or more"
+        )
+    n_rates = len(ADAPT_DEFAULTS.get(values["adapt"], []))
+    if values["adapt_params"] and len(values["adapt_params"]) != n_rates:
+        raise InputError(
+            f"adapt_params: adapt={values['adapt']} takes {n_rates} decay rate(s), "
+            f"got {values['adapt_params']}"
+        )
+
+
+def parse_string(text: str) -> dict[str, str]:
+    """Split ``name=value,name=value`` into a dictionary of strings.
+
+    Raises
+    ------
+    InputError
+        On a piece that is not ``name=value`` or a name that comes twice.
+    """
+    settings: dict[str, str] = {}
+    for piece in text.split(","):
+        name, equals, value = (part.strip() for part in piece.partition("="))
+        if not equals or not name:
+            raise InputError(
+                f"parameter string: {piece.strip()!r} is not of the form name=value; "
+                "write name=value,name=value (lists with /, as in layers=200/100)"
+            )
+        if name in settings:
+            raise InputError(f"parameter string: {name} is given twice; give it once")
+        settings[name] = value
+    return settings
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """Read a parameter file: Python source that holds one OrderedDict named ``gru4rec_params``.
+
+    The file is parsed, never executed; only literals are understood.
+
+    Parameters
+    ----------
+    path : str
+        For example ``paramfiles/rsc15_xe_shared_100_best.py``.
+
+    Returns
+    -------
+    dict
+        Names and values as the file has them, not yet checked.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not Python, or holds anything but that dictionary.
+    """
+    expected = "one OrderedDict of literals named gru4rec_params (see paramfiles/)"
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = ast.parse(file.read())
+    except OSError as err:
+        raise InputError(f"parameter file {path}: {err.strerror}; check the path") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
+        line = f", line {err.lineno}" if isinstance(err, SyntaxError) and err.lineno else ""
+        raise InputError(
+            f"parameter file {path}{line}: not valid Python; the file must hold {expected}"
+        ) from None
+    found = None
+    for node in tree.body:
+        if _is_docstring(node) or _is_ordereddict_import(node):
+            continue
+        if found is None and _assigns_parameters(node):
+            found = node
+            continue
+        raise InputError(
+            f"parameter file {path}, line {node.lineno}: unexpected code, nothing was executed; "
+            f"the file must hold only {expected}"
+        )
+    if found is None:
+        raise InputError(f"parameter file {path}: no gru4rec_params in it; it must hold {expected}")
+    try:
+        pairs = [(ast.literal_eval(k), ast.literal_eval(v)) for k, v in _pair_nodes(found.value)]
+    except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
+        raise InputError(
+            f"parameter file {path}, line {found.lineno}: gru4rec_params is not a dictionary of "
+            f"literals, nothing was executed; the file must hold {expected}"
+        ) from None
+    settings: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in settings:
+            raise InputError(f"parameter file {path}: {name!r} is given twice; give it once")
+        settings[name] = value
+    return settings
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_ordereddict_import(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.ImportFrom)
+        and node.module == "collections"
+        and [alias.name for alias in node.names] == ["OrderedDict"]
+    )
+
+
+def _assigns_parameters(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Assign)
+        and len(node.targets) == 1
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "gru4rec_params"
+    )
+
+
+def _pair_nodes(node: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """Return the (key, value) nodes of ``{...}``, ``OrderedDict([(k, v)])`` or ``dict(k=v)``."""
+    if isinstance(node, ast.Call):
+        if not isinstance(node.func, ast.Name) or node.func.id not in ("OrderedDict", "dict"):
+            raise ValueError("a call of something else")
+        named = [(ast.Constant(k.arg), k.value) for k in node.keywords]
+        return [pair for arg in node.args for pair in _pair_nodes(arg)] + named
+    if isinstance(node, ast.Dict):
+        return list(zip(node.keys, node.values))
+    return [(key, value) for key, value in (pair.elts for pair in node.elts)]

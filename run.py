@@ -1,0 +1,268 @@
+"""Train a GRU4Rec model or load one, evaluate it, save it: the command line.
+
+Arguments are parsed and parameters checked before anything heavy is imported, so that ``-h`` and a
+typing error answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+import time
+
+import parameters
+from user_errors import InputError, run_cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="Train or load a GRU4Rec model, evaluate it on test sets, save it.",
+    )
+    add = parser.add_argument
+    add(
+        "path",
+        metavar="PATH",
+        help="training data: tab separated .tsv or .txt, or a pickled pandas.DataFrame as .pickle; "
+        "with -l a saved model",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "-ps",
+        "--parameter_string",
+        metavar="STRING",
+        help="training parameters as name=value,name=value; booleans as True/False or 1/0, lists "
+        "with / (layers=200/200)",
+    )
+    source.add_argument(
+        "-pf",
+        "--parameter_file",
+        metavar="FILE",
+        help="training parameters in a Python file that holds one OrderedDict named gru4rec_params "
+        "(parsed, not executed)",
+    )
+    source.add_argument(
+        "-l", "--load_model", action="store_true", help="PATH is a saved model; no training"
+    )
+    add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
+    add("-t", "--test", metavar="TEST_PATH", nargs="+", default=[], help="one or more test sets")
+    add(
+        "-m",
+        "--measure",
+        metavar="AT",
+        nargs="+",
+        type=int,
+        default=[20],
+        help="list lengths of Recall and MRR (default: 20)",
+    )
+    add(
+        "-e",
+        "--eval_type",
+        choices=parameters.TIE_MODES,
+        default="standard",
+        help="rank of a target that ties with other items (default: standard)",
+    )
+    add(
+        "-ss",
+        "--sample_store_size",
+        metavar="SS",
+        type=int,
+        default=10_000_000,
+        help="how many negative ids the sample store holds (default: 10000000)",
+    )
+    add(
+        "--sample_store_on_cpu",
+        action="store_true",
+        help="keep the sample store in host memory (legacy)",
+    )
+    add(
+        "-g",
+        "--gru4rec_model",
+        metavar="GRFILE",
+        default="gru4rec",
+        help="module (or its .py file) that holds the GRU4Rec class (default: gru4rec)",
+    )
+    add(
+        "-d",
+        "--device",
+        metavar="D",
+        help="auto, cpu, cuda0, cuda1..., opencl0:0... (default: what THEANO_FLAGS or "
+        ".theanorc_gru4rec name, else auto: a CUDA GPU where there is one, else the CPU)",
+    )
+    add("-ik", "--item_key", metavar="IK", help="column of item ids (default: ItemId)")
+    add("-sk", "--session_key", metavar="SK", help="column of session ids (default: SessionId)")
+    add("-tk", "--time_key", metavar="TK", help="column of time stamps (default: Time)")
+    add(
+        "-pm",
+        "--primary_metric",
+        choices=("recall", "mrr"),
+        default="recall",
+        help="the metric that -lpm prints (default: recall)",
+    )
+    add(
+        "-lpm",
+        "--log_primary_metric",
+        action="store_true",
+        help="print `PRIMARY METRIC: x` as the last line (one test set, one list length)",
+    )
+    return parser
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line; ``settings`` of the result are the model's parameters.
+
+    Raises
+    ------
+    InputError
+        If options contradict each other, a parameter is wrong or a path cannot be used.
+    """
+    args = build_parser().parse_args(argv)
+    if min(args.measure) < 1:
+        raise InputError(f"-m: list lengths have to be 1 or more, got {min(args.measure)}")
+    if args.sample_store_size < 0:
+        raise InputError(f"-ss: expected 0 or more ids, got {args.sample_store_size}")
+    if args.log_primary_metric and (len(args.test) != 1 or len(args.measure) != 1):
+        raise InputError(
+            "-lpm prints one number: it needs exactly one test set (-t) and one list length (-m)"
+        )
+    if args.load_model and args.save_model is not None:
+        raise InputError("-s saves a model after training; leave it out with -l")
+    args.settings = {}
+    if args.parameter_string is not None:
+        args.settings = parameters.convert(parameters.parse_string(args.parameter_string))
+    elif args.parameter_file is not None:
+        args.settings = parameters.convert(parameters.read_file(args.parameter_file))
+    for name in ("session_key", "item_key", "time_key"):
+        if getattr(args, name) is not None:
+            args.settings[name] = getattr(args, name)
+    if not args.load_model:
+        parameters.check_combination({**parameters.defaults(), **args.settings})
+    for path in [args.path, *args.test]:
+        if not os.path.exists(path):
+            raise InputError(f"{path}: no such file; check the path")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line program.
+
+    Raises
+    ------
+    InputError
+        For everything that the user can mend.
+    """
+    args = parse_arguments(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+
+    import theano_setup
+
+    theano_setup.configure(args.device)
+    model_class = _model_class(args.gru4rec_model)
+    gru = _load(model_class, args) if args.load_model else _train(model_class, args)
+    for path in args.test:
+        _evaluate(gru, path, args)
+
+
+def _model_class(name: str) -> type:
+    """Return the GRU4Rec class of a module, given by its name or file."""
+    try:
+        if name.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(os.path.basename(name)[:-3], name)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(name)
+    except (ModuleNotFoundError, FileNotFoundError) as err:
+        raise InputError(f"-g {name}: {err}; give an importable module or its .py file") from None
+    if not hasattr(module, "GRU4Rec"):
+        raise InputError(f"-g {name}: the module holds no class named GRU4Rec")
+    return module.GRU4Rec
+
+
+def _keys(gru) -> tuple[str, str, str]:
+    return gru.session_key, gru.item_key, gru.time_key
+
+
+def _load(model_class: type, args: argparse.Namespace):
+    print(f"Loading trained model from file: {args.path}")
+    gru = model_class.loadmodel(args.path)
+    gru._apply(args.settings)
+    _check_test_sets(gru, args.test)
+    return gru
+
+
+def _train(model_class: type, args: argparse.Namespace):
+    import events
+    import modelfile
+
+    if args.save_model is not None:
+        modelfile.check_writable(args.save_model)
+    print("Creating GRU4Rec model")
+    gru = model_class()
+    gru.set_params(**args.settings)
+    print("Loading training data...")
+    data = events.read_events(args.path, *_keys(gru))
+    _check_test_sets(gru, args.test, data)
+    store_type = "cpu" if args.sample_store_on_cpu else "gpu"
+    print("Started training", flush=True)
+    start = time.perf_counter()
+    gru.fit(data, sample_store=args.sample_store_size, store_type=store_type)
+    print(f"Total training time: {time.perf_counter() - start:.2f}s")
+    if args.save_model is not None:
+        print(f"Saving trained model to: {args.save_model}")
+        gru.savemodel(args.save_model)
+    return gru
+
+
+def _check_test_sets(gru, paths: list[str], training_data=None) -> None:
+    """Find out before a long training whether the test sets can be used after it."""
+    import events
+    import sessions
+
+    known = gru.item_ids
+    if training_data is not None:
+        known = sessions.extend_item_ids([], training_data, gru.item_key)
+    for path in paths:
+        data = events.read_events(path, *_keys(gru), announce=False)
+        log = sessions.index_sessions(data, *_keys(gru), item_ids=known, source=path)
+        sessions.check_test_log(log, path)
+
+
+def _evaluate(gru, path: str, args: argparse.Namespace) -> None:
+    import evaluation
+    import events
+
+    print("Loading test data...")
+    data = events.read_events(path, *_keys(gru))
+    print(
+        f"Starting evaluation (cut-off={args.measure}, using {args.eval_type} mode for tiebreaking)"
+    )
+    start = time.perf_counter()
+    recall, mrr = evaluation.evaluate_gpu(
+        gru,
+        data,
+        session_key=gru.session_key,
+        item_key=gru.item_key,
+        time_key=gru.time_key,
+        cut_off=args.measure,
+        mode=args.eval_type,
+    )
+    print(f"Evaluation took {time.perf_counter() - start:.2f}s")
+    for n, r, m in zip(args.measure, recall, mrr):
+        print(f"Recall@{n}: {r:.6f} MRR@{n}: {m:.6f}")
+    if args.log_primary_metric:
+        print(f"PRIMARY METRIC: {recall[0] if args.primary_metric == 'recall' else mrr[0]}")
+
+
+def cli() -> None:
+    """Entry point of the console script ``gru4rec-run``."""
+    run_cli(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,272 @@
+"""`make setup` on machines that lack something, and when it is interrupted; `make help`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPLETE = {"version": [3, 11, 2], "headers": True, "venv": True}
+SUDO = "" if os.geteuid() == 0 else "sudo "
+
+
+class Machine:
+    """A copy of the project's set-up on a machine with only the given programs on its PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project = folder / "a project"  # a path with a space
+        self.bin = folder / "bin"
+        (self.project / "tools").mkdir(parents=True)
+        self.bin.mkdir()
+        for name in ("tools/bootstrap.py", "requirements.txt", "pyproject.toml", "Makefile"):
+            shutil.copy(ROOT / name, self.project / name)
+        for name in ("sh", "sed", "printf"):
+            self.program(name, f'exec {shutil.which(name)} "$@"')
+
+    def program(self, name: str, script: str = "exit 1") -> None:
+        """Put a program on the PATH."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def python(self, name: str, **answers: object) -> None:
+        """Put a Python on the PATH that answers the bootstrap's questions as told."""
+        found = {"executable": f"/usr/bin/{name}", **COMPLETE, **answers}
+        self.program(name, f"echo '{json.dumps(found)}'")
+
+    def bootstrap(self, *arguments: str, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(self.project / "tools" / "bootstrap.py"), *arguments],
+            env={"PATH": str(self.bin), **env},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def complaint(self, *arguments: str, **env: str) -> str:
+        """What the bootstrap complains about: one sentence, exit code 2, and nothing was made."""
+        before = sorted(self.project.rglob("*"))
+        done = self.bootstrap(*arguments, **env)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
+        assert sorted(self.project.rglob("*")) == before
+        return done.stderr
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+# --- what is missing -----------------------------------------------------------------------------
+
+
+def test_nothing_is_missing(machine: Machine):
+    machine.python("python3")
+    machine.program("g++")
+    done = machine.bootstrap("--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_compiler(machine: Machine):
+    machine.python("python3")
+    machine.program("apt-get")
+    for arguments in ([], ["--check"]):
+        message = machine.complaint(*arguments)
+        assert "g++" in message
+        assert message.endswith(f"`{SUDO}apt-get install -y g++`\n")
+
+
+def test_no_headers(machine: Machine):
+    machine.python("python3.10", headers=False, version=[3, 10, 1])
+    machine.program("g++")
+    machine.program("apt-get")
+    message = machine.complaint()
+    assert "Python.h" in message
+    assert "/usr/bin/python3.10" in message
+    assert re.search(rf"`{SUDO}apt-get install -y python3(\.10)?-dev`\n$", message)
+
+
+def test_everything_is_missing_in_one_sentence(machine: Machine):
+    machine.python("python3.9", version=[3, 9, 2], headers=False, venv=False)
+    machine.program("apt-get")
+    message = machine.complaint()
+    assert re.search(r"apt-get install -y g\+\+ python3(\.9)?-dev python3(\.9)?-venv`\n$", message)
+
+
+def test_not_debian(machine: Machine):
+    machine.python("python3.11", headers=False)
+    message = machine.complaint()
+    assert "apt-get" not in message
+    assert "package manager" in message
+
+
+def test_headers_of_a_python_that_is_not_the_systems(machine: Machine):
+    """The system's packages would not help an interpreter that somebody built."""
+    machine.python("python3.11", executable="/opt/python/bin/python3.11", headers=False)
+    machine.program("g++")
+    machine.program("apt-get")
+    message = machine.complaint()
+    assert "apt-get" not in message
+    assert "/opt/python/bin/python3.11" in message
+    assert "PYTHON=" in message
+
+
+# --- which interpreter ---------------------------------------------------------------------------
+
+
+def test_a_complete_interpreter_is_preferred(machine: Machine):
+    machine.python("python3.11", headers=False)
+    machine.python("python3.8", version=[3, 8, 10])
+    machine.program("g++")
+    assert machine.bootstrap("--check").returncode == 0
+
+
+def test_too_new(machine: Machine):
+    machine.python("python3", version=[3, 13, 1])
+    machine.program("g++")
+    message = machine.complaint()
+    assert "only Python 3.13.1 was found" in message
+    assert "3.8 to 3.11" in message
+
+
+def test_broken_and_absent_interpreters(machine: Machine):
+    machine.program("python3.11", "echo 'pyenv: python3.11: command not found' >&2; exit 127")
+    machine.program("python3", "echo 'no JSON'")
+    machine.program("g++")
+    assert "no Python was found" in machine.complaint()
+
+
+def test_the_users_choice(machine: Machine, tmp_path: Path):
+    machine.python("python3")
+    machine.program("g++")
+    assert "PYTHON=/nowhere/python" in machine.complaint(PYTHON="/nowhere/python")
+    machine.python("mine", version=[3, 12, 0])
+    assert "PYTHON=mine is Python 3.12.0" in machine.complaint(PYTHON="mine")
+    machine.python("mine")
+    assert machine.bootstrap("--check", PYTHON="mine").returncode == 0
+
+
+def test_the_real_interpreter_is_understood():
+    """The questions to an interpreter, put to the one that runs this test."""
+    found = load_bootstrap(ROOT / "tools" / "bootstrap.py").probe(sys.executable)
+    assert found.version == sys.version_info[:3]
+    assert found.supported
+    assert found.venv == bool(importlib.util.find_spec("ensurepip"))
+
+
+# --- making .venv --------------------------------------------------------------------------------
+
+
+def load_bootstrap(path: Path):
+    """The bootstrap of a project as a module."""
+    spec = importlib.util.spec_from_file_location("bootstrap", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ready_until_something_changes(machine: Machine):
+    machine.program("g++")
+    venv = machine.project / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").touch()
+    stamp = venv / f".ready-{load_bootstrap(machine.project / 'tools/bootstrap.py').digest()}"
+    stamp.touch()
+    done = machine.bootstrap()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    # what now follows needs an interpreter, of which there is none
+    with open(machine.project / "requirements.txt", "a") as file:
+        file.write("another==1.0\n")
+    assert "no Python" in machine.complaint()
+    shutil.copy(ROOT / "requirements.txt", machine.project)
+    assert machine.bootstrap().returncode == 0
+    (venv / "bin" / "python").unlink()
+    assert "no Python" in machine.complaint()
+
+
+def test_a_foreign_venv_is_left_alone(machine: Machine):
+    machine.python("python3")
+    machine.program("g++")
+    (machine.project / ".venv" / "bin").mkdir(parents=True)
+    (machine.project / ".venv" / "precious").touch()
+    done = machine.bootstrap()
+    assert done.returncode == 2
+    assert "was not made by `make setup`" in done.stderr
+    assert (machine.project / ".venv" / "precious").exists()
+
+
+def test_without_a_network_and_again(machine: Machine):
+    """No half-made .venv counts as ready, and the next try begins from scratch."""
+    answers = json.dumps({"executable": str(machine.bin / "python3"), **COMPLETE})
+    # makes a "virtual environment" whose pip finds no network
+    machine.program(
+        "python3",
+        f"""if [ "$2" = -c ]; then echo '{answers}'; exit; fi
+{shutil.which("mkdir")} "$3/bin"
+printf '#!/bin/sh\\necho "pip: no network: $*"; exit 1\\n' > "$3/bin/python"
+{shutil.which("chmod")} +x "$3/bin/python"
+""",
+    )
+    machine.program("g++")
+    for _ in range(2):
+        done = machine.bootstrap()
+        assert done.returncode == 1
+        assert "pip: no network" in done.stdout
+        assert re.fullmatch(r"error: [^\n]*PyPI[^\n]*\n", done.stderr)
+        venv = machine.project / ".venv"
+        assert sorted(path.name for path in venv.iterdir()) == [".setting-up", "bin"]
+        (venv / "left from the first try").touch()
+
+
+# --- the Makefile --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+class TestMakefile:
+    def make(self, machine: Machine, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [shutil.which("make"), "-C", str(machine.project), *arguments],
+            env={"PATH": str(machine.bin)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def test_help_is_the_default_and_lists_every_target(self, machine: Machine):
+        makefile = (ROOT / "Makefile").read_text()
+        targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+        assert {"help", "demo", "test", "lint", "setup", "clean"} <= set(targets)
+        done = self.make(machine)
+        assert done.returncode == 0, done.stderr
+        listed = re.findall(r"^  make (\S+) +\S.*$", done.stdout, re.MULTILINE)
+        assert sorted(listed) == sorted(targets)
+
+    @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint"])
+    def test_each_target_does_its_set_up(self, machine: Machine, target: str):
+        machine.program("python3", f'exec {sys.executable} "$@"')  # no g++ on the PATH
+        done = self.make(machine, target)
+        assert done.returncode == 2
+        assert len(re.findall("^error: ", done.stderr, re.MULTILINE)) == 1
+        assert "g++" in done.stderr
+        assert not (machine.project / ".venv").exists()
+
+    def test_no_python_at_all(self, machine: Machine):
+        done = self.make(machine, "setup")
+        assert done.returncode == 2
+        assert "error: no Python was found" in done.stderr
+
+    def test_the_users_choice_reaches_the_bootstrap(self, machine: Machine):
+        machine.program("python3", f'exec {sys.executable} "$@"')
+        done = self.make(machine, "setup", "PYTHON=/nowhere/python")
+        assert "PYTHON=/nowhere/python is not a working Python 3" in done.stderr

@@ -1,0 +1,353 @@
+"""Configures Theano before it is imported: device, BLAS, compiler flags, compile directory.
+
+`configure` is called when `gru4rec` is imported; a program that chooses the device calls it before.
+Every setting is taken from the first of these places that names it: the ``device`` argument (only
+the device), the environment variable ``THEANO_FLAGS``, the files named in ``THEANORC``,
+``.theanorc_gru4rec`` beside this file, and what is found out here about the machine.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import ctypes
+import ctypes.util
+import hashlib
+import importlib
+import logging
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from user_errors import InputError
+
+logger = logging.getLogger("gru4rec")
+
+RC_FILE = Path(__file__).resolve().with_name(".theanorc_gru4rec")
+DEVICE_PATTERN = r"auto|cpu|cuda\d*|opencl\d+:\d+"
+# the routines that Theano's C code calls; scipy-openblas exports them with a prefix
+_BLAS_ROUTINES = [
+    precision + routine
+    for precision in "sd"
+    for routine in ("gemm", "gemv", "ger", "dot", "axpy", "copy", "scal")
+]
+_APT = "sudo apt-get install -y"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What Theano runs on, and why.
+
+    Attributes
+    ----------
+    device, device_reason : str
+        For example ``cpu`` and ``pygpu is not installed``.
+    blas : str
+        Where the matrix products come from.
+    threads : int
+        Threads that BLAS uses.
+    compile_dir : str
+        Directory of the compiled modules.
+    """
+
+    device: str
+    device_reason: str
+    blas: str
+    threads: int
+    compile_dir: str
+
+    def __str__(self) -> str:
+        return (
+            f"device: {self.device} ({self.device_reason}); BLAS: {self.blas}, "
+            f"{self.threads} thread(s); compile directory: {self.compile_dir}"
+        )
+
+
+_setup: Setup | None = None
+
+
+def configure(device: str | None = None) -> Setup:
+    """Import Theano with this project's settings; later calls return what the first one set up.
+
+    Parameters
+    ----------
+    device : str, optional
+        ``auto``, ``cpu``, ``cuda0``, ``opencl0:0``... None: left to THEANO_FLAGS and the
+        configuration files, ``auto`` where they do not say either.
+
+    Returns
+    -------
+    Setup
+
+    Raises
+    ------
+    InputError
+        If the device is misspelt, cannot be opened or differs from the one already in use, if
+        there is no compiler, or if Theano was imported before with settings that cannot work.
+    """
+    global _setup
+    if device is not None and not re.fullmatch(DEVICE_PATTERN, device):
+        raise InputError(
+            f"device {device!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+        )
+    if _setup is None:
+        _check_compiler()
+        _setup = _adopt_theano() if "theano" in sys.modules else _import_theano(device)
+        logger.info("%s", _setup)
+    if device not in (None, "auto", _setup.device):
+        raise InputError(
+            f"device {device} was asked for, but Theano already runs on {_setup.device} in this "
+            "process; choose the device before gru4rec or theano is imported"
+        )
+    return _setup
+
+
+def _import_theano(device: str | None) -> Setup:
+    named = _named_settings()
+    wanted, source = named.get("device", "auto"), "THEANO_FLAGS or a configuration file"
+    if device is not None:
+        wanted, source = device, "asked for"
+    chosen, reason = _choose_device(wanted, source)
+    flags = {"device": chosen}
+    blas = f"as named: {named.get('blas.ldflags')}"
+    if "blas.ldflags" not in named:
+        flags["blas.ldflags"], renames, blas = _find_blas()
+        flags["gcc.cxxflags"] = f"{named.get('gcc.cxxflags', '')} {renames}".strip()
+        _set_blas_threads(_threads())
+    if "base_compiledir" not in named and "compiledir" not in named:
+        flags["base_compiledir"] = str(_compile_base())
+    theano = _import_with(flags)
+    if not theano.config.cxx:
+        raise InputError(f"Theano found no C++ compiler; install one with: {_APT} g++")
+    return Setup(chosen, reason, blas, _threads(), theano.config.compiledir)
+
+
+def _adopt_theano() -> Setup:
+    """Take over a Theano that the user imported, if blocks of steps can run in it."""
+    config = sys.modules["theano"].config
+    problem = None
+    if not config.cxx:
+        problem = "it has no C++ compiler (config.cxx is empty)"
+    elif config.floatX not in ("float32", "float64"):
+        problem = f"its floatX is {config.floatX} (float32 is expected)"
+    elif config.linker not in ("cvm", "cvm_nogc") or config.mode not in ("Mode", "FAST_RUN"):
+        problem = f"its mode={config.mode}, linker={config.linker} do not run in Theano's C VM"
+    if problem:
+        raise InputError(
+            f"theano was imported before gru4rec and cannot be used, because {problem}; "
+            "import gru4rec first and let it configure Theano"
+        )
+    blas = f"as configured: {config.blas.ldflags or 'none, NumPy is used'}"
+    return Setup(
+        config.device, "Theano was imported before gru4rec", blas, _threads(), config.compiledir
+    )
+
+
+def _check_compiler() -> None:
+    """Theano compiles while it runs: say in one sentence what the machine lacks for that."""
+    missing = []
+    if not shutil.which("g++"):
+        missing.append(("the C++ compiler g++", "g++"))
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.exists():
+        missing.append((f"Python's headers ({header})", "python3-dev"))
+    if missing:
+        raise InputError(
+            f"{' and '.join(what for what, _ in missing)} not found, but Theano compiles its "
+            f"graphs; install with: {_APT} {' '.join(package for _, package in missing)}"
+        )
+
+
+# ---------------------------------------------------------------------------- settings
+
+
+def _rc_files() -> list[str]:
+    own = [p for p in os.environ.get("THEANORC", "").split(os.pathsep) if p]
+    return [str(RC_FILE), *map(os.path.expanduser, own)]
+
+
+def _named_settings() -> dict[str, str]:
+    """What the configuration files and THEANO_FLAGS name, under the keys of THEANO_FLAGS."""
+    parser = configparser.RawConfigParser()
+    parser.optionxform = str
+    parser.read(_rc_files())
+    named = {
+        option if section == "global" else f"{section}.{option}": value
+        for section in parser.sections()
+        for option, value in parser.items(section)
+    }
+    for flag in _split_flags(os.environ.get("THEANO_FLAGS", "")):
+        key, equals, value = flag.strip().partition("=")
+        if equals:
+            named[key] = value
+    return named
+
+
+def _split_flags(text: str) -> list[str]:
+    splitter = shlex.shlex(text, posix=True)
+    splitter.whitespace = ","
+    splitter.whitespace_split = True
+    try:
+        return list(splitter)
+    except ValueError as err:
+        raise InputError(f"THEANO_FLAGS cannot be read ({err}); check its quotes") from None
+
+
+def _import_with(flags: dict[str, str]):
+    """Import Theano with these flags beside the user's; leave the environment as it was."""
+    user = os.environ.get("THEANO_FLAGS", "")
+    saved = {name: os.environ.get(name) for name in ("THEANO_FLAGS", "THEANORC")}
+    own = [flag for flag in _split_flags(user) if flag.strip().partition("=")[0] not in flags]
+    settings = [f"{key}={value}" for key, value in flags.items()] + own
+    os.environ["THEANO_FLAGS"] = ",".join(shlex.quote(s) for s in settings)
+    os.environ["THEANORC"] = os.pathsep.join(_rc_files())
+    try:
+        return importlib.import_module("theano")
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+# ---------------------------------------------------------------------------- device
+
+
+def _choose_device(wanted: str, source: str) -> tuple[str, str]:
+    """Resolve ``auto``; check that a GPU can be opened, since Theano would go on without it."""
+    if not re.fullmatch(DEVICE_PATTERN, wanted):
+        raise InputError(
+            f"device {wanted!r} (from {source}) is not known; "
+            "give auto, cpu, cuda0, cuda1... or opencl0:0"
+        )
+    if wanted == "cpu":
+        return "cpu", source
+    problem = _gpu_problem("cuda0" if wanted == "auto" else wanted)
+    if wanted == "auto":
+        return ("cpu", f"no CUDA GPU: {problem}") if problem else ("cuda0", "found a CUDA GPU")
+    if problem:
+        raise InputError(
+            f"device {wanted} ({source}) cannot be opened: {problem}; "
+            "use -d cpu or -d auto to run on the CPU"
+        )
+    return wanted, source
+
+
+def _gpu_problem(device: str) -> str | None:
+    try:
+        pygpu = importlib.import_module("pygpu")
+    except ImportError:
+        return "pygpu is not installed"
+    try:
+        pygpu.init(device)
+    except Exception as err:  # pygpu raises its own and plain exceptions alike
+        return f"{type(err).__name__}: {str(err).strip() or 'no reason given'}"
+    return None
+
+
+# ---------------------------------------------------------------------------- BLAS
+
+
+def _find_blas() -> tuple[str, str, str]:
+    """Return linker flags, compiler flags that rename the routines, and the name for the log."""
+    try:
+        openblas = importlib.import_module("scipy_openblas32")
+    except ImportError:
+        return _find_system_blas()
+    directory = _path_without_spaces(Path(openblas.get_lib_dir()))
+    flags = f"-L{directory} -l{openblas.get_library()} -Wl,-rpath,{directory}"
+    renames = " ".join(f"-D{r}_=scipy_{r}_" for r in _BLAS_ROUTINES)
+    return flags, renames, f"scipy-openblas32 {openblas.__version__}"
+
+
+def _find_system_blas() -> tuple[str, str, str]:
+    for name in ("openblas", "blas"):
+        library = ctypes.util.find_library(name)
+        if library:
+            return f"-l:{library}", "", f"the system's {library} (no scipy-openblas32 installed)"
+    # an empty value makes Theano call NumPy's own products, correct and slower
+    return "", "", "NumPy's (neither scipy-openblas32 nor a system BLAS is installed)"
+
+
+def _path_without_spaces(directory: Path) -> Path:
+    """Theano splits linker flags at blanks: give a library in such a path a name without them."""
+    if not re.search(r"\s", str(directory)):
+        return directory
+    name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
+    link = Path(tempfile.gettempdir()) / f"gru4rec-blas-{os.getuid()}-{name}"
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(directory)
+    if link.resolve() != directory.resolve():
+        raise InputError(
+            f"{link} is not the link to {directory} that it should be; remove it, or install "
+            "into a path without blanks"
+        )
+    return link
+
+
+def _threads() -> int:
+    """One thread, unless OPENBLAS_NUM_THREADS or OMP_NUM_THREADS asks for more.
+
+    OpenBLAS's threads wait for each other in busy loops after every one of a step's small products.
+    As soon as another process wants a core, that makes training 20 times slower; one thread
+    keeps its speed.
+    """
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name, "").isdigit():
+            return max(int(os.environ[name]), 1)
+    return 1
+
+
+def _set_blas_threads(n_threads: int) -> None:
+    try:
+        openblas = importlib.import_module("scipy_openblas32")
+    except ImportError:
+        return
+    library = Path(openblas.get_lib_dir()) / f"lib{openblas.get_library()}.so"
+    if library.exists():
+        ctypes.CDLL(str(library)).scipy_openblas_set_num_threads(n_threads)
+
+
+# ---------------------------------------------------------------------------- compile directory
+
+
+def _compile_base() -> Path:
+    """A directory of this user and this kind of processor.
+
+    Clusters share home directories, and code built with -march=native for one processor crashes
+    on another, so each kind of processor has its own.
+    """
+    key = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gru4rec-theano"
+    for base in (cache, Path(tempfile.gettempdir()) / f"gru4rec-theano-{os.getuid()}"):
+        try:
+            (base / key).mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(base / key, os.W_OK):
+            return base / key
+    raise InputError(
+        f"neither {cache} nor {tempfile.gettempdir()} can be written, but Theano compiles its "
+        "graphs there; set XDG_CACHE_HOME to a directory that can"
+    )
+
+
+def _processor() -> str:
+    """Text that differs between processors that cannot run each other's code."""
+    lines = [platform.machine(), platform.processor()]
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        cpuinfo = ""
+    for field in ("model name", "flags", "Features", "CPU part"):
+        found = re.search(rf"^{field}\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+        lines.append(" ".join(sorted(found.group(1).split())) if found else "")
+    return "\n".join(lines)

@@ -1,0 +1,280 @@
+"""Make the project's virtual environment, `.venv`, ready: `make setup` runs this.
+
+Pure standard library, run by whatever `python3` there is. It finds a Python that Theano 1.0.5 runs
+on, checks what has to come from the operating system *before* anything is downloaded, and then
+installs the pinned packages of requirements.txt and the project itself (editable) into `.venv`.
+
+Usage: ``python3 tools/bootstrap.py [--check]``. With ``--check`` it only checks the system.
+The environment variable PYTHON names the interpreter to use.
+
+Exit codes: 0 ready; 1 an installation step failed; 2 something is missing, named in one sentence on
+standard error together with the command that installs it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+# Exactly one of these files lies in a .venv made here: the first while it is being made, the second
+# (plus a digest) once it is complete. A rename turns one into the other, so an interrupted set-up
+# never counts as ready.
+UNFINISHED = ".setting-up"
+READY = ".ready-"
+
+OLDEST, NEWEST = (3, 8), (3, 11)
+CANDIDATES = ("python3.11", "python3.10", "python3.9", "python3.8", "python3")
+
+# Tools first and pinned too: building Theano's source package depends on setuptools.
+# Both are the last releases that still run on Python 3.8.
+BUILD_TOOLS = ("pip==25.0.1", "setuptools==75.3.2")
+
+PROBE = """
+import importlib.util, json, os, sys, sysconfig
+print(json.dumps({
+    "executable": sys.executable,
+    "version": list(sys.version_info[:3]),
+    "headers": os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")),
+    "venv": all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")),
+}))
+"""
+
+
+class Interpreter(NamedTuple):
+    """What a Python interpreter says about itself.
+
+    Attributes
+    ----------
+    executable : str
+        Absolute path.
+    version : tuple of int
+        (major, minor, micro).
+    headers : bool
+        Whether its C headers (Python.h) are installed; Theano's generated code includes them.
+    venv : bool
+        Whether it can make a virtual environment with pip in it.
+    """
+
+    executable: str
+    version: tuple[int, int, int]
+    headers: bool
+    venv: bool
+
+    @property
+    def supported(self) -> bool:
+        return OLDEST <= self.version[:2] <= NEWEST
+
+    @property
+    def complete(self) -> bool:
+        return self.supported and self.headers and self.venv
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """End the program with one sentence on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def probe(command: str) -> Interpreter | None:
+    """Ask an interpreter about itself; None if the command is no working Python 3."""
+    path = shutil.which(command)
+    if path is None:
+        return None
+    try:
+        # outside the project, where no file can be mistaken for a standard module
+        answer = subprocess.run(
+            [path, "-E", "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            cwd="/", timeout=60, check=True,
+        )  # fmt: skip
+        found = json.loads(answer.stdout.decode())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return Interpreter(
+        found["executable"], tuple(found["version"]), found["headers"], found["venv"]
+    )
+
+
+def choose_interpreter() -> Interpreter:
+    """The interpreter for the virtual environment; ends the program if there is no suitable one.
+
+    PYTHON, where it is set, is the only candidate. Otherwise the first of `CANDIDATES` that has
+    everything; failing that, the first that runs Theano, so that the user learns what it lacks.
+    """
+    needed = "Python {}.{} to {}.{}".format(*OLDEST, *NEWEST)
+    wanted = os.environ.get("PYTHON", "").strip()
+    if wanted:
+        chosen = probe(wanted)
+        if chosen is None:
+            fail(f"PYTHON={wanted} is not a working Python 3: let it name {needed}, or unset it")
+        if not chosen.supported:
+            fail(
+                f"PYTHON={wanted} is Python {dotted(chosen)}, and Theano 1.0.5 needs {needed}: "
+                "let it name such a one, or unset it"
+            )
+        return chosen
+
+    found = [answer for answer in map(probe, CANDIDATES) if answer is not None]
+    supported = [answer for answer in found if answer.supported]
+    for answer in supported:
+        if answer.complete:
+            return answer
+    if supported:
+        return supported[0]
+    have = f"only Python {dotted(found[0])}" if found else "no Python"
+    fail(
+        f"Theano 1.0.5 needs {needed}, and {have} was found: install one (your system's packages, "
+        "pyenv, conda or uv have it) and name it, as in `make setup PYTHON=/path/to/python3.11`"
+    )
+
+
+def dotted(interpreter: Interpreter) -> str:
+    """The version as people write it."""
+    return ".".join(map(str, interpreter.version))
+
+
+def check_system(interpreter: Interpreter) -> None:
+    """End the program, naming all that is missing, unless the system has what set-up needs."""
+    python = f"python{interpreter.version[0]}.{interpreter.version[1]}"
+    # Debian's unversioned packages belong to the system's own python3
+    system = probe("/usr/bin/python3")
+    if system is not None and system.version[:2] == interpreter.version[:2]:
+        python = "python3"
+
+    missing, packages = [], []
+    if shutil.which("g++") is None:
+        missing.append("the C++ compiler g++ (Theano compiles the model with it)")
+        packages.append("g++")
+    if not interpreter.headers:
+        missing.append(f"the C headers (Python.h) of {interpreter.executable}")
+        packages.append(f"{python}-dev")
+    if not interpreter.venv:
+        missing.append(f"the modules venv and ensurepip of {interpreter.executable}")
+        packages.append(f"{python}-venv")
+    if not missing:
+        return
+
+    what = ", ".join(missing[:-1]) + " and " * (len(missing) > 1) + missing[-1]
+    # /usr/bin: the packages help only an interpreter that came from packages itself
+    from_packages = interpreter.executable.startswith("/usr/bin/") or packages == ["g++"]
+    if shutil.which("apt-get") and from_packages:
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        how = f"install with `{sudo}apt-get install -y {' '.join(packages)}`"
+    elif from_packages:
+        how = "install with your system's package manager"
+    else:
+        how = "install what is missing, or name another interpreter with PYTHON=/path/to/python3.11"
+    fail(f"missing: {what}: {how}")
+
+
+def digest() -> str:
+    """Identify what a complete `.venv` depends on.
+
+    That is what gets installed, and where: scripts in a virtual environment hold absolute paths,
+    so a copied or moved project needs a new one.
+    """
+    state = hashlib.sha256()
+    for part in [
+        (ROOT / "requirements.txt").read_bytes(),
+        (ROOT / "pyproject.toml").read_bytes(),
+        " ".join(BUILD_TOOLS).encode(),
+        os.fsencode(ROOT),
+    ]:
+        state.update(hashlib.sha256(part).digest())
+    return state.hexdigest()[:16]
+
+
+def is_ready(stamp: str) -> bool:
+    """Whether `.venv` is complete, up to date, and its interpreter is still there."""
+    return (VENV / stamp).is_file() and (VENV / "bin" / "python").exists()
+
+
+def make_empty() -> None:
+    """Leave `.venv` as a directory that holds nothing but the `UNFINISHED` mark."""
+    mark = VENV / UNFINISHED
+    if VENV.is_symlink() or VENV.exists():
+        stamps = list(VENV.glob(f"{READY}*"))
+        if not stamps and not mark.exists():
+            fail(f"{VENV} was not made by `make setup`: move it away or delete it, then try again")
+        for stamp in stamps:
+            os.replace(stamp, mark)
+        for child in VENV.iterdir():
+            if child.name == UNFINISHED:
+                continue
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+    else:
+        VENV.mkdir()
+        mark.touch()
+
+
+def run_step(failure: str, *command: str) -> None:
+    """Run one step of the installation with its output visible; end the program if it fails."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        # settings that would make Python or pip look or install elsewhere
+        if name not in ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
+    }
+    env.update(PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    if subprocess.run(command, env=env, cwd=ROOT).returncode != 0:
+        fail(f"{failure} (`{shlex.join(command)}` failed, its messages are above)", code=1)
+
+
+def install(interpreter: Interpreter, stamp: str) -> None:
+    """Make `.venv` from scratch."""
+    print(f"Setting up {VENV} with Python {dotted(interpreter)} ({interpreter.executable})")
+    sys.stdout.flush()
+    make_empty()
+    run_step(
+        "the virtual environment could not be made",
+        interpreter.executable, "-m", "venv", str(VENV),
+    )  # fmt: skip
+    pip = (str(VENV / "bin" / "python"), "-m", "pip", "install", "--no-input")
+    offline = "the packages could not be installed from PyPI: check the network, then run it again"
+    run_step(offline, *pip, *BUILD_TOOLS)
+    # without build isolation: else building Theano would fetch the newest setuptools of the day
+    unisolated = (*pip, "--no-build-isolation", "--use-pep517")
+    run_step(offline, *unisolated, "-r", "requirements.txt")
+    run_step("the project could not be installed", *unisolated, "--no-deps", "-e", ".")
+    os.replace(VENV / UNFINISHED, VENV / stamp)
+    print(f"{VENV} is ready")
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    arguments = sys.argv[1:]
+    if arguments not in ([], ["--check"]):
+        fail("usage: python3 tools/bootstrap.py [--check]")
+    if arguments:
+        check_system(choose_interpreter())
+        return
+
+    lock = os.open(ROOT, os.O_RDONLY)  # closed, and thereby released, when the process ends
+    fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at a time: the second waits for the first
+    stamp = READY + digest()
+    if not is_ready(stamp):
+        interpreter = choose_interpreter()
+        check_system(interpreter)
+        install(interpreter, stamp)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as err:  # no permission, disk full
+        fail(f"the set-up stopped: {err}", code=1)

@@ -1,0 +1,40 @@
+"""Mistakes of the user: one clear sentence on standard error, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+    """Input that cannot be used: a file, a column, a row or a parameter.
+
+    The message is one sentence that names the culprit, says what was expected and what to do.
+    """
+
+
+def run_cli(main: Callable[[], None]) -> None:
+    """Run a command line program and turn what users meet into exit codes.
+
+    Parameters
+    ----------
+    main : callable without arguments
+        The program. An `InputError` that leaves it is printed as ``error: <message>`` on standard
+        error with exit code 2; an interrupt (Ctrl-C) ends with exit code 130; a closed output pipe
+        (``run.py ... | head``) ends silently.
+    """
+    try:
+        main()
+        sys.stdout.flush()
+    except InputError as err:
+        sys.stdout.flush()
+        print(f"error: {err}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Python flushes standard output once more at exit; without a reader that would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
