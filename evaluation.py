@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import theano
-import theano.tensor as tt
 from tqdm import tqdm
 
 import losses
 import sessions
 from gru4rec import GRU4Rec
 from parameters import TIE_MODES
+from theano_setup import tensor as tt
+from theano_setup import theano
 from user_errors import InputError
 
 # scores of one block of items, batch_size x ITEM_BLOCK floats, stay in the processor's caches

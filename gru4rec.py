@@ -15,23 +15,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-import theano_setup
-
-theano_setup.configure()
-
-import theano  # noqa: E402
-import theano.tensor as tt  # noqa: E402
-from theano.sandbox.rng_mrg import MRG_RandomStreams  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-import losses  # noqa: E402
-import modelfile  # noqa: E402
-import optimizers  # noqa: E402
-import parameters  # noqa: E402
-import sampling  # noqa: E402
-import sessions  # noqa: E402
-from user_errors import InputError  # noqa: E402
+import losses
+import modelfile
+import optimizers
+import parameters
+import sampling
+import sessions
+from theano_setup import tensor as tt
+from theano_setup import theano
+from user_errors import InputError
 
 # steps between two looks at the losses: NaN is noticed and the progress bar moves about every
 # second, and a block's schedule takes some 100 kB
@@ -194,9 +188,7 @@ class GRU4Rec:
             scores = losses.log_q(
                 scores, self._support[outputs], self.logq, self.sample_alpha
             )
-        loss = losses.loss_function(
-            self.loss, self.smoothing, self.bpreg, self.batch_size + self.n_sample
-        )
+        loss = losses.loss_function(self.loss, self.smoothing, self.bpreg)
         cost = loss(losses.activation(self.final_act)(scores)) / np.float32(self.batch_size)
         return cost, new_states, looked_up
 
@@ -456,6 +448,8 @@ class _Training:
         self.model, self.log = model, log
         order_seed, sample_seed, dropout_seed = np.random.SeedSequence(model.seed).spawn(3)
         self.order_rng = np.random.default_rng(order_seed) if model.train_random_order else None
+        from theano.sandbox.rng_mrg import MRG_RandomStreams
+
         self.dropout_rng = MRG_RandomStreams(int(dropout_seed.generate_state(1)[0] >> 1))
         self.store = None
         if model.n_sample:
@@ -511,7 +505,7 @@ class _Training:
     def run(self) -> None:
         model = self.model
         if self.store and self.store.n_batches:
-            kind = "GPU" if self.store._on_device else "CPU"
+            kind = "GPU" if self.store.on_device else "CPU"
             print(
                 f"Created sample store with {self.store.n_batches} batches of samples (type={kind})"
             )

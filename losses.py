@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import theano.tensor as tt
-from theano import config
-
 from parameters import split_activation
+from theano_setup import tensor as tt
+from theano_setup import theano
 
 # keeps log and its gradient finite where a probability underflows in float32
 EPSILON = 1e-24
@@ -157,10 +156,11 @@ def _top1_terms(y: tt.TensorVariable) -> tt.TensorVariable:
     return tt.nnet.sigmoid(y - diagonal(y).dimshuffle(0, "x")) + tt.nnet.sigmoid(y**2)
 
 
-def top1(y: tt.TensorVariable, n_outputs: int) -> tt.TensorVariable:
-    """TOP1: mean_j[sigmoid(y_ij - y_ii) + sigmoid(y_ij^2)] - sigmoid(y_ii^2) / n_outputs.
+def top1(y: tt.TensorVariable) -> tt.TensorVariable:
+    """TOP1: M sum_i mean_j[sigmoid(y_ij - y_ii) + sigmoid(y_ij^2)] - sigmoid(y_ii^2) / N.
 
-    ICLR 2016, section 3.1.3; ``n_outputs`` is batch_size + n_sample.
+    ICLR 2016, section 3.1.3. The factor M, the rows of the mini-batch, is the reference's: learning
+    rates of published TOP1 results include it.
     """
     own = tt.nnet.sigmoid(diagonal(y) ** 2) / tt.cast(y.shape[1], y.dtype)
     return tt.cast(y.shape[0], y.dtype) * (_top1_terms(y).mean(axis=1) - own).sum()
@@ -172,7 +172,7 @@ def top1_max(y: tt.TensorVariable) -> tt.TensorVariable:
 
 
 def loss_function(
-    name: str, smoothing: float, bpreg: float, n_outputs: int
+    name: str, smoothing: float, bpreg: float
 ) -> Callable[[tt.TensorVariable], tt.TensorVariable]:
     """Return the loss of that name as a function of the activated scores alone."""
     return {
@@ -180,7 +180,7 @@ def loss_function(
         "xe_logit": lambda y: cross_entropy_logits(y, smoothing),
         "bpr": bpr,
         "bpr-max": lambda y: bpr_max(y, bpreg),
-        "top1": lambda y: top1(y, n_outputs),
+        "top1": top1,
         "top1-max": top1_max,
     }[name]
 
@@ -208,7 +208,7 @@ def log_q(
     (M, N)
         scores - logq log P0, with P0 the support of a target, support^sample_alpha of a sample.
     """
-    log_p0 = tt.log(tt.cast(support, config.floatX))
+    log_p0 = tt.log(tt.cast(support, theano.config.floatX))
     is_sample = tt.ge(tt.arange(scores.shape[1]), scores.shape[0])
     exponent = tt.switch(is_sample, tt.constant(sample_alpha, dtype=scores.dtype), 1)
     return scores - (tt.constant(logq, dtype=scores.dtype) * exponent * log_p0).dimshuffle("x", 0)

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import theano
-import theano.tensor as tt
+
+from theano_setup import tensor as tt
+from theano_setup import theano
 
 EPSILON = 1e-6
 

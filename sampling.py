@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import theano
+
+from theano_setup import theano
 
 # mini-batches' worth of ids that are shuffled together: more would leave the processor's cache
 _CHUNK = 256
@@ -88,7 +89,7 @@ class SampleStore:
         self._draw = draw
         self._n_sample = n_sample
         self.n_batches = n_ids // n_sample
-        self._on_device = on_device and self.n_batches > 0
+        self.on_device = on_device and self.n_batches > 0
         self._host = np.empty((0, n_sample), dtype=np.int32)
         self._used = 0
         self.samples = theano.shared(self._host, name="negative_samples")
@@ -106,10 +107,10 @@ class SampleStore:
         if self._used == len(self._host):
             self._host = self._fresh(max(n_steps, min(self.n_batches, n_steps_left)))
             self._used = 0
-            if self._on_device:
+            if self.on_device:
                 self._upload(self._host)
         n_served = min(n_steps, len(self._host) - self._used)
-        if not self._on_device:
+        if not self.on_device:
             self._upload(self._host[self._used : self._used + n_served])
         self._used += n_served
         return n_served

@@ -1,6 +1,7 @@
 """Configures Theano before it is imported: device, BLAS, compiler flags, compile directory.
 
-`configure` is called when `gru4rec` is imported; a program that chooses the device calls it before.
+Every module takes Theano from here (``from theano_setup import theano``), which calls `configure`;
+a program that chooses the device calls it before.
 Every setting is taken from the first of these places that names it: the ``device`` argument (only
 the device), the environment variable ``THEANO_FLAGS``, the files named in ``THEANORC``,
 ``.theanorc_gru4rec`` beside this file, and what is found out here about the machine.
@@ -107,6 +108,14 @@ def configure(device: str | None = None) -> Setup:
             "process; choose the device before gru4rec or theano is imported"
         )
     return _setup
+
+
+def __getattr__(name: str):
+    """Give ``theano`` and ``tensor``: ``from theano_setup import theano`` is configured Theano."""
+    if name not in ("theano", "tensor"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    configure()
+    return importlib.import_module("theano.tensor" if name == "tensor" else name)
 
 
 def _import_theano(device: str | None) -> Setup:

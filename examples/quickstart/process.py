@@ -86,14 +86,14 @@ class ClickProcess:
         nothing to generalise, and counting pairs would be all that a model could do.
         """
         shortest, longest = n_successors
-        points = rng.standard_normal((self.n_items, 8)).astype(np.float32)
+        points = rng.standard_normal((self.n_items, 6)).astype(np.float32)
         points /= np.linalg.norm(points, axis=1, keepdims=True)
         successors = np.empty((self.n_items, longest), dtype=np.int64)
         for start in range(0, self.n_items, 500):
             rows = slice(start, start + 500)
             preference = 12 * points[rows] @ points.T + np.log(self.popularity, dtype=np.float32)
-            # Gumbel noise: the top k are k draws without replacement by exp(preference)
-            preference += rng.gumbel(size=preference.shape).astype(np.float32)
+            # Gumbel noise: the top k are k draws without replacement by exp(preference / 0.3)
+            preference += 0.3 * rng.gumbel(size=preference.shape).astype(np.float32)
             own = np.arange(*rows.indices(self.n_items))
             preference[own - start, own] = -np.inf  # no item follows itself
             top = np.argpartition(-preference, longest - 1, axis=1)[:, :longest]

@@ -1,0 +1,44 @@
+"""What several test files share: the small log of the reference, trained models, its cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = json.loads((GOLDEN / "reference.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def train_data() -> pd.DataFrame:
+    """320 sessions on 60 items, not in time order, item ids as strings."""
+    return pd.read_csv(GOLDEN / "train.tsv", sep="\t", dtype={"ItemId": str})
+
+
+@pytest.fixture(scope="session")
+def test_data() -> pd.DataFrame:
+    """80 sessions; two events are on items that the training does not have."""
+    return pd.read_csv(GOLDEN / "test.tsv", sep="\t", dtype={"ItemId": str})
+
+
+@pytest.fixture(scope="session")
+def model(train_data):
+    """A trained model with the shared embedding; tests must not change it."""
+    from gru4rec import GRU4Rec
+
+    gru = GRU4Rec(**CASES["xe_shared"]["params"])
+    gru.fit(train_data)
+    return gru
+
+
+@pytest.fixture(scope="session")
+def model_with_ties(train_data):
+    """A trained model whose relu makes equal scores of many items; tests must not change it."""
+    from gru4rec import GRU4Rec
+
+    gru = GRU4Rec(**CASES["bprmax_relu"]["params"])
+    gru.fit(train_data)
+    return gru

@@ -1,0 +1,231 @@
+"""Recall and MRR against brute force in numpy; the tie modes; what bounds memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import evaluation
+from gru4rec import GRU4Rec
+from user_errors import InputError
+
+CUT_OFF = [1, 3, 5, 20]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def brute_force_scores(gru, data):
+    """Yield (target index, scores of all items), event by event, from the model's equations."""
+    w = {name: value.astype(np.float64) for name, value in gru.weights().items()}
+    index = {item: i for i, item in enumerate(gru.item_ids.tolist())}
+    act = {"linear": lambda x: x, "relu": lambda x: np.maximum(x, 0), "softmax": lambda x: x}
+    n_layers = len(gru.layers)
+    for _, session in data.groupby("SessionId"):
+        session = session.sort_values("Time", kind="stable")
+        items = [index[i] for i in session.ItemId if i in index]
+        states = [np.zeros(n) for n in gru.layers]
+        for item, target in zip(items[:-1], items[1:]):
+            x = w["Wy"][item]
+            for i in range(n_layers):
+                n, h = gru.layers[i], states[i]
+                v = x @ w[f"Wx{i}"] + w[f"Bh{i}"]
+                rz = sigmoid(v[n:] + h @ w[f"Wrz{i}"])
+                candidate = np.tanh(v[:n] + (h * rz[:n]) @ w[f"Wh{i}"])
+                states[i] = x = (1 - rz[n:]) * h + rz[n:] * candidate
+            yield target, act[gru.final_act](w["Wy"] @ x + w["By"][:, 0])
+
+
+def brute_force_metrics(gru, data, mode, candidates=None):
+    ranks = []
+    for target, scores in brute_force_scores(gru, data):
+        others = np.setdiff1d(range(len(scores)) if candidates is None else candidates, [target])
+        better = (scores[others] > scores[target]).sum()
+        equal = (scores[others] == scores[target]).sum()
+        ranks.append(
+            {
+                "standard": 1 + better,
+                "conservative": 1 + better + equal,
+                "median": 1 + better + 0.5 * equal,
+            }[mode]
+        )
+    ranks = np.array(ranks)
+    return [(ranks <= n).mean() for n in CUT_OFF], [
+        np.where(ranks <= n, 1 / ranks, 0).mean() for n in CUT_OFF
+    ]
+
+
+@pytest.mark.parametrize("mode", ["standard", "conservative", "median"])
+def test_brute_force(model, test_data, mode):
+    result = evaluation.evaluate_gpu(model, test_data, cut_off=CUT_OFF, mode=mode)
+    np.testing.assert_allclose(result, brute_force_metrics(model, test_data, mode), rtol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["standard", "conservative", "median"])
+def test_brute_force_with_ties(model_with_ties, test_data, mode):
+    result = evaluation.evaluate_gpu(model_with_ties, test_data, cut_off=CUT_OFF, mode=mode)
+    expected = brute_force_metrics(model_with_ties, test_data, mode)
+    np.testing.assert_allclose(result, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["standard", "conservative", "median"])
+def test_given_items(model_with_ties, test_data, mode):
+    """The target is ranked against the given items only, whether it is one of them or not."""
+    some = model_with_ties.item_ids[5:40:3]
+    arguments = dict(items=some, cut_off=CUT_OFF, mode=mode)
+    result = evaluation.evaluate_gpu(model_with_ties, test_data, **arguments)
+    expected = brute_force_metrics(model_with_ties, test_data, mode, range(5, 40, 3))
+    np.testing.assert_allclose(result, expected, rtol=1e-9)
+
+
+def test_tiebreaking_is_random_among_equal_scores(model_with_ties, test_data):
+    """Its expectation lies between the optimist and the pessimist, near the mean of all orders."""
+    recall, _ = evaluation.evaluate_gpu(
+        model_with_ties, test_data, cut_off=CUT_OFF, mode="tiebreaking"
+    )
+    expected = np.zeros(len(CUT_OFF))
+    variance = np.zeros(len(CUT_OFF))
+    n_events = 0
+    for target, scores in brute_force_scores(model_with_ties, test_data):
+        better = (scores > scores[target]).sum()
+        equal = (scores == scores[target]).sum()  # the target included
+        hit = np.clip((np.array(CUT_OFF) - better) / equal, 0, 1)
+        expected += hit
+        variance += hit * (1 - hit)
+        n_events += 1
+    assert variance[-1] > 0, "the model has no ties to break"
+    assert (np.abs(np.array(recall) * n_events - expected) <= 4 * np.sqrt(variance) + 1e-9).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(better=st.integers(0, 30), equal=st.integers(0, 30), seed=st.integers(0, 99))
+def test_ranks(better, equal, seed):
+    b, e = np.array([better]), np.array([equal])
+    rank = {
+        mode: evaluation._ranks(b, e, mode, np.random.default_rng(seed))[0]
+        for mode in ("standard", "conservative", "median", "tiebreaking")
+    }
+    assert rank["standard"] == 1 + better
+    assert rank["conservative"] == 1 + better + equal
+    assert rank["median"] == (rank["standard"] + rank["conservative"]) / 2
+    assert rank["standard"] <= rank["tiebreaking"] <= rank["conservative"]
+
+
+def test_tiebreaking_ranks_are_uniform():
+    equal = np.full(40000, 3)
+    ranks = evaluation._ranks(equal * 0, equal, "tiebreaking", np.random.default_rng(0))
+    counts = np.bincount(ranks.astype(int))
+    assert counts[0] == 0
+    np.testing.assert_allclose(counts[1:], 10000, rtol=0.05)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 80, 1000])
+def test_batch_size_does_not_matter(model, test_data, batch_size):
+    """Also with fewer sessions than the mini-batch has room for."""
+    expected = evaluation.evaluate_gpu(model, test_data, cut_off=CUT_OFF)
+    result = evaluation.evaluate_gpu(model, test_data, cut_off=CUT_OFF, batch_size=batch_size)
+    np.testing.assert_allclose(result, expected)
+
+
+@pytest.mark.parametrize("item_block", [1, 7, 59, 60, 61])
+def test_item_blocks_do_not_matter(model_with_ties, test_data, monkeypatch, item_block):
+    expected = evaluation.evaluate_gpu(model_with_ties, test_data, mode="median")
+    monkeypatch.setattr(evaluation, "ITEM_BLOCK", item_block)
+    assert evaluation.evaluate_gpu(model_with_ties, test_data, mode="median") == expected
+
+
+def test_one_test_session(model, test_data):
+    one = test_data[test_data.SessionId == test_data.SessionId.iloc[0]]
+    result = evaluation.evaluate_gpu(model, one, cut_off=CUT_OFF)
+    np.testing.assert_allclose(result, brute_force_metrics(model, one, "standard"), rtol=1e-9)
+
+
+def test_several_layers(train_data, test_data):
+    gru = GRU4Rec(
+        layers=[8, 6],
+        batch_size=8,
+        n_epochs=1,
+        n_sample=0,
+        constrained_embedding=True,
+        loss="cross-entropy",
+        final_act="softmax",
+    )
+    gru.fit(train_data)
+    result = evaluation.evaluate_gpu(gru, test_data, cut_off=CUT_OFF)
+    np.testing.assert_allclose(result, brute_force_metrics(gru, test_data, "standard"), rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("mode", ["standard", "conservative", "median"])
+@pytest.mark.parametrize("given_items", [False, True])
+def test_the_slow_twin_agrees(model_with_ties, test_data, mode, given_items):
+    items = model_with_ties.item_ids[10:30] if given_items else None
+    arguments = dict(items=items, cut_off=CUT_OFF, batch_size=13, mode=mode)
+    slow = evaluation.evaluate_sessions_batch(model_with_ties, test_data, **arguments)
+    fast = evaluation.evaluate_gpu(model_with_ties, test_data, **arguments)
+    np.testing.assert_allclose(slow, fast)
+
+
+def test_the_slow_twin_is_deprecated(model, test_data):
+    with pytest.warns(DeprecationWarning, match="evaluate_gpu"):
+        evaluation.evaluate_sessions_batch(model, test_data.head(30))
+
+
+def test_unseen_items_are_dropped_first(model, test_data):
+    """An event on an unknown item vanishes: its neighbours become input and target."""
+    known = test_data[test_data.ItemId.isin(model.item_ids)]
+    assert len(known) < len(test_data)
+    assert evaluation.evaluate_gpu(model, known) == evaluation.evaluate_gpu(model, test_data)
+
+
+def test_the_data_is_left_alone(model, test_data):
+    copy = test_data.copy(deep=True)
+    evaluation.evaluate_gpu(model, test_data)
+    pd.testing.assert_frame_equal(test_data, copy)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"mode": "best"}, "mode"),
+        ({"cut_off": []}, "cut_off"),
+        ({"cut_off": [5, 0]}, "cut_off"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"items": ["no such item"]}, "no such item"),
+        ({"item_key": "Item"}, "Item"),
+    ],
+)
+def test_wrong_arguments(model, test_data, arguments, words):
+    with pytest.raises(InputError, match=words):
+        evaluation.evaluate_gpu(model, test_data, **arguments)
+
+
+def test_data_without_known_items(model, test_data):
+    with pytest.raises(InputError, match="none of the model's 60 items"):
+        evaluation.evaluate_gpu(model, test_data.assign(ItemId="x"))
+
+
+def test_data_without_anything_to_predict(model, test_data):
+    with pytest.raises(InputError, match="nothing to predict"):
+        evaluation.evaluate_gpu(model, test_data.drop_duplicates("SessionId"))
+
+
+def test_a_model_of_nan_is_not_perfect(model, test_data, tmp_path):
+    """Comparisons with NaN are false: without a check every target would rank first."""
+    path = str(tmp_path / "model")
+    model.savemodel(path)
+    broken = GRU4Rec.loadmodel(path)
+    weights = broken.Wh[0].get_value()
+    weights[0, 0] = np.nan
+    broken.Wh[0].set_value(weights)
+    with pytest.raises(InputError, match="Wh0.*NaN"):
+        evaluation.evaluate_gpu(broken, test_data)
+
+
+def test_an_untrained_model(test_data):
+    with pytest.raises(InputError, match="not trained"):
+        evaluation.evaluate_gpu(GRU4Rec(), test_data)

@@ -1,0 +1,120 @@
+"""The reference's trajectories, step by step (see golden/README.md)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import CASES
+
+import evaluation
+import gru4rec
+from gru4rec import GRU4Rec
+
+N_SCORED = 269  # test events that are predicted
+# Every step's cost, relative. The exception starts so close to a uniform softmax that the biases'
+# gradients cancel: p - 1/8 of float32 numbers around 1/8. One unit in the last place of a single
+# probability in the first steps, which any compiler or BLAS may change, moves later costs by up to
+# 6e-4 (float64 throughout: 3.4e-4), so only its first steps can be held to the common bound.
+BOUND = 1e-4
+LAST_PLACE_BOUND, LAST_PLACE_STEPS = 1e-3, 100
+SENSITIVE_TO_THE_LAST_PLACE = {"sigma"}
+
+
+def replay(negatives):
+    """Hand out the recorded negatives mini-batch by mini-batch instead of drawing."""
+    position = 0
+
+    def sampler(n_batches):
+        nonlocal position
+        position += n_batches
+        assert position <= len(negatives), "more negatives drawn than steps need"
+        return np.array(negatives[position - n_batches : position])
+
+    return sampler
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Record (costs, rows) of every block of training steps."""
+    recorded = []
+    original = gru4rec._Training._run_block
+
+    def record(self, block, *args):
+        costs = original(self, block, *args)
+        recorded.append((costs, np.full(len(costs), block.inputs.shape[1])))
+        return costs
+
+    monkeypatch.setattr(gru4rec._Training, "_run_block", record)
+    return recorded
+
+
+def sum_and_norm(weights):
+    w = weights.astype(np.float64)
+    return np.array([w.sum(), np.sqrt((w**2).sum())])
+
+
+def check_weights(weights, expected, relative):
+    assert set(weights) == set(expected)
+    for name, values in expected.items():
+        error = np.abs(sum_and_norm(weights[name]) - values).max()
+        # sums of thousands of float32 numbers: the norm is the scale of their error
+        assert error <= relative * values[1] + 1e-12, name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_trajectory(name, train_data, test_data, blocks, monkeypatch, capsys):
+    case = CASES[name]
+    gru = GRU4Rec(**case["params"])
+    if "negatives" in case:
+        gru.negative_sampler = replay(case["negatives"])
+    initial = {}
+    set_weights = GRU4Rec._set_weights
+    monkeypatch.setattr(
+        GRU4Rec,
+        "_set_weights",
+        lambda self, weights: (initial.update(weights), set_weights(self, weights)),
+    )
+    gru.fit(train_data)
+
+    assert all(w.dtype == np.float32 for w in initial.values())
+    check_weights(initial, case["init"], 6e-9)  # the figures have nine digits
+    costs, rows = (np.concatenate(part) for part in zip(*blocks))
+    assert rows.tolist() == case["step_rows"]
+    error = np.abs(costs / np.array(case["step_cost"]) - 1)
+    if name in SENSITIVE_TO_THE_LAST_PLACE:
+        assert error.max() <= LAST_PLACE_BOUND
+        assert error[:LAST_PLACE_STEPS].max() <= BOUND
+    else:
+        assert error.max() <= BOUND
+        check_weights(gru.weights(), case["final"], 1e-4)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
+    losses = [float(line.split("loss: ")[1].split()[0]) for line in printed]
+    assert losses == pytest.approx(case["epoch_loss"], rel=BOUND)
+
+    for mode, expected in case["metrics"].items():
+        recall, mrr = evaluation.evaluate_gpu(
+            gru, test_data, cut_off=[1, 5, 10, 20], batch_size=16, mode=mode
+        )
+        assert np.abs(np.array(recall) - expected["recall"]).max() * N_SCORED < 1.01
+        assert np.abs(np.array(mrr) - expected["mrr"]).max() * N_SCORED < 1.01
+
+
+def test_initial_weights_are_the_references_to_the_last_place():
+    """numpy's legacy generator with seed 42, in the documented order, cast to float32."""
+    gru = GRU4Rec(layers=[5, 3], embedding=4, constrained_embedding=False)
+    weights = gru._init_weights(7)
+    rng = np.random.RandomState(42)
+
+    def uniform(rows, cols):
+        sigma = np.sqrt(6 / (rows + cols))
+        return rng.rand(rows, cols) * 2 * sigma - sigma
+
+    expected = {"E": uniform(7, 4)}
+    for i, (n_in, n) in enumerate([(4, 5), (5, 3)]):
+        expected[f"Wx{i}"] = np.hstack([uniform(n_in, n) for _ in range(3)])
+        expected[f"Wh{i}"] = uniform(n, n)
+        expected[f"Wrz{i}"] = np.hstack([uniform(n, n) for _ in range(2)])
+    expected["Wy"] = uniform(7, 3)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(weights[name], values.astype(np.float32), err_msg=name)
+    assert not any(weights[name].any() for name in ("Bh0", "Bh1", "By"))

@@ -1,0 +1,361 @@
+"""The GRU4Rec class beyond the trajectories: stores, dropout, prediction, retraining, saving."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import evaluation
+import gru4rec
+import sessions
+from gru4rec import GRU4Rec, TrainingDiverged
+from theano_setup import tensor as tt
+from theano_setup import theano
+from user_errors import InputError
+
+SHARED = dict(
+    layers=[16],
+    batch_size=8,
+    n_epochs=1,
+    n_sample=0,
+    constrained_embedding=True,
+    loss="cross-entropy",
+    final_act="softmax",
+)
+
+
+def trained(data, **settings):
+    gru = GRU4Rec(**{**SHARED, **settings})
+    gru.fit(data)
+    return gru
+
+
+def epoch_losses(capsys):
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
+    return [float(line.split("loss: ")[1].split()[0]) for line in lines]
+
+
+def weights_equal(a, b):
+    a, b = a.weights(), b.weights()
+    return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample_store, store_type", [(10**7, "gpu"), (10**7, "cpu"), (0, "gpu")])
+@pytest.mark.parametrize("block_steps", [7, 512])
+def test_the_kind_of_store_and_blocks_do_not_matter(
+    train_data, monkeypatch, sample_store, store_type, block_steps
+):
+    """The same negatives in the same order give the same model, however they get there."""
+    monkeypatch.setattr(gru4rec, "BLOCK_STEPS", block_steps)
+
+    def run(store, kind):
+        rng = np.random.default_rng(5)
+        gru = GRU4Rec(**{**SHARED, "n_sample": 16})
+        # one stream of ids, whatever the sizes in which it is asked for
+        gru.negative_sampler = lambda n: rng.integers(0, 60, size=(n, 16))
+        gru.fit(train_data, sample_store=store, store_type=kind)
+        return gru
+
+    assert weights_equal(run(sample_store, store_type), run(16 * 40, "gpu"))
+
+
+def test_same_seed_same_model(train_data):
+    settings = dict(n_sample=16, dropout_p_embed=0.2, dropout_p_hidden=0.2)
+    first = trained(train_data, **settings, seed=3)
+    assert weights_equal(first, trained(train_data, **settings, seed=3))
+    other = trained(train_data, **settings, seed=4)
+    assert not weights_equal(first, other)
+
+
+def test_the_data_is_left_alone(train_data):
+    copy = train_data.copy(deep=True)
+    trained(train_data)
+    pd.testing.assert_frame_equal(train_data, copy)
+
+
+def test_random_order_changes_every_epoch(train_data, monkeypatch):
+    orders = []
+    original = sessions.schedule_blocks
+
+    def spy(log, order, *args):
+        orders.append(order.tolist())
+        return original(log, order, *args)
+
+    monkeypatch.setattr(sessions, "schedule_blocks", spy)
+    trained(train_data, train_random_order=True, n_epochs=2)
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_integer_and_string_ids_give_the_same_model(train_data):
+    as_integers = train_data.assign(ItemId=train_data.ItemId.astype(np.int64))
+    numbers, strings = trained(as_integers), trained(train_data)
+    assert weights_equal(numbers, strings)
+    assert numbers.item_ids.tolist() == [int(i) for i in strings.item_ids]
+
+
+def test_nan_is_found_with_its_step(train_data):
+    with pytest.raises(TrainingDiverged, match=r"epoch 1, step \d+.*learning_rate"):
+        trained(
+            train_data, loss="bpr-max", final_act="linear", adapt=None, learning_rate=1e25, bpreg=1
+        )
+
+
+def test_the_step_that_is_named_is_the_first_bad_one(train_data, monkeypatch):
+    monkeypatch.setattr(gru4rec, "BLOCK_STEPS", 20)
+    original = gru4rec._Training._run_block
+    calls = []
+
+    def poisoned(self, block, *args):
+        costs = original(self, block, *args)
+        calls.append(costs)
+        if len(calls) == 3:
+            costs[4:] = np.nan
+        return costs
+
+    monkeypatch.setattr(gru4rec._Training, "_run_block", poisoned)
+    with pytest.raises(TrainingDiverged, match="step 45;"):
+        trained(train_data)
+
+
+@pytest.mark.parametrize("adapt", [None, "rmsprop", "adadelta", "adam"])
+def test_every_optimizer_learns(train_data, capsys, adapt):
+    rate = {None: 0.5, "rmsprop": 0.01, "adadelta": 1.0, "adam": 0.01}[adapt]
+    trained(train_data, adapt=adapt, learning_rate=rate, n_epochs=3, momentum=0.1)
+    losses = epoch_losses(capsys)
+    assert losses[2] < losses[1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(batch_size=1000), "set batch_size to"),
+        (dict(item_key="Product"), 'no column "Product"'),
+    ],
+)
+def test_data_that_does_not_fit(train_data, settings, words):
+    with pytest.raises(InputError, match=words):
+        trained(train_data, **settings)
+
+
+def test_unknown_store_type(train_data):
+    with pytest.raises(InputError, match="store_type"):
+        GRU4Rec(**SHARED).fit(train_data, store_type="disk")
+
+
+def test_dropout_of_one_hot_input_is_called_out(train_data):
+    with pytest.warns(UserWarning, match="dropout_p_embed has no effect"):
+        trained(train_data, constrained_embedding=False, dropout_p_embed=0.5)
+
+
+# --- dropout --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+def test_dropout_keeps_the_mean_and_drops_the_share(model, train_data, p):
+    log = sessions.index_sessions(train_data)
+    training = gru4rec._Training(model, log, 0, True)
+    x = tt.fmatrix()
+    dropped = theano.function([x], training._dropout(x, p))
+    ones = np.ones((400, 500), dtype=np.float32)
+    first, second = dropped(ones), dropped(ones)
+    kept = (first != 0).mean()
+    assert kept == pytest.approx(1 - p, abs=5 * np.sqrt(p * (1 - p) / ones.size))
+    np.testing.assert_allclose(first[first != 0], 1 / (1 - p), rtol=1e-6)
+    # a new mask every step, independent of the one before
+    both = ((first != 0) & (second != 0)).mean()
+    assert both == pytest.approx((1 - p) ** 2, abs=0.01)
+    # rows and columns are independent too
+    mask = first != 0
+    assert (mask[1:] & mask[:-1]).mean() == pytest.approx((1 - p) ** 2, abs=0.01)
+    assert (mask[:, 1:] & mask[:, :-1]).mean() == pytest.approx((1 - p) ** 2, abs=0.01)
+
+
+def test_dropped_hidden_units_are_zero_in_the_carried_state(train_data):
+    """Hidden dropout applies to the state that goes on to the next step."""
+    gru = GRU4Rec(**{**SHARED, "dropout_p_hidden": 0.5})
+    states = []
+    original = gru4rec._Training._run_block
+
+    def spy(self, block, *args):
+        costs = original(self, block, *args)
+        states.append(self.states[0].get_value()[block.ends[-1] == 0])
+        return costs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gru4rec._Training, "_run_block", spy)
+        patch.setattr(gru4rec, "BLOCK_STEPS", 5)
+        gru.fit(train_data)
+    values = np.concatenate(states)
+    assert (values == 0).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_finished_sessions_start_from_zero(train_data, monkeypatch):
+    ended = []
+    original = gru4rec._Training._run_block
+
+    def spy(self, block, *args):
+        costs = original(self, block, *args)
+        state = self.states[0].get_value()
+        ended.append((state[block.ends[-1] == 1], state[block.ends[-1] == 0]))
+        return costs
+
+    monkeypatch.setattr(gru4rec._Training, "_run_block", spy)
+    monkeypatch.setattr(gru4rec, "BLOCK_STEPS", 5)
+    trained(train_data)
+    zeros, others = (np.concatenate(part) for part in zip(*ended))
+    assert len(zeros) and not zeros.any()
+    assert len(others) and others.any(axis=1).all()
+
+
+# --- prediction -----------------------------------------------------------------------------------
+
+
+def test_predictions_agree_with_symbolic_predict(model):
+    X, Y, items = tt.ivector(), tt.ivector(), tt.ivector()
+    yhat, states, updates = model.symbolic_predict(X, Y, X.shape[0], None, 5)
+    step = theano.function([X], yhat, updates=updates)
+    item_ids = model.item_ids[[3, 1, 4, 1, 5]]
+    for _ in range(3):
+        scores = model.predict_next_batch(np.arange(5), item_ids, batch=5)
+        assert scores.shape == (60, 5)
+        assert scores.index.tolist() == model.item_ids.tolist()
+        np.testing.assert_allclose(scores.to_numpy().sum(axis=0), 1, rtol=1e-5)  # a softmax
+        expected = step(np.array([3, 1, 4, 1, 5], dtype=np.int32))
+        np.testing.assert_allclose(scores.to_numpy().T, expected, rtol=1e-5, atol=1e-8)
+
+    # of given items only: the targets come first, then the items
+    yhat, states, updates = model.symbolic_predict(X, Y, X.shape[0], items, 2)
+    f = theano.function([X, Y, items], yhat, updates=updates)
+    given = f(*(np.array(a, dtype=np.int32) for a in ([3, 1], [7, 8], [9, 10, 11])))
+    assert given.shape == (2, 5)
+    model.predict_next_batch([100, 101], model.item_ids[[0, 0]], batch=2)
+    full = model.predict_next_batch([102, 103], model.item_ids[[3, 1]], batch=2).to_numpy()
+    part = full[[7, 8, 9, 10, 11]] / full[[7, 8, 9, 10, 11]].sum(axis=0)
+    np.testing.assert_allclose(given.T, part, rtol=1e-4)
+
+
+def test_a_new_session_in_a_slot_starts_from_zero(model):
+    fresh = model.predict_next_batch([1, 2], model.item_ids[[5, 5]], batch=2)
+    model.predict_next_batch([1, 2], model.item_ids[[6, 7]], batch=2)
+    mixed = model.predict_next_batch([1, 3], model.item_ids[[5, 5]], batch=2)
+    np.testing.assert_allclose(mixed[1], fresh[1], rtol=1e-6)
+    assert np.abs(mixed[0] / fresh[0] - 1).max() > 0.01
+
+
+def test_given_items_only(model):
+    some = model.item_ids[[7, 2, 30]]
+    model.predict_next_batch([1], model.item_ids[[5]], batch=1)
+    scores = model.predict_next_batch([2], model.item_ids[[5]], some, batch=1)
+    assert scores.index.tolist() == some.tolist()
+    full = model.predict_next_batch([3], model.item_ids[[5]], batch=1)
+    np.testing.assert_allclose(scores[0], full.loc[some, 0] / full.loc[some, 0].sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(input_item_ids=["1", "2"]), "does not occur"),
+        (dict(session_ids=[1, 2, 3]), "batch"),
+        (dict(predict_for_item_ids=["nothing"]), "nothing"),
+    ],
+)
+def test_predictions_of_the_impossible(model, arguments, words):
+    good = dict(session_ids=[1, 2], input_item_ids=model.item_ids[:2], batch=2)
+    with pytest.raises(InputError, match=words):
+        model.predict_next_batch(**{**good, **arguments})
+
+
+def test_untrained_models_say_so(tmp_path):
+    gru = GRU4Rec()
+    for action in (
+        lambda: gru.predict_next_batch([1], [1], batch=1),
+        lambda: gru.savemodel(str(tmp_path / "model")),
+        lambda: gru.fit(pd.DataFrame(), retrain=True),
+    ):
+        with pytest.raises(InputError, match="not trained"):
+            action()
+
+
+# --- retraining and saving ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, dict(constrained_embedding=False, embedding=6), dict(constrained_embedding=False)],
+)
+def test_retraining_keeps_what_was_learnt_and_adds_items(train_data, test_data, capsys, settings):
+    gru = trained(train_data, n_epochs=3, **settings)
+    before = epoch_losses(capsys)
+    new = train_data.copy()
+    new.loc[new.index[:40], "ItemId"] = "brand new"
+    old_ids = gru.item_ids.tolist()
+    gru.n_epochs = 1
+    gru.fit(new, retrain=True)
+    after = epoch_losses(capsys)
+    assert gru.item_ids.tolist() == [*old_ids, "brand new"]
+    assert len(gru.weights()["Wy"]) == 61
+    assert after[0] < before[0], "it went on from trained weights"
+    recall, _ = evaluation.evaluate_gpu(gru, test_data)
+    assert recall[0] > 0.8
+
+
+def test_fit_starts_anew(train_data):
+    gru = trained(train_data)
+    first = gru.weights()
+    gru.fit(train_data)
+    assert all(np.array_equal(first[name], value) for name, value in gru.weights().items())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        dict(layers=[8, 6], constrained_embedding=False, embedding="layersize", adapt=None),
+        dict(constrained_embedding=False, loss="bpr-max", final_act="elu-0.5", n_sample=8),
+    ],
+)
+def test_save_and_load_round_trip(train_data, test_data, tmp_path, settings):
+    gru = trained(train_data, **settings)
+    path = str(tmp_path / "model.gru4rec")
+    gru.savemodel(path)
+    loaded = GRU4Rec.loadmodel(path)
+    assert weights_equal(gru, loaded)
+    assert loaded.item_ids.tolist() == gru.item_ids.tolist()
+    assert loaded._settings == gru._settings
+    assert evaluation.evaluate_gpu(gru, test_data) == evaluation.evaluate_gpu(loaded, test_data)
+
+
+def test_a_loaded_model_can_be_trained_further(train_data, tmp_path, capsys):
+    path = str(tmp_path / "model")
+    trained(train_data, n_epochs=2).savemodel(path)
+    before = epoch_losses(capsys)
+    loaded = GRU4Rec.loadmodel(path)
+    loaded.fit(train_data, retrain=True)
+    assert epoch_losses(capsys)[0] < before[0]
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def test_set_params_prints_aligned_lines(capsys):
+    GRU4Rec().set_params(layers="224", loss="bpr-max", constrained_embedding="True")
+    assert capsys.readouterr().out.splitlines() == [
+        "SET   layers                  TO   [224]     (type: <class 'list'>)",
+        "SET   loss                    TO   bpr-max   (type: <class 'str'>)",
+        "SET   constrained_embedding   TO   True      (type: <class 'bool'>)",
+    ]
+
+
+def test_a_wrong_parameter_sets_nothing():
+    gru = GRU4Rec()
+    with pytest.raises(InputError, match="batch_size"):
+        gru.set_params(layers=[7], batch_size=0)
+    assert gru.layers == [100]
+    with pytest.raises(InputError, match="final_act=softmax"):
+        gru.set_params(loss="cross-entropy")
+    assert gru.loss == "bpr-max"

@@ -1,0 +1,142 @@
+"""Update rules against plain numpy: dense, row by row, with duplicates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import optimizers
+from theano_setup import tensor as tt
+from theano_setup import theano
+
+PYTHON = theano.Mode(linker="py", optimizer="fast_run")
+RATES = {None: [], "adagrad": [], "rmsprop": [0.9], "adadelta": [0.8], "adam": [0.9, 0.99]}
+METHODS = list(RATES)
+EPS = 1e-6
+
+
+class Rule:
+    """One method on one parameter, as its paper has it, in float64; rows may repeat in a step."""
+
+    def __init__(self, method, value, lr, momentum, lmbd):
+        self.method, self.rates = method, RATES[method]
+        self.lr, self.momentum, self.lmbd = lr, momentum, lmbd
+        self.p = value.astype(np.float64)
+        self.a, self.b, self.v = (np.zeros_like(self.p) for _ in range(3))
+        self.t = np.zeros(len(self.p))
+
+    def step(self, rows, gradients):
+        """gradients[k] belongs to p[rows[k]]; a dense step has every row once."""
+        before = [x.copy() for x in (self.p, self.a, self.b, self.v, self.t)]
+        p, a, b, v, t = before
+        unique = np.unique(rows)
+        if self.method in ("rmsprop", "adadelta", "adam"):
+            self.a[unique] *= self.rates[0]
+        if self.method == "adadelta":
+            self.b[unique] *= self.rates[0]
+        if self.method == "adam":
+            self.b[unique] *= self.rates[1]
+            self.t[unique] += 1
+        if self.method == "adagrad":
+            for r, g in zip(rows, gradients):
+                self.a[r] += g**2
+        elif self.method in ("rmsprop", "adadelta"):
+            for r, g in zip(rows, gradients):
+                self.a[r] += (1 - self.rates[0]) * g**2
+        elif self.method == "adam":
+            for r, g in zip(rows, gradients):
+                self.a[r] += (1 - self.rates[0]) * g
+                self.b[r] += (1 - self.rates[1]) * g**2
+        for r, g in zip(rows, gradients):
+            scaled = self.scaled(r, g, a, b, t)
+            if self.method == "adadelta":
+                self.b[r] += (1 - self.rates[0]) * scaled**2
+            step = -self.lr * (scaled + self.lmbd * p[r])
+            if self.momentum:
+                step = self.momentum * v[r] + step
+                self.v[r] = step
+            self.p[r] += step
+
+    def scaled(self, r, g, a, b, t):
+        if self.method == "adagrad":
+            return g / np.sqrt(a[r] + g**2 + EPS)
+        if self.method == "rmsprop":
+            return g / np.sqrt(self.a[r] + EPS)
+        if self.method == "adadelta":
+            return g * np.sqrt(b[r] + EPS) / np.sqrt(self.a[r] + EPS)
+        if self.method == "adam":
+            d1, d2 = self.rates
+            mean = (d1 * a[r] + (1 - d1) * g) / (1 - d1 ** (t[r] + 1))
+            variance = (d2 * b[r] + (1 - d2) * g**2) / (1 - d2 ** (t[r] + 1))
+            return mean / (np.sqrt(variance) + 1e-8)
+        return g
+
+
+@pytest.mark.parametrize("lmbd", [0, 0.05])
+@pytest.mark.parametrize("momentum", [0, 0.4])
+@pytest.mark.parametrize("method", METHODS)
+def test_dense(method, momentum, lmbd):
+    rng = np.random.default_rng(1)
+    value = rng.normal(size=(4, 3)).astype(np.float32)
+    p = theano.shared(value, name="p")
+    target = tt.fmatrix()
+    cost = (p * target).sum()  # the gradient is the target
+    updates = optimizers.training_updates(
+        cost, [p], [], method, RATES[method], 0.1, momentum, lmbd
+    )
+    f = theano.function([target], [], updates=updates, mode=PYTHON)
+    rule = Rule(method, value, 0.1, momentum, lmbd)
+    for _ in range(4):
+        gradient = rng.normal(size=value.shape).astype(np.float32)
+        f(gradient)
+        rule.step(range(4), gradient.astype(np.float64))
+    np.testing.assert_allclose(p.get_value(), rule.p, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("lmbd", [0, 0.05])
+@pytest.mark.parametrize("momentum", [0, 0.4])
+@pytest.mark.parametrize("method", METHODS)
+def test_rows(method, momentum, lmbd):
+    """Rows that come up once, several times and never."""
+    rng = np.random.default_rng(2)
+    value = rng.normal(size=(6, 3)).astype(np.float32)
+    p = theano.shared(value, name="p")
+    index, target = tt.ivector(), tt.fmatrix()
+    rows = p[index]
+    updates = optimizers.training_updates(
+        (rows * target).sum(), [], [(p, rows, index)], method, RATES[method], 0.1, momentum, lmbd
+    )
+    f = theano.function([index, target], [], updates=updates, mode=PYTHON)
+    rule = Rule(method, value, 0.1, momentum, lmbd)
+    for used in ([0, 3, 1], [3, 3, 1, 3], [5], [0, 5, 0, 1, 5, 5]):
+        gradient = rng.normal(size=(len(used), 3)).astype(np.float32)
+        f(np.array(used, dtype=np.int32), gradient)
+        rule.step(used, gradient.astype(np.float64))
+    np.testing.assert_allclose(p.get_value(), rule.p, rtol=2e-5, atol=2e-6)
+    np.testing.assert_array_equal(p.get_value()[2], value[2])
+    np.testing.assert_array_equal(p.get_value()[4], value[4])
+
+
+def test_m_equal_rows_are_m_times_one_step_of_adagrad():
+    """What makes unique negatives with multiplicities exact."""
+    value = np.ones((2, 2), dtype=np.float32)
+    p = theano.shared(value, name="p")
+    index = tt.ivector()
+    rows = p[index]
+    updates = optimizers.training_updates(
+        (rows * 0.5).sum(), [], [(p, rows, index)], "adagrad", [], 0.1
+    )
+    theano.function([index], [], updates=updates, mode=PYTHON)(np.zeros(5, dtype=np.int32))
+    accumulated = dict(updates)
+    acc = next(v for v in accumulated if v.name == "p_adagrad").get_value()
+    np.testing.assert_allclose(acc[0], 5 * 0.25)
+    np.testing.assert_allclose(p.get_value()[0], 1 - 5 * 0.1 * 0.5 / np.sqrt(0.25 + EPS), 1e-6)
+
+
+@pytest.mark.parametrize("cap, factor", [(0, 1), (100, 1), (2.5, 0.5)])
+def test_grad_cap_rescales_by_the_common_norm(cap, factor):
+    gradients = [tt.as_tensor_variable(np.array(g, dtype=np.float32)) for g in ([3, 0], [[4]])]
+    capped = optimizers.clip_by_common_norm(gradients, cap)
+    values = theano.function([], capped, mode=PYTHON)()
+    np.testing.assert_allclose(values[0], [3 * factor, 0], rtol=1e-6)
+    np.testing.assert_allclose(values[1], [[4 * factor]], rtol=1e-6)

@@ -1,0 +1,101 @@
+"""Negative samples: their distribution, and the store that hands them out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sampling import NegativeSampler, SampleStore
+
+SUPPORT = np.array([1, 1, 2, 3, 5, 8, 13, 40, 100, 1000])
+
+
+def sampler(alpha, n_sample=64, seed=0, support=SUPPORT):
+    return NegativeSampler(support, alpha, n_sample, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("alpha", [0, 0.5, 0.75, 1])
+def test_distribution_is_support_to_the_alpha(alpha):
+    drawn = sampler(alpha)(4000)
+    p = SUPPORT**alpha / (SUPPORT**alpha).sum()
+    counts = np.bincount(drawn.ravel(), minlength=len(SUPPORT))
+    assert stats.chisquare(counts, p * drawn.size).pvalue > 1e-4
+
+
+def test_draws_are_independent_within_and_across_mini_batches():
+    """The number of a pair of items in neighbouring places is that of independent draws."""
+    drawn = sampler(0.5)(6000)
+    p = SUPPORT**0.5 / (SUPPORT**0.5).sum()
+    expected = np.outer(p, p).ravel()
+    for first, second in [
+        (drawn[:, :-1], drawn[:, 1:]),  # neighbours in a mini-batch
+        (drawn[:-1], drawn[1:]),  # the same place in neighbouring mini-batches
+        (drawn[:, 0], drawn[:, -1]),
+    ]:
+        pairs = np.bincount((first * len(SUPPORT) + second).ravel(), minlength=len(expected))
+        assert stats.chisquare(pairs, expected * first.size).pvalue > 1e-4
+
+
+def test_every_mini_batch_varies_as_independent_draws_do():
+    """Counts of one item per mini-batch are binomial: not spread more evenly, nor clustered."""
+    drawn = sampler(1, n_sample=100)(5000)
+    p = SUPPORT[-2] / SUPPORT.sum()
+    per_batch = (drawn == 8).sum(axis=1)
+    assert per_batch.var() == pytest.approx(100 * p * (1 - p), rel=0.1)
+
+
+def test_items_without_support_are_never_drawn():
+    drawn = sampler(0.75, support=np.array([0, 5, 0, 5]))(100)
+    assert set(np.unique(drawn)) == {1, 3}
+
+
+def test_seed():
+    assert np.array_equal(sampler(0.5, seed=1)(9), sampler(0.5, seed=1)(9))
+    assert not np.array_equal(sampler(0.5, seed=1)(9), sampler(0.5, seed=2)(9))
+
+
+class Counter:
+    """Hands out the numbers of the mini-batches that it draws."""
+
+    def __init__(self, n_sample):
+        self.n_drawn, self.n_sample = 0, n_sample
+
+    def __call__(self, n_batches):
+        numbers = np.arange(self.n_drawn, self.n_drawn + n_batches)
+        self.n_drawn += n_batches
+        return np.repeat(numbers[:, None], self.n_sample, axis=1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    blocks=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    n_batches=st.integers(0, 20),
+    on_device=st.booleans(),
+)
+def test_every_mini_batch_is_used_once_in_order(blocks, n_batches, on_device):
+    draw = Counter(n_sample=3)
+    store = SampleStore(draw, 3, 3 * n_batches + 2, on_device)
+    used, left = [], sum(blocks)
+    for n_steps in blocks:
+        while n_steps:
+            served = store.serve(n_steps, left)
+            assert 1 <= served <= n_steps
+            row = int(store.row.get_value())
+            rows = store.samples.get_value()[row : row + served]
+            assert rows.shape == (served, 3)
+            used += rows[:, 0].tolist()
+            store.row.set_value(np.int64(row + served))  # as the compiled step does
+            n_steps -= served
+            left -= served
+    assert used == list(range(sum(blocks)))
+    # a short training draws no more than it needs
+    assert draw.n_drawn <= max(sum(blocks), max(blocks))
+
+
+def test_a_sampler_of_the_wrong_shape_is_found_out():
+    store = SampleStore(lambda n: np.zeros((n, 2)), 3, 300)
+    with pytest.raises(ValueError, match=r"expected shape \(5, 3\)"):
+        store.serve(5, 5)

@@ -1,0 +1,519 @@
+"""How Theano is configured: device, BLAS, compiler, compile directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import pytest
+from cli import ROOT, complaint, python, succeeds
+
+import theano_setup
+from user_errors import InputError
+
+# what a process starts with: Theano not imported, no CUDA GPU whatever the machine has, and no
+# setting of its own but the compile directory, which may be warm
+START = f"""
+import logging, os, sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.modules["pygpu"] = None
+logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+from user_errors import InputError, run_cli
+import theano_setup
+"""
+
+# a matrix product that goes through BLAS
+PRODUCT = """
+import numpy as np, theano, theano.tensor as tt
+a = np.arange(6, dtype=theano.config.floatX).reshape(2, 3)
+x, y = tt.matrices("xy")
+f = theano.function([x, y], tt.dot(x, y) + 1)
+np.testing.assert_allclose(f(a, a.T), a.dot(a.T) + 1)
+print("product is right")
+"""
+
+
+def run(tmp_path, code, **env):
+    env = {"THEANO_FLAGS": None, "THEANORC": None, **env}
+    return python("-c", START + code, cwd=tmp_path, **env)
+
+
+def configure(tmp_path, *arguments, **env):
+    """Configure in a process of its own, as a program would: mistakes end with exit code 2."""
+    code = f"run_cli(lambda: print(theano_setup.configure(*{arguments!r}).device))"
+    return run(tmp_path, code, **env)
+
+
+def rc_file(path, device):
+    path.write_text(f"[global]\ndevice = {device}\n")
+    return str(path)
+
+
+# --- device ---------------------------------------------------------------------------------------
+
+
+def test_argument_before_theano_flags(tmp_path):
+    done = succeeds(configure(tmp_path, "cpu", THEANO_FLAGS="device=cuda0"))
+    assert done.out == "cpu\n"
+    assert "device: cpu (asked for)" in done.err
+
+
+def test_argument_before_theano_flags_where_it_cannot_be_opened(tmp_path):
+    message = complaint(configure(tmp_path, "cuda1", THEANO_FLAGS="device=cpu"))
+    assert "cuda1 (asked for)" in message and "pygpu" in message
+    assert "-d cpu" in message  # what to do
+
+
+def test_theano_flags_before_theanorc(tmp_path):
+    rc = rc_file(tmp_path / "rc", "cuda0")
+    done = succeeds(configure(tmp_path, THEANORC=rc, THEANO_FLAGS="device=cpu"))
+    assert done.out == "cpu\n"
+    assert re.search(r"device: cpu \(.*THEANO_FLAGS.*\)", done.err)
+
+
+def test_theano_flags_where_it_cannot_be_opened(tmp_path):
+    rc = rc_file(tmp_path / "rc", "cpu")
+    message = complaint(configure(tmp_path, THEANORC=rc, THEANO_FLAGS="floatX=float32,device=cuda0"))
+    assert "cuda0" in message and "THEANO_FLAGS" in message
+
+
+def test_theanorc_before_the_projects_file(tmp_path):
+    # the last one named counts, as in Theano
+    first, last = rc_file(tmp_path / "first", "cpu"), rc_file(tmp_path / "last", "cuda3")
+    assert "cuda3" in complaint(configure(tmp_path, THEANORC=f"{first}{os.pathsep}{last}"))
+
+
+def test_auto_before_theano_flags(tmp_path):
+    # auto looks for a GPU although THEANO_FLAGS names another one
+    done = succeeds(configure(tmp_path, "auto", THEANO_FLAGS="device=cuda7"))
+    assert done.out == "cpu\n"
+    assert "device: cpu (no CUDA GPU: pygpu is not installed)" in done.err
+
+
+def test_the_projects_file_names_no_device():
+    text = theano_setup.RC_FILE.read_text()
+    assert not re.search(r"^\s*device\s*=", text, re.M)
+    assert not re.search(r"^\s*(blas\.)?ldflags\s*=", text, re.M)
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "gpu0", "CPU", "cpu0", "cuda-1", "opencl", "cpu,cuda0"])
+def test_unknown_devices(device):
+    with pytest.raises(InputError) as caught:
+        theano_setup.configure(device)
+    assert repr(device) in str(caught.value)
+    assert "cuda0" in str(caught.value)  # shows how they are written
+
+
+def test_unknown_device_in_theano_flags(tmp_path):
+    message = complaint(configure(tmp_path, THEANO_FLAGS="device=gpu0"))
+    assert "'gpu0'" in message and "THEANO_FLAGS" in message
+
+
+def test_theano_flags_with_an_open_quote(tmp_path):
+    assert "THEANO_FLAGS" in complaint(configure(tmp_path, THEANO_FLAGS="device='cpu"))
+
+
+class Gpu:
+    """Stands in for the module pygpu."""
+
+    def __init__(self, error=None):
+        self.error, self.opened = error, []
+
+    def init(self, device):
+        self.opened.append(device)
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize(("wanted", "opened"), [("auto", "cuda0"), ("cuda1", "cuda1")])
+def test_gpu_that_can_be_opened(monkeypatch, wanted, opened):
+    gpu = Gpu()
+    monkeypatch.setitem(sys.modules, "pygpu", gpu)
+    device, reason = theano_setup._choose_device(wanted, "asked for")
+    assert (device, gpu.opened) == (opened, [opened])
+    assert reason
+
+
+def test_auto_with_a_gpu_that_cannot_be_opened(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygpu", Gpu(RuntimeError("no CUDA driver")))
+    device, reason = theano_setup._choose_device("auto", "asked for")
+    assert device == "cpu" and "no CUDA driver" in reason
+
+
+def test_named_gpu_that_cannot_be_opened(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygpu", Gpu(RuntimeError("no CUDA driver")))
+    with pytest.raises(InputError, match=r"opencl0:0 .*no CUDA driver"):
+        theano_setup._choose_device("opencl0:0", "asked for")
+
+
+def test_cpu_leaves_the_gpu_alone(monkeypatch):
+    gpu = Gpu()
+    monkeypatch.setitem(sys.modules, "pygpu", gpu)
+    assert theano_setup._choose_device("cpu", "asked for") == ("cpu", "asked for")
+    assert gpu.opened == []
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_settings_report_and_second_call(tmp_path):
+    # several questions to one process: starting Theano takes seconds
+    code = """
+before = dict(os.environ)
+setup = theano_setup.configure("cpu")
+assert dict(os.environ) == before
+import theano
+c = theano.config
+print(c.floatX, c.mode, c.allow_gc, c.linker, c.device, c.dnn.enabled)
+print(c.optimizer_excluding)
+print(setup)
+assert theano_setup.configure() is setup
+assert theano_setup.configure("auto") is setup
+assert theano_setup.configure("cpu") is setup
+run_cli(lambda: theano_setup.configure("cuda0"))
+"""
+    done = run(tmp_path, code, THEANO_FLAGS="exception_verbosity=low", OPENBLAS_NUM_THREADS="1")
+    message = complaint(done)
+    assert "cuda0" in message and "cpu" in message
+    settings, excluded, report = done.lines
+    assert settings == "float32 FAST_RUN False cvm cpu False"
+    assert excluded == "local_dnn_reduction:local_cudnn_maxandargmax:local_dnn_argmax"
+    assert re.fullmatch(
+        r"device: cpu \(asked for\); BLAS: \S.*, 1 thread\(s\); compile directory: /.*", report
+    )
+    assert done.err.count(report) == 1  # logged once, by the first call
+
+
+def test_theano_flags_before_everything_else(tmp_path):
+    compile_dir = tmp_path / "compiled, with a comma"
+    code = """
+setup = theano_setup.configure()
+import theano
+print(theano.config.allow_gc, theano.config.floatX, theano.config.exception_verbosity)
+print(setup.compile_dir)
+"""
+    flags = f"device=cpu,allow_gc=True,'base_compiledir={compile_dir}',exception_verbosity=high"
+    done = succeeds(run(tmp_path, code, THEANO_FLAGS=flags))
+    assert done.lines[0] == "True float32 high"
+    assert Path(done.lines[1]).parent == compile_dir
+
+
+@pytest.mark.parametrize("flags", ["blas.ldflags=", "blas.ldflags= ,device=cpu"])
+def test_named_blas_is_left_alone(tmp_path, flags):
+    code = "print(theano_setup._named_settings()['blas.ldflags'].strip() == '')"
+    assert succeeds(run(tmp_path, code, THEANO_FLAGS=flags)).out == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "n_threads"),
+    [
+        ({}, 1),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "3"}, 2),
+        ({"OPENBLAS_NUM_THREADS": "", "OMP_NUM_THREADS": "x"}, 1),
+        ({"OPENBLAS_NUM_THREADS": "0"}, 1),
+        ({"OMP_NUM_THREADS": "-2"}, 1),
+    ],
+)
+def test_threads(monkeypatch, variables, n_threads):
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert theano_setup._threads() == n_threads
+
+
+# --- Theano imported before -----------------------------------------------------------------------
+
+# without blas.ldflags Theano 1.0.5 cannot be imported beside this numpy
+USABLE = "blas.ldflags=,device=cpu"
+
+
+def test_theano_imported_first(tmp_path):
+    code = """
+import theano
+setup = theano_setup.configure()
+print(setup)
+assert theano_setup.configure() is setup
+run_cli(lambda: theano_setup.configure("opencl0:0"))
+"""
+    done = run(tmp_path, code, THEANO_FLAGS=USABLE)
+    assert "opencl0:0" in complaint(done)
+    assert done.out.startswith("device: cpu (Theano was imported before gru4rec)")
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("cxx=", "cxx"),
+        ("mode=FAST_COMPILE", "FAST_COMPILE"),
+        ("linker=py", "linker=py"),
+        ("floatX=float16", "float16"),
+    ],
+)
+def test_theano_imported_first_with_unusable_settings(tmp_path, flag, named):
+    code = "import theano; run_cli(theano_setup.configure)"
+    message = complaint(run(tmp_path, code, THEANO_FLAGS=f"{USABLE},{flag}"))
+    assert named in message
+    assert "import gru4rec first" in message  # what to do
+
+
+# --- compiler -------------------------------------------------------------------------------------
+
+
+def test_no_compiler(tmp_path):
+    message = complaint(configure(tmp_path, PATH=str(tmp_path)))
+    assert "g++" in message and "apt-get install" in message
+
+
+def test_no_compiler_and_no_headers(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "include"))
+    with pytest.raises(InputError) as caught:
+        theano_setup._check_compiler()
+    for part in ("g++", str(tmp_path / "include" / "Python.h"), "python3-dev"):
+        assert part in str(caught.value)
+
+
+def test_no_headers(monkeypatch, tmp_path):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(InputError, match=r"Python\.h") as caught:
+        theano_setup._check_compiler()
+    assert "compiler" not in str(caught.value)
+
+
+# --- compile directory ----------------------------------------------------------------------------
+
+
+def cpuinfo(monkeypatch, text):
+    """Let /proc/cpuinfo hold this text, or be missing."""
+    read_text = Path.read_text
+
+    def fake(path, *arguments, **options):
+        if str(path) != "/proc/cpuinfo":
+            return read_text(path, *arguments, **options)
+        if text is None:
+            raise FileNotFoundError(str(path))
+        return text
+
+    monkeypatch.setattr(Path, "read_text", fake)
+
+
+INTEL = "processor\t: 0\nmodel name\t: Xeon\ncpu MHz\t\t: {mhz}\nflags\t\t: sse avx {more}\n"
+
+
+def compile_base(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return theano_setup._compile_base()
+
+
+def test_every_kind_of_processor_has_its_compile_directory(monkeypatch, tmp_path):
+    texts = [INTEL.format(mhz=2000, more=flags) for flags in ("", "avx2", "avx2 avx512f")]
+    texts += [INTEL.format(mhz=2000, more="").replace("Xeon", "EPYC")]
+    texts += ["processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd0c\n", "", None]
+    found = set()
+    for text in texts[:-1]:
+        cpuinfo(monkeypatch, text)
+        found.add(compile_base(monkeypatch, tmp_path))
+    assert len(found) == len(texts) - 1
+    # no file is like an empty one
+    cpuinfo(monkeypatch, None)
+    assert compile_base(monkeypatch, tmp_path) in found
+    assert {path.parent for path in found} == {tmp_path / "cache" / "gru4rec-theano"}
+
+
+def test_the_same_processor_keeps_its_compile_directory(monkeypatch, tmp_path):
+    cpuinfo(monkeypatch, INTEL.format(mhz=2000, more="avx2 fma"))
+    first = compile_base(monkeypatch, tmp_path)
+    # the clock changes all the time, and kernels differ in the order of the flags
+    cpuinfo(monkeypatch, INTEL.format(mhz=3123.4, more="fma avx2"))
+    assert compile_base(monkeypatch, tmp_path) == first
+
+
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A path below a regular file: nobody can make a directory there, not even root."""
+    (tmp_path / "file").write_text("")
+    return tmp_path / "file" / "home"
+
+
+def test_compile_directory_in_the_home(monkeypatch, tmp_path, temporary):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    base = theano_setup._compile_base()
+    assert base.is_dir()
+    assert base.parent == tmp_path / "home" / ".cache" / "gru4rec-theano"
+
+
+@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
+def test_compile_directory_without_a_writable_home(monkeypatch, blocked, temporary, variable):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, str(blocked))
+    base = theano_setup._compile_base()
+    assert base.is_dir()
+    assert base.parent == temporary / f"gru4rec-theano-{os.getuid()}"
+
+
+def test_compile_directory_of_a_user_without_a_home(monkeypatch, temporary):
+    # in a container, a user id that no file of users has, and HOME not set
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert theano_setup._compile_base().is_relative_to(temporary)
+
+
+def test_nowhere_to_compile(monkeypatch, blocked):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr(tempfile, "tempdir", str(blocked))
+    with pytest.raises(InputError, match="XDG_CACHE_HOME") as caught:
+        theano_setup._compile_base()
+    assert str(blocked) in str(caught.value)
+
+
+def test_an_unwritable_home_in_a_whole_run(tmp_path, blocked):
+    env = {"HOME": str(blocked), "XDG_CACHE_HOME": None, "TMPDIR": str(tmp_path)}
+    code = "print(theano_setup.configure('cpu').compile_dir)"
+    done = succeeds(run(tmp_path, code, **env))
+    assert done.out.startswith(str(tmp_path / f"gru4rec-theano-{os.getuid()}"))
+
+
+# --- BLAS -----------------------------------------------------------------------------------------
+
+
+def test_products_go_through_the_blas_that_is_named(tmp_path):
+    pytest.importorskip("scipy_openblas32")
+    code = "print(theano_setup.configure('cpu').blas)" + PRODUCT
+    code += """
+nodes = [type(n.op).__name__ for n in f.maker.fgraph.toposort()]
+assert set(nodes) & {"Dot22", "Gemm"}, nodes
+maps = open("/proc/self/maps").read() if os.path.exists("/proc/self/maps") else "openblas"
+assert "openblas" in maps
+"""
+    done = succeeds(run(tmp_path, code))
+    assert re.match(r"scipy-openblas32 \d", done.out)
+    assert "product is right" in done.out
+
+
+@pytest.mark.parametrize("system", ["its own", None])
+def test_without_scipy_openblas32(tmp_path, system):
+    code = "sys.modules['scipy_openblas32'] = None\n"
+    if system is None:
+        code += "import ctypes.util; ctypes.util.find_library = lambda name: None\n"
+    code += "setup = theano_setup.configure('cpu'); print(setup.blas)" + PRODUCT
+    done = succeeds(run(tmp_path, code))
+    assert "scipy-openblas32" in done.lines[0]  # says what is missing
+    assert "the system's" in done.lines[0] or "NumPy's" in done.lines[0]
+    assert done.lines[1] == "product is right"
+    assert done.lines[0] in done.err
+
+
+def test_order_of_the_systems_libraries(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy_openblas32", None)
+    found = {"openblas": "libopenblas.so.0", "blas": "libblas.so.3"}
+    monkeypatch.setattr("ctypes.util.find_library", found.get)
+    flags, renames, name = theano_setup._find_blas()
+    assert (flags, renames) == ("-l:libopenblas.so.0", "")
+    assert "libopenblas.so.0" in name
+    del found["openblas"]
+    assert theano_setup._find_blas()[0] == "-l:libblas.so.3"
+
+
+# --- blanks in paths ------------------------------------------------------------------------------
+
+
+def test_everything_in_a_path_with_a_blank(tmp_path):
+    # the project, the packages, the home and the temporary directory
+    blank = tmp_path / "a path with blanks"
+    project, home, temporary = (blank / name for name in ("my project", "my home", "my tmp"))
+    for folder in (project, home, temporary):
+        folder.mkdir(parents=True)
+    for name in ("theano_setup.py", "user_errors.py", ".theanorc_gru4rec"):
+        shutil.copy(ROOT / name, project / name)
+    (blank / "my packages").symlink_to(sysconfig.get_path("purelib"))
+    code = START.replace(str(ROOT), str(project)) + "print(theano_setup.configure('cpu'))" + PRODUCT
+    code += f"""
+for module in (theano_setup, theano, np):
+    assert module.__file__.startswith({str(blank)!r}), module
+print(theano.config.floatX, theano.config.allow_gc)
+"""
+    done = python(
+        "-c",
+        code,
+        cwd=blank,
+        PYTHONPATH=str(blank / "my packages"),
+        HOME=str(home),
+        XDG_CACHE_HOME=None,
+        TMPDIR=str(temporary),
+        THEANO_FLAGS=None,
+        THEANORC=None,
+    )
+    succeeds(done)
+    assert f"compile directory: {home}" in done.lines[0]
+    assert done.lines[1:] == ["product is right", "float32 False"]
+
+
+@pytest.fixture
+def openblas_with_a_blank(monkeypatch, tmp_path):
+    """Stand in for scipy_openblas32 installed into a path with a blank."""
+    folder = tmp_path / "my packages" / "lib"
+    folder.mkdir(parents=True)
+
+    class Module:
+        __version__ = "0.3"
+
+        @staticmethod
+        def get_lib_dir():
+            return str(folder)
+
+        @staticmethod
+        def get_library():
+            return "scipy_openblas"
+
+    monkeypatch.setitem(sys.modules, "scipy_openblas32", Module)
+    return folder
+
+
+def link_in(flags):
+    """The directory in linker flags that Theano splits at blanks."""
+    directories = {part[2:] for part in flags.split() if part.startswith("-L")}
+    assert len(directories) == 1
+    assert len(flags.split()) == 3
+    return Path(directories.pop())
+
+
+def test_linker_flags_without_blanks(openblas_with_a_blank, temporary):
+    link = link_in(theano_setup._find_blas()[0])
+    assert link.parent == temporary
+    assert link.resolve() == openblas_with_a_blank
+    # the second time it is there already
+    assert link_in(theano_setup._find_blas()[0]) == link
+
+
+def test_a_link_that_somebody_else_made(openblas_with_a_blank, temporary, tmp_path):
+    link = link_in(theano_setup._find_blas()[0])
+    link.unlink()
+    link.symlink_to(tmp_path)
+    with pytest.raises(InputError, match=re.escape(str(link))):
+        theano_setup._find_blas()
+
+
+def test_a_temporary_directory_with_a_blank(openblas_with_a_blank, monkeypatch, tmp_path):
+    folder = tmp_path / "my temporary files"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert link_in(theano_setup._find_blas()[0]).resolve() == openblas_with_a_blank
