@@ -27,8 +27,7 @@ from theano_setup import tensor as tt
 from theano_setup import theano
 from user_errors import InputError
 
-# steps between two looks at the losses: NaN is noticed and the progress bar moves about every
-# second, and a block's schedule takes some 100 kB
+# steps whose schedule is uploaded together, some 100 kB; their losses are read at the end
 BLOCK_STEPS = 512
 
 
@@ -286,29 +285,36 @@ class GRU4Rec:
             raise InputError(f"store_type: expected 'gpu' or 'cpu', got {store_type!r}")
         if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
             warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=2)
-        log = self._index(data, retrain)
+        item_ids = None
+        if retrain:
+            self._check_trained()
+            item_ids = sessions.extend_item_ids(self.item_ids, data, self.item_key)
+        log = sessions.index_sessions(
+            data,
+            self.session_key,
+            self.item_key,
+            self.time_key,
+            item_ids=item_ids,
+            source="training data",
+            announce=True,
+        )
         sessions.check_training_log(log, self.batch_size, "training data")
+        weights = self._init_weights(log.n_items)
+        if retrain:
+            self._keep_trained(weights)
+        self._set_weights(weights)
+        self.item_ids = log.item_ids
         _Training(self, log, sample_store, store_type == "gpu").run()
 
-    def _index(self, data: pd.DataFrame, retrain: bool) -> sessions.SessionLog:
-        keys = (self.session_key, self.item_key, self.time_key)
-        if not retrain:
-            log = sessions.index_sessions(data, *keys, source="training data", announce=True)
-            self._set_weights(self._init_weights(log.n_items))
-            self.item_ids = log.item_ids
-            return log
-        self._check_trained()
-        item_ids = sessions.extend_item_ids(self.item_ids, data, self.item_key)
-        log = sessions.index_sessions(
-            data, *keys, item_ids=item_ids, source="training data", announce=True
-        )
-        known, weights = len(self.item_ids), self._init_weights(len(item_ids))
+    def _keep_trained(self, weights: dict[str, np.ndarray]) -> None:
+        """Put the present weights over new ones; rows of new items stay new."""
         for name, trained in self.weights().items():
-            # only the tables of items grow: their first rows are the known items
-            weights[name][: known if len(trained) == known else None] = trained
-        self._set_weights(weights)
-        self.item_ids = item_ids
-        return log
+            if trained.shape[1:] != weights[name].shape[1:]:
+                raise InputError(
+                    f"retrain: {name} has shape {trained.shape}, the parameters now ask for "
+                    f"{weights[name].shape}; set layers and embedding as they were"
+                )
+            weights[name][: len(trained)] = trained
 
     def _check_trained(self) -> None:
         if self.item_ids is None:
@@ -464,6 +470,8 @@ class _Training:
         self.step = theano.shared(np.int64(0), name="step")
         self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
         self.states = model._zero_states(0)
+        # how many steps run before Python looks up: Ctrl-C and the progress bar wait for it
+        self.steps_per_second = 1
         model._support = theano.shared(np.maximum(log.support, 1).astype(np.int32), name="support")
         self.run_steps = self._compile()
 
@@ -523,15 +531,15 @@ class _Training:
         blocks = sessions.schedule_blocks(log, order, model.batch_size, BLOCK_STEPS, min_rows)
         for h, n in zip(self.states, model.layers):
             h.set_value(np.zeros((model.batch_size, n), dtype=theano.config.floatX), borrow=True)
-        costs, rows = [], []
+        costs, rows, done = [], [], 0
         start = time.perf_counter()
         with tqdm(total=n_steps, desc=f"Epoch {epoch + 1}", unit="mb", disable=None) as progress:
             for block in blocks:
-                steps_left = (model.n_epochs - epoch) * n_steps - progress.n
-                costs.append(self._run_block(block, steps_left))
+                steps_left = (model.n_epochs - epoch) * n_steps - done
+                costs.append(self._run_block(block, steps_left, progress))
+                self._check_costs(costs[-1], epoch, done)
                 rows.append(np.full(len(costs[-1]), block.inputs.shape[1]))
-                self._check_costs(costs[-1], epoch, sum(map(len, costs[:-1])))
-                progress.update(len(costs[-1]))
+                done += len(costs[-1])
         costs, rows = np.concatenate(costs), np.concatenate(rows)
         seconds = time.perf_counter() - start
         loss = np.average(costs, weights=rows)
@@ -541,7 +549,7 @@ class _Training:
             flush=True,
         )
 
-    def _run_block(self, block: sessions.Block, steps_left: int) -> np.ndarray:
+    def _run_block(self, block: sessions.Block, steps_left: int, progress: tqdm) -> np.ndarray:
         """Run the steps of a block; returns their costs, (K,) float64."""
         for h in self.states:
             h.set_value(h.get_value(borrow=True)[block.kept], borrow=True)
@@ -551,10 +559,14 @@ class _Training:
         self.step.set_value(np.int64(0))
         n_steps, done = len(block.inputs), 0
         while done < n_steps:
-            served = n_steps - done
+            served = min(n_steps - done, self.steps_per_second)
             if self.store:
                 served = self.store.serve(served, steps_left - done)
+            start = time.perf_counter()
             self.run_steps(served)
+            seconds = max(time.perf_counter() - start, 1e-6)
+            self.steps_per_second = max(1, int(min(served / seconds, BLOCK_STEPS)))
+            progress.update(served)
             done += served
         return self.costs.get_value()[:n_steps].astype(np.float64)
 

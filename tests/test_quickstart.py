@@ -94,9 +94,9 @@ def test_the_log_follows_the_distribution(tiny: ClickProcess):
             p_values.append(stats.chisquare(row, expected).pvalue)
     assert () in counts
     assert len(p_values) > 50
-    # p-values of true hypotheses are uniform; the process's seed is fixed, so this is no lottery
-    assert min(p_values) > 0.01 / len(p_values)
-    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+    # p-values of true hypotheses are uniform; the seeds are fixed, so this is no lottery
+    assert min(p_values) > 1e-3 / len(p_values)
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
 
 
 def test_the_test_above_would_notice(tiny: ClickProcess):

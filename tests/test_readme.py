@@ -1,0 +1,87 @@
+"""Every command and code block of the README, run as written on a small log."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import GOLDEN
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with the files that the README speaks of."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copy(GOLDEN / "train.tsv", folder / "train.tsv")
+    for name in ("test.tsv", "valid.tsv"):
+        shutil.copy(GOLDEN / "test.tsv", folder / name)
+    (folder / "paramfiles").symlink_to(ROOT / "paramfiles")
+    return folder
+
+
+def run(folder, *arguments):
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_run_commands(folder):
+    """In the order of the README: the second one loads what the first one saved."""
+    commands = [shlex.split(line) for line in COMMANDS if line.startswith("python run.py")]
+    assert len(commands) >= 3
+    for _, _, *arguments in commands:
+        output = run(folder, str(ROOT / "run.py"), *arguments)
+        n_tests = len(re.findall(r"\.tsv", " ".join(arguments[arguments.index("-t") :])))
+        assert output.count("Evaluation took") == n_tests
+        assert re.search(r"^Recall@20: \d\.\d{6} MRR@20: \d\.\d{6}$", output, re.MULTILINE)
+
+
+def test_the_python_code(folder):
+    (code,) = blocks("python")
+    script = folder / "example.py"
+    path = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+    script.write_text(f"{path}{code}\nprint(top20, recall)")
+    assert "Epoch3 --> loss" in run(folder, str(script))
+
+
+def test_the_other_commands_are_targets_of_the_makefile_or_pip():
+    others = [line for line in COMMANDS if not line.startswith("python run.py")]
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for line in others:
+        words = line.split()
+        assert words[:2] == ["pip", "install"] or (words[0] == "make" and words[1] in targets), line
+
+
+def test_tables_name_every_option_and_parameter():
+    import parameters
+    import run as cli
+
+    for action in cli.build_parser()._actions:
+        for option in action.option_strings:
+            assert option in ("-h", "--help") or f"`{option}`" in README or (
+                option.lstrip("-").endswith("_key") and option.startswith("--")
+            ), option
+    for name in parameters.PARAMETERS:
+        assert f"`{name}`" in README, name
+
+
+def test_the_map_of_files_is_complete():
+    for module in ROOT.glob("*.py"):
+        assert module.name == "setup.py" or f"`{module.name}`" in README
