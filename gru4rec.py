@@ -8,6 +8,7 @@ Reproducibility, RecSys 2023.
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ import sessions
 from theano_setup import tensor as tt
 from theano_setup import theano
 from user_errors import InputError
+
+logger = logging.getLogger("gru4rec")
 
 # steps whose schedule is uploaded together, some 100 kB; their losses are read at the end
 BLOCK_STEPS = 512
@@ -499,6 +502,7 @@ class _Training:
         updates += [(self.step, self.step + 1)]
         if self.store:
             updates += [(self.store.row, self.store.row + 1)]
+        logger.info("compiling the training step: seconds, on the first run about a minute")
         function = theano.function([], [], updates=updates)
         return lambda n: function.fn(n_calls=n)
 

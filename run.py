@@ -157,7 +157,9 @@ def main(argv: list[str] | None = None) -> None:
         For everything that the user can mend.
     """
     args = parse_arguments(argv)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    # ours at INFO only: Theano's logger would report every wait for another process's compilation
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("gru4rec").setLevel(logging.INFO)
 
     import theano_setup
 

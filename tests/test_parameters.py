@@ -600,6 +600,7 @@ HOSTILE = {
     "pair call": "gru4rec_params = OrderedDict([('layers', open({path!r}, 'w'))])",
     "argument call": "gru4rec_params = OrderedDict(open({path!r}, 'w'))",
     "other call": "gru4rec_params = open({path!r}, 'w')",
+    "call of another name": "gru4rec_params = defaultdict([('layers', [1])])",
     "attribute call": "gru4rec_params = OrderedDict.fromkeys([open({path!r}, 'w')])",
     "keyword call": "gru4rec_params = OrderedDict(layers=open({path!r}, 'w'))",
     "lambda": "gru4rec_params = {{'layers': (lambda: open({path!r}, 'w'))()}}",

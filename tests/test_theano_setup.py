@@ -89,6 +89,18 @@ def test_theanorc_before_the_projects_file(tmp_path):
     assert "cuda3" in complaint(configure(tmp_path, THEANORC=f"{first}{os.pathsep}{last}"))
 
 
+def test_precedence_of_other_settings(monkeypatch, tmp_path):
+    rc = tmp_path / "rc"
+    rc.write_text("[global]\nallow_gc = True\noptimizer = fast_run\n[blas]\nldflags = -lmine\n")
+    monkeypatch.setenv("THEANORC", str(rc))
+    monkeypatch.setenv("THEANO_FLAGS", "optimizer=fast_compile")
+    named = theano_setup._named_settings()
+    assert named["allow_gc"] == "True"  # the project's file says False
+    assert named["blas.ldflags"] == "-lmine"
+    assert named["optimizer"] == "fast_compile"
+    assert named["floatX"] == "float32"  # named in the project's file only
+
+
 def test_auto_before_theano_flags(tmp_path):
     # auto looks for a GPU although THEANO_FLAGS names another one
     done = succeeds(configure(tmp_path, "auto", THEANO_FLAGS="device=cuda7"))
