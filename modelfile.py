@@ -27,6 +27,9 @@ _UNREADABLE = (
     AttributeError,
     KeyError,
     EOFError,
+    NotImplementedError,
+    RecursionError,
+    MemoryError,
 )
 
 
@@ -38,13 +41,19 @@ def check_writable(path: str) -> None:
     InputError
         Names the path and what keeps it from being written.
     """
+    if not path:
+        raise InputError("cannot save the model: the path is empty; give a file name")
     if os.path.isdir(path):
         raise InputError(f"cannot save the model to {path}: it is a directory; give a file name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"cannot save the model to {path}: it is no regular file")
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path)
         handle, probe = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".gru4rec-")
     except OSError as err:
         raise InputError(
-            f"cannot save the model to {path}: {err.strerror}; "
+            f"cannot save the model to {path}: {err.strerror or err}; "
             "give a path in an existing, writable directory"
         ) from None
     os.close(handle)
@@ -68,10 +77,13 @@ def write(path: str, parameters: Mapping[str, Any], arrays: Mapping[str, np.ndar
         If the file cannot be written.
     """
     check_writable(path)
-    header = json.dumps({"format": FORMAT, "version": VERSION, "parameters": dict(parameters)})
-    stored = {"header": np.frombuffer(header.encode(), dtype=np.uint8)}
+    stored = {}
     for name, array in arrays.items():
         stored.update(_encode(name, array))
+    header = {"format": FORMAT, "version": VERSION, "parameters": dict(parameters)}
+    # a damaged directory of the container can lose entries without a sign
+    header["arrays"] = sorted(stored)
+    stored["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     handle, partial = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".gru4rec-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -84,7 +96,7 @@ def write(path: str, parameters: Mapping[str, Any], arrays: Mapping[str, np.ndar
         os.chmod(partial, 0o666 & ~umask)
         os.replace(partial, path)
     except OSError as err:
-        raise InputError(f"cannot save the model to {path}: {err.strerror}") from None
+        raise InputError(f"cannot save the model to {path}: {err.strerror or err}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(partial)
@@ -112,7 +124,11 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                     f"model file {path}: written in format {header['version']}, but this version "
                     f"of GRU4Rec reads up to {VERSION}; update GRU4Rec"
                 )
+            if not isinstance(header["parameters"], dict):
+                raise ValueError("its parameters are no dictionary")
             stored = {name: file[name] for name in file.files if name != "header"}
+            if sorted(stored) != header.get("arrays", sorted(stored)):
+                raise ValueError("arrays are missing")
         return header["parameters"], _decode(stored)
     except InputError:
         raise
@@ -130,7 +146,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _encode(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     if array.dtype != object:
         return {name: array}
-    texts = [text.encode() for text in array]
+    texts = [text.encode(errors="surrogatepass") for text in array]
     return {
         f"{name}.utf8": np.frombuffer(b"".join(texts), dtype=np.uint8),
         f"{name}.lengths": np.array([len(text) for text in texts], dtype=np.int64),
@@ -151,5 +167,9 @@ def _decode(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _split_texts(data: bytes, lengths: np.ndarray) -> np.ndarray:
     ends = np.cumsum(lengths)
     texts = np.empty(len(lengths), dtype=object)
-    texts[:] = [data[end - n : end].decode() for end, n in zip(ends, lengths)]
+    if (lengths < 0).any() or lengths.sum() != len(data):
+        raise ValueError("the lengths of the strings do not add up")
+    texts[:] = [
+        data[end - n : end].decode(errors="surrogatepass") for end, n in zip(ends, lengths)
+    ]
     return texts

@@ -40,11 +40,16 @@ class Parameter:
 # Each takes a string or a value and returns the parameter's value, or raises ValueError.
 
 
-def _integer(minimum: int) -> Callable[[Any], int]:
+def _is_truth_value(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")  # numpy's too
+
+
+def _integer(minimum: int, maximum: float = math.inf) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
         number = int(value)
         # int() would cut 1.5 down to 1 and take True for 1
-        if isinstance(value, bool) or number < minimum or float(value) != number:
+        in_range = minimum <= number <= maximum
+        if _is_truth_value(value) or not in_range or float(value) != number:
             raise ValueError
         return number
 
@@ -55,7 +60,7 @@ def _number(low: float, high: float = math.inf, low_open: bool = False) -> Calla
     def convert(value: Any) -> float:
         number = float(value)
         in_range = low <= number < high and not (low_open and number == low)
-        if isinstance(value, bool) or not in_range:
+        if _is_truth_value(value) or not in_range:
             raise ValueError
         return number
 
@@ -134,7 +139,7 @@ def split_activation(name: str) -> tuple[str, tuple[float, ...]]:
     if not re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?(-\d+(\.\d*)?(e-?\d+)?)*", rest):
         raise ValueError(name)
     constants = tuple(float(c) for c in re.split(r"(?<!e)-", rest))
-    if len(constants) != len(defaults):
+    if len(constants) != len(defaults) or not all(map(math.isfinite, constants)):
         raise ValueError(name)
     return kind, constants
 
@@ -193,7 +198,7 @@ PARAMETERS: dict[str, Parameter] = {
     "session_key": Parameter("SessionId", _column, "the name of the column of session ids"),
     "item_key": Parameter("ItemId", _column, "the name of the column of item ids"),
     "time_key": Parameter("Time", _column, "the name of the column of time stamps"),
-    "seed": Parameter(42, _integer(0), "an integer of 0 or more"),
+    "seed": Parameter(42, _integer(0, 2**32 - 1), "an integer from 0 to 4294967295"),
 }
 
 
@@ -330,7 +335,7 @@ def read_file(path: str) -> dict[str, Any]:
     """
     expected = "one OrderedDict of literals named gru4rec_params (see paramfiles/)"
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             tree = ast.parse(file.read())
     except OSError as err:
         raise InputError(f"parameter file {path}: {err.strerror}; check the path") from None
@@ -361,6 +366,8 @@ def read_file(path: str) -> dict[str, Any]:
         ) from None
     settings: dict[str, Any] = {}
     for name, value in pairs:
+        if not isinstance(name, str):
+            raise InputError(f"parameter file {path}: {name!r} is not a parameter's name")
         if name in settings:
             raise InputError(f"parameter file {path}: {name!r} is given twice; give it once")
         settings[name] = value
@@ -393,6 +400,8 @@ def _pair_nodes(node: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or node.func.id not in ("OrderedDict", "dict"):
             raise ValueError("a call of something else")
+        if any(k.arg is None for k in node.keywords):
+            raise ValueError("unpacking")
         named = [(ast.Constant(k.arg), k.value) for k in node.keywords]
         return [pair for arg in node.args for pair in _pair_nodes(arg)] + named
     if isinstance(node, ast.Dict):

@@ -179,7 +179,7 @@ def _model_class(name: str) -> type:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(name)
-    except (ModuleNotFoundError, FileNotFoundError) as err:
+    except (ImportError, FileNotFoundError, ValueError, TypeError) as err:
         raise InputError(f"-g {name}: {err}; give an importable module or its .py file") from None
     if not hasattr(module, "GRU4Rec"):
         raise InputError(f"-g {name}: the module holds no class named GRU4Rec")

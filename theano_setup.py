@@ -213,6 +213,7 @@ def _import_with(flags: dict[str, str]):
     """Import Theano with these flags beside the user's; leave the environment as it was."""
     user = os.environ.get("THEANO_FLAGS", "")
     saved = {name: os.environ.get(name) for name in ("THEANO_FLAGS", "THEANORC")}
+    log_level = logging.root.level  # Theano imports numpy.distutils, which may raise it
     own = [flag for flag in _split_flags(user) if flag.strip().partition("=")[0] not in flags]
     settings = [f"{key}={value}" for key, value in flags.items()] + own
     os.environ["THEANO_FLAGS"] = ",".join(shlex.quote(s) for s in settings)
@@ -220,6 +221,7 @@ def _import_with(flags: dict[str, str]):
     try:
         return importlib.import_module("theano")
     finally:
+        logging.root.setLevel(log_level)
         for name, value in saved.items():
             if value is None:
                 del os.environ[name]
@@ -291,7 +293,8 @@ def _path_without_spaces(directory: Path) -> Path:
     if not re.search(r"\s", str(directory)):
         return directory
     name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
-    link = Path(tempfile.gettempdir()) / f"gru4rec-blas-{os.getuid()}-{name}"
+    places = [p for p in (tempfile.gettempdir(), "/tmp") if not re.search(r"\s", p)]
+    link = Path(places[0]) / f"gru4rec-blas-{os.getuid()}-{name}"
     with contextlib.suppress(FileExistsError):
         link.symlink_to(directory)
     if link.resolve() != directory.resolve():
@@ -335,8 +338,12 @@ def _compile_base() -> Path:
     on another, so each kind of processor has its own.
     """
     key = hashlib.sha256(_processor().encode()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gru4rec-theano"
-    for base in (cache, Path(tempfile.gettempdir()) / f"gru4rec-theano-{os.getuid()}"):
+    fallback = Path(tempfile.gettempdir()) / f"gru4rec-theano-{os.getuid()}"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gru4rec-theano"
+    except RuntimeError:  # a user without a home directory, as in some containers
+        cache = fallback
+    for base in (cache, fallback):
         try:
             (base / key).mkdir(parents=True, exist_ok=True)
         except OSError:
