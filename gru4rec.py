@@ -218,6 +218,26 @@ class GRU4Rec:
         weights["By"] = np.zeros((n_items, 1))
         return {name: w.astype(theano.config.floatX) for name, w in weights.items()}
 
+    def _check_shapes(self, weights: dict[str, np.ndarray], path: str) -> None:
+        """Raise an InputError unless weights that were read fit the parameters."""
+        n_items = 0 if self.item_ids is None else len(self.item_ids)
+        expected = {"Wy": (n_items, self.layers[-1]), "By": (n_items, 1)}
+        n_in = self.layers[-1] if self.constrained_embedding else n_items
+        if self.embedding and not self.constrained_embedding:
+            n_in = self._embedding_size()
+            expected["E"] = (n_items, n_in)
+        for i, n in enumerate(self.layers):
+            expected.update(
+                {f"Wx{i}": (n_in, 3 * n), f"Wh{i}": (n, n), f"Wrz{i}": (n, 2 * n)}
+            )
+            expected[f"Bh{i}"] = (3 * n,)
+            n_in = n
+        if {name: w.shape for name, w in weights.items()} != expected:
+            raise InputError(
+                f"model file {path}: not a GRU4Rec model, its weights do not fit its parameters; "
+                "give a file that was saved with -s or savemodel"
+            )
+
     def _random(self, rng: np.random.RandomState, rows: int, cols: int) -> np.ndarray:
         sigma = self.sigma or np.sqrt(6.0 / (rows + cols))
         if self.init_as_normal:
@@ -442,7 +462,8 @@ class GRU4Rec:
         """
         settings, arrays = modelfile.read(path)
         model = cls(**settings)
-        model.item_ids = arrays.pop("item_ids")
+        model.item_ids = arrays.pop("item_ids", None)
+        model._check_shapes(arrays, path)
         floats = {name: w.astype(theano.config.floatX, copy=False) for name, w in arrays.items()}
         model._set_weights(floats)
         return model
