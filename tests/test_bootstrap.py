@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -266,7 +267,7 @@ class TestMakefile:
 
     @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint"])
     def test_each_target_does_its_set_up(self, machine: Machine, target: str):
-        machine.program("python3", f'exec {sys.executable} "$@"')  # no g++ on the PATH
+        machine.program("python3", f'exec {shlex.quote(sys.executable)} "$@"')  # no g++ on the PATH
         done = self.make(machine, target)
         assert done.returncode == 2
         assert len(re.findall("^error: ", done.stderr, re.MULTILINE)) == 1
@@ -279,6 +280,6 @@ class TestMakefile:
         assert "error: no Python was found" in done.stderr
 
     def test_the_users_choice_reaches_the_bootstrap(self, machine: Machine):
-        machine.program("python3", f'exec {sys.executable} "$@"')
+        machine.program("python3", f'exec {shlex.quote(sys.executable)} "$@"')
         done = self.make(machine, "setup", "PYTHON=/nowhere/python")
         assert "PYTHON=/nowhere/python is not a working Python 3" in done.stderr
