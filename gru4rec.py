@@ -258,14 +258,13 @@ class GRU4Rec:
         self.Wy, self.By = shared("Wy"), shared("By")
         if "E" in weights:
             self.E = shared("E")
+        self._variables = [*self.Wx, *self.Wh, *self.Wrz, *self.Bh, self.Wy, self.By]
+        self._variables += [self.E] if "E" in weights else []
         self._predictor = None
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every weight, by name (``Wx0``, ..., ``Wy``, ``By``, ``E``)."""
-        variables = [*self.Wx, *self.Wh, *self.Wrz, *self.Bh, self.Wy, self.By]
-        if self.embedding and not self.constrained_embedding:
-            variables.append(self.E)
-        return {v.name: v.get_value() for v in variables}
+        return {v.name: v.get_value() for v in self._variables}
 
     def _dense_parameters(self) -> list:
         """Parameters that every step uses whole; the tables are looked up row by row."""
@@ -331,13 +330,22 @@ class GRU4Rec:
 
     def _keep_trained(self, weights: dict[str, np.ndarray]) -> None:
         """Put the present weights over new ones; rows of new items stay new."""
-        for name, trained in self.weights().items():
-            if trained.shape[1:] != weights[name].shape[1:]:
-                raise InputError(
-                    f"retrain: {name} has shape {trained.shape}, the parameters now ask for "
-                    f"{weights[name].shape}; set layers and embedding as they were"
-                )
-            weights[name][: len(trained)] = trained
+        known, n_items = len(self.item_ids), len(weights["Wy"])
+        trained = self.weights()
+
+        def fits(old: np.ndarray, new: np.ndarray) -> bool:
+            grown = (len(old), len(new)) == (known, n_items)
+            return old.shape[1:] == new.shape[1:] and (grown or len(old) == len(new))
+
+        if trained.keys() != weights.keys() or not all(
+            fits(trained[name], weights[name]) for name in weights
+        ):
+            raise InputError(
+                "retrain: the trained weights do not fit the parameters as they are now; set "
+                "layers, embedding and constrained_embedding as they were"
+            )
+        for name, old in trained.items():
+            weights[name][: len(old)] = old
 
     def _check_trained(self) -> None:
         if self.item_ids is None:
@@ -475,11 +483,12 @@ class _Training:
     def __init__(
         self, model: GRU4Rec, log: sessions.SessionLog, n_store_ids: int, on_device: bool
     ) -> None:
+        # not at the top: sorted imports would put it before Theano is configured
+        from theano.sandbox.rng_mrg import MRG_RandomStreams
+
         self.model, self.log = model, log
         order_seed, sample_seed, dropout_seed = np.random.SeedSequence(model.seed).spawn(3)
         self.order_rng = np.random.default_rng(order_seed) if model.train_random_order else None
-        from theano.sandbox.rng_mrg import MRG_RandomStreams
-
         self.dropout_rng = MRG_RandomStreams(int(dropout_seed.generate_state(1)[0] >> 1))
         self.store = None
         if model.n_sample:
@@ -494,7 +503,6 @@ class _Training:
         self.step = theano.shared(np.int64(0), name="step")
         self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
         self.states = model._zero_states(0)
-        # how many steps run before Python looks up: Ctrl-C and the progress bar wait for it
         self.steps_per_second = 1
         model._support = theano.shared(np.maximum(log.support, 1).astype(np.int32), name="support")
         self.run_steps = self._compile()
@@ -584,16 +592,24 @@ class _Training:
         self.step.set_value(np.int64(0))
         n_steps, done = len(block.inputs), 0
         while done < n_steps:
-            served = min(n_steps - done, self.steps_per_second)
+            served = n_steps - done
             if self.store:
+                # for the whole rest of the block: what is drawn must not depend on timing
                 served = self.store.serve(served, steps_left - done)
-            start = time.perf_counter()
-            self.run_steps(served)
-            seconds = max(time.perf_counter() - start, 1e-6)
-            self.steps_per_second = max(1, int(min(served / seconds, BLOCK_STEPS)))
-            progress.update(served)
+            self._run_about_a_second_at_a_time(served, progress)
             done += served
         return self.costs.get_value()[:n_steps].astype(np.float64)
+
+    def _run_about_a_second_at_a_time(self, n_steps: int, progress: tqdm) -> None:
+        """Run steps; Ctrl-C and the progress bar wait for Python in between."""
+        while n_steps:
+            n = min(n_steps, self.steps_per_second)
+            start = time.perf_counter()
+            self.run_steps(n)
+            seconds = max(time.perf_counter() - start, 1e-6)
+            self.steps_per_second = max(1, int(min(n / seconds, BLOCK_STEPS)))
+            progress.update(n)
+            n_steps -= n
 
     def _check_costs(self, costs: np.ndarray, epoch: int, n_before: int) -> None:
         finite = np.isfinite(costs)

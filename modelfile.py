@@ -27,8 +27,7 @@ _UNREADABLE = (
     AttributeError,
     KeyError,
     EOFError,
-    NotImplementedError,
-    RecursionError,
+    RuntimeError,
     MemoryError,
 )
 

@@ -101,6 +101,7 @@ def configure(device: str | None = None) -> Setup:
     if _setup is None:
         _check_compiler()
         _setup = _adopt_theano() if "theano" in sys.modules else _import_theano(device)
+        _mend_row_lookup()
         logger.info("%s", _setup)
     if device not in (None, "auto", _setup.device):
         raise InputError(
@@ -135,7 +136,6 @@ def _import_theano(device: str | None) -> Setup:
     theano = _import_with(flags)
     if not theano.config.cxx:
         raise InputError(f"Theano found no C++ compiler; install one with: {_APT} g++")
-    _mend_row_lookup()
     return Setup(chosen, reason, blas, _threads(), theano.config.compiledir)
 
 

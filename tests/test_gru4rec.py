@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,6 +71,21 @@ def test_same_seed_same_model(train_data):
     assert weights_equal(first, trained(train_data, **settings, seed=3))
     other = trained(train_data, **settings, seed=4)
     assert not weights_equal(first, other)
+
+
+@pytest.mark.parametrize("sample_store", [0, 16 * 40])
+def test_the_speed_of_the_machine_does_not_matter(train_data, monkeypatch, sample_store):
+    """How many steps run between two looks of Python depends on time; what is drawn must not."""
+
+    def run():
+        gru = GRU4Rec(**{**SHARED, "n_sample": 16})
+        gru.fit(train_data, sample_store=sample_store)
+        return gru
+
+    seconds = itertools.count()
+    fast = run()
+    monkeypatch.setattr(gru4rec.time, "perf_counter", lambda: next(seconds))  # a step a second
+    assert weights_equal(fast, run())
 
 
 def test_the_data_is_left_alone(train_data):
@@ -302,6 +319,24 @@ def test_retraining_keeps_what_was_learnt_and_adds_items(train_data, test_data, 
     assert after[0] < before[0], "it went on from trained weights"
     recall, _ = evaluation.evaluate_gpu(gru, test_data)
     assert recall[0] > 0.8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(layers=[8]),
+        dict(layers=[16, 16]),
+        dict(constrained_embedding=False),
+        dict(constrained_embedding=False, embedding=6),
+    ],
+)
+def test_retraining_with_another_shape_says_so(train_data, change):
+    gru = trained(train_data)
+    before = gru.weights()
+    gru.set_params(**change)
+    with pytest.raises(InputError, match="retrain: .*layers"):
+        gru.fit(train_data, retrain=True)
+    assert all(np.array_equal(before[name], value) for name, value in gru.weights().items())
 
 
 def test_fit_starts_anew(train_data):
