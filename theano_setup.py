@@ -27,6 +27,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import theano_mends
 from user_errors import InputError
 
 logger = logging.getLogger("gru4rec")
@@ -101,7 +102,7 @@ def configure(device: str | None = None) -> Setup:
     if _setup is None:
         _check_compiler()
         _setup = _adopt_theano() if "theano" in sys.modules else _import_theano(device)
-        _mend_row_lookup()
+        theano_mends.apply()
         logger.info("%s", _setup)
     if device not in (None, "auto", _setup.device):
         raise InputError(
@@ -137,27 +138,6 @@ def _import_theano(device: str | None) -> Setup:
     if not theano.config.cxx:
         raise InputError(f"Theano found no C++ compiler; install one with: {_APT} g++")
     return Setup(chosen, reason, blas, _threads(), theano.config.compiledir)
-
-
-def _mend_row_lookup() -> None:
-    """Make Theano's look-up of rows give back the buffer that it no longer needs.
-
-    Where its C code fills the buffer of the call before, it takes a reference too many, so a buffer
-    is never freed when the number of rows changes: with every session that ends at an epoch's end.
-    """
-    op = importlib.import_module("theano.tensor.subtensor").AdvancedSubtensor1
-    code_of, version_of = op.c_code, op.c_code_cache_version
-
-    def c_code(self, node, name, inputs, outputs, sub):
-        (out,) = outputs
-        take, done = f"{out} = (PyArrayObject*)PyArray_TakeFrom(", "Py_DECREF(indices);"
-        code = code_of(self, node, name, inputs, outputs, sub)
-        code = code.replace(take, f"reused = {out};\n{take}")
-        code = code.replace(done, f"{done}\nif (reused && reused == {out}) Py_DECREF(reused);")
-        return f"PyArrayObject* reused;\n{code}"
-
-    op.c_code = c_code
-    op.c_code_cache_version = lambda self: (*version_of(self), 1)
 
 
 def _adopt_theano() -> Setup:
