@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+import cpu_ops
+import kernel_library
 import losses
 import sessions
 from gru4rec import GRU4Rec
@@ -256,6 +258,8 @@ class _RankCounter:
 
     def _compile_count(self, gru: GRU4Rec, rows, biases, index):
         """Score one block of items and add to the counts."""
+        if kernel_library.usable():
+            return self._compile_count_of_all(gru, rows, biases, index)
         start = self.item_block * ITEM_BLOCK
         block = slice(start, start + ITEM_BLOCK)
         scores = self.activate(gru._scores(self.hidden, rows[block], biases[block]))
@@ -273,6 +277,18 @@ class _RankCounter:
             (self.item_block, self.item_block + 1),
         ]
         return theano.function([], [], updates=updates).fn
+
+    def _compile_count_of_all(self, gru: GRU4Rec, rows, biases, index):
+        """The same for all items at once."""
+        self.n_item_blocks = 1
+        if index is None:
+            n_items = len(rows.get_value(borrow=True))
+            index = theano.shared(np.arange(n_items, dtype=np.int32))
+        name = "linear" if gru.final_act.startswith("softmax") else gru.final_act
+        better, equal = cpu_ops.CountRanks(name)(
+            self.hidden, rows, biases, index, self.targets[self.step], self.target_scores
+        )
+        return theano.function([], [], updates=[(self.better, better), (self.equal, equal)]).fn
 
     def run_block(self, block: sessions.Block) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return (better, equal), each (M,), for every step of the block."""

@@ -18,6 +18,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+import cpu_ops
+import custom_opt
+import kernel_library
 import losses
 import modelfile
 import optimizers
@@ -28,10 +31,13 @@ from theano_setup import tensor as tt
 from theano_setup import theano
 from user_errors import InputError
 
+custom_opt.register()
 logger = logging.getLogger("gru4rec")
 
 # steps whose schedule is uploaded together, some 100 kB; their losses are read at the end
 BLOCK_STEPS = 512
+# a mini-batch's equal negatives are merged where fewer than this fraction of them are distinct
+MERGE_BELOW = 0.98
 
 
 class TrainingDiverged(InputError):
@@ -131,6 +137,8 @@ class GRU4Rec:
 
     def _gru(self, i: int, x: tt.TensorVariable, h: tt.TensorVariable) -> tt.TensorVariable:
         """One step of GRU layer i: x (M, 3 units) already multiplied by Wx, h (M, units)."""
+        if kernel_library.usable():
+            return cpu_ops.GRU(self.hidden_act)(x, self.Bh[i], h, self.Wrz[i], self.Wh[i])[0]
         n = self.layers[i]
         x = x + self.Bh[i]
         rz = tt.nnet.sigmoid(x[:, n:] + tt.dot(h, self.Wrz[i]))
@@ -170,28 +178,40 @@ class GRU4Rec:
 
         inputs, targets (M,) and negatives (n_sample,) are item indices.
         """
-        n_rows = inputs.shape[0]
-        outputs = targets if negatives is None else tt.concatenate([targets, negatives])
-        biases = self.By[outputs]
-        looked_up = [(self.By, biases, outputs)]
+        outputs, weights = targets, None
+        if negatives is not None and losses.has_kernel(self.final_act, self.loss):
+            outputs, weights = cpu_ops.Outputs(merge=self._merge_negatives)(targets, negatives)
+        elif negatives is not None:
+            outputs = tt.concatenate([targets, negatives])
+        input_rows = self._input_table[inputs]
+        output_rows, biases = self.Wy[outputs], self.By[outputs]
+        looked_up = [(self.By, [(biases, outputs, weights)])]
         if self.constrained_embedding:
-            # one look-up for both: an item that is input and output is one set of duplicates
-            index = tt.concatenate([inputs, outputs])
-            rows = self.Wy[index]
-            looked_up.append((self.Wy, rows, index))
-            input_rows, output_rows = rows[:n_rows], rows[n_rows:]
+            # an item that is input and output is updated as one set of duplicates
+            lookups = [(input_rows, inputs, None), (output_rows, outputs, weights)]
+            looked_up.append((self.Wy, lookups))
         else:
-            input_rows, output_rows = self._input_table[inputs], self.Wy[outputs]
-            looked_up.append((self._input_table, input_rows, inputs))
-            looked_up.append((self.Wy, output_rows, outputs))
+            looked_up.append((self._input_table, [(input_rows, inputs, None)]))
+            looked_up.append((self.Wy, [(output_rows, outputs, weights)]))
         new_states = self._hidden(input_rows, states, dropout)
-        scores = self._scores(new_states[-1], output_rows, biases)
+        offsets = biases.flatten()
         if self.logq > 0:
-            scores = losses.log_q(
-                scores, self._support[outputs], self.logq, self.sample_alpha
+            offsets -= losses.log_q(
+                self._log_support[outputs].flatten(),
+                inputs.shape[0],
+                self.logq,
+                self.sample_alpha,
             )
-        loss = losses.loss_function(self.loss, self.smoothing, self.bpreg)
-        cost = loss(losses.activation(self.final_act)(scores)) / np.float32(self.batch_size)
+        cost = losses.cost(
+            tt.dot(new_states[-1], output_rows.T),
+            offsets,
+            weights,
+            self.loss,
+            self.final_act,
+            self.batch_size,
+            self.smoothing,
+            self.bpreg,
+        )
         return cost, new_states, looked_up
 
     # ------------------------------------------------------------------------ weights
@@ -489,11 +509,17 @@ class _Training:
         self.model, self.log = model, log
         order_seed, sample_seed, dropout_seed = np.random.SeedSequence(model.seed).spawn(3)
         self.order_rng = np.random.default_rng(order_seed) if model.train_random_order else None
-        self.dropout_rng = MRG_RandomStreams(int(dropout_seed.generate_state(1)[0] >> 1))
+        self.dropout_seed = int(dropout_seed.generate_state(1)[0] >> 1)
+        self.dropout_rng = MRG_RandomStreams(self.dropout_seed)
+        self.n_dropouts = 0
+        self.steps_done = theano.shared(np.int64(0), name="steps_done")
         self.store = None
         if model.n_sample:
             draw = model.negative_sampler or sampling.NegativeSampler(
-                log.support, model.sample_alpha, model.n_sample, np.random.default_rng(sample_seed)
+                log.support,
+                model.sample_alpha,
+                model.n_sample,
+                int(sample_seed.generate_state(1, dtype=np.uint64)[0]),
             )
             self.store = sampling.SampleStore(draw, model.n_sample, n_store_ids, on_device)
         nothing = np.zeros((1, 1), dtype=np.int32)
@@ -504,11 +530,15 @@ class _Training:
         self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
         self.states = model._zero_states(0)
         self.steps_per_second = 1
-        model._support = theano.shared(np.maximum(log.support, 1).astype(np.int32), name="support")
-        self.run_steps = self._compile()
+        model._merge_negatives = self.store is not None and sampling.expected_distinct(
+            log.support, model.sample_alpha, model.n_sample
+        ) < MERGE_BELOW * model.n_sample
+        log_support = np.log(np.maximum(log.support, 1)).astype(theano.config.floatX)
+        model._log_support = theano.shared(log_support[:, None], name="log_support")
+        self.step_function = self._compile()
 
     def _compile(self):
-        """Compile one training step; returns a function that runs n of them inside Theano."""
+        """Compile one training step."""
         model = self.model
         negatives = self.store.samples[self.store.row] if self.store else None
         cost, new_states, looked_up = model._training_cost(
@@ -528,17 +558,24 @@ class _Training:
         goes_on = (1 - self.ends[self.step]).astype(theano.config.floatX).dimshuffle(0, "x")
         updates += [(h, new * goes_on) for h, new in zip(self.states, new_states)]
         updates += [(self.costs, tt.set_subtensor(self.costs[self.step], cost))]
-        updates += [(self.step, self.step + 1)]
+        updates += [(self.step, self.step + 1), (self.steps_done, self.steps_done + 1)]
         if self.store:
             updates += [(self.store.row, self.store.row + 1)]
         logger.info("compiling the training step: seconds, on the first run about a minute")
-        function = theano.function([], [], updates=updates)
-        return lambda n: function.fn(n_calls=n)
+        return theano.function([], [], updates=updates)
+
+    def run_steps(self, n: int) -> None:
+        """Run n steps of the block without leaving Theano."""
+        self.step_function.fn(n_calls=n)
 
     def _dropout(self, x: tt.TensorVariable, p: float) -> tt.TensorVariable:
         """Zero each element with probability p, scale the others by 1 / (1 - p)."""
         if p <= 0:
             return x
+        if kernel_library.usable():
+            self.n_dropouts += 1
+            seed = self.dropout_seed + (self.n_dropouts << 32)
+            return cpu_ops.Dropout()(x, float(p), seed, self.steps_done)
         keep = 1 - p
         mask = self.dropout_rng.binomial(x.shape, p=keep, ndim=x.ndim, dtype=x.dtype)
         return x * mask * np.float32(1 / keep)

@@ -13,6 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
+import cpu_ops
+import kernel_library
 from parameters import split_activation
 from theano_setup import tensor as tt
 from theano_setup import theano
@@ -186,18 +190,17 @@ def loss_function(
 
 
 def log_q(
-    scores: tt.TensorVariable,
-    support: tt.TensorVariable,
-    logq: float,
-    sample_alpha: float,
+    log_support: tt.TensorVariable, n_targets: tt.TensorVariable, logq: float, sample_alpha: float
 ) -> tt.TensorVariable:
-    """Correct scores for how often their items come up as outputs (RecSys 2023): logQ.
+    """What logQ subtracts from the scores, for how often items come up as outputs (RecSys 2023).
 
     Parameters
     ----------
-    scores : (M, N)
-    support : (N,)
-        Number of training events of each output item: M in-batch targets, then the samples.
+    log_support : (N,)
+        Logarithm of the number of training events of each output item: M in-batch targets, then the
+        samples.
+    n_targets : int scalar
+        M.
     logq : float
         Strength; 1 is the correction as derived.
     sample_alpha : float
@@ -205,10 +208,56 @@ def log_q(
 
     Returns
     -------
-    (M, N)
-        scores - logq log P0, with P0 the support of a target, support^sample_alpha of a sample.
+    (N,)
+        logq log P0, with P0 the support of a target, support^sample_alpha of a sample.
     """
-    log_p0 = tt.log(tt.cast(support, theano.config.floatX))
-    is_sample = tt.ge(tt.arange(scores.shape[1]), scores.shape[0])
-    exponent = tt.switch(is_sample, tt.constant(sample_alpha, dtype=scores.dtype), 1)
-    return scores - (tt.constant(logq, dtype=scores.dtype) * exponent * log_p0).dimshuffle("x", 0)
+    of_targets, of_samples = log_support[:n_targets], log_support[n_targets:]
+    floats = theano.config.floatX
+    return tt.concatenate(
+        [
+            tt.constant(logq, dtype=floats) * of_targets,
+            tt.constant(logq * sample_alpha, dtype=floats) * of_samples,
+        ]
+    )
+
+
+def has_kernel(final_act: str, loss: str) -> bool:
+    """Whether `cost` is computed by a kernel, which alone takes weights."""
+    return kernel_library.usable() and (
+        not final_act.startswith("softmax") or loss in ("cross-entropy", "xe_logit")
+    )
+
+
+def cost(
+    scores: tt.TensorVariable,
+    offsets: tt.TensorVariable,
+    weights: tt.TensorVariable | None,
+    loss: str,
+    final_act: str,
+    batch_size: int,
+    smoothing: float = 0.0,
+    bpreg: float = 1.0,
+) -> tt.TensorVariable:
+    """The cost of a training step: the loss of the activated scores, divided by batch_size.
+
+    Parameters
+    ----------
+    scores : (M, N)
+        Products of hidden states and output items.
+    offsets : (N,)
+        What is added to every row of them: biases, less the logQ correction.
+    weights : (N,) or None
+        How many equal columns each column stands for (None: itself); needs `has_kernel`.
+    loss, final_act : str
+    batch_size : int
+        The nominal one, also where fewer rows are left.
+    smoothing, bpreg : float
+    """
+    if has_kernel(final_act, loss):
+        if weights is None:
+            weights = tt.ones_like(offsets)
+        parameter = bpreg if loss == "bpr-max" else smoothing
+        op = cpu_ops.Loss(loss, final_act, 1 / batch_size, parameter)
+        return op(scores, offsets, weights)[0]
+    y = activation(final_act)(scores + offsets.dimshuffle("x", 0))
+    return loss_function(loss, smoothing, bpreg)(y) / np.float32(batch_size)

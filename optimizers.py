@@ -15,10 +15,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+import cpu_ops
+import kernel_library
 from theano_setup import tensor as tt
 from theano_setup import theano
 
 EPSILON = 1e-6
+# of the running means, unless adapt_params says otherwise
+DECAYS = {"rmsprop": (0.9,), "adadelta": (0.95,), "adam": (0.9, 0.999)}
 
 
 class _Dense:
@@ -45,12 +49,13 @@ class _Dense:
 
 
 class _Rows(_Dense):
-    """Access to the rows of a parameter that one mini-batch looked up."""
+    """Access to the rows of a parameter that one mini-batch looked up, in one or more look-ups."""
 
-    def __init__(self, parameter, rows: tt.TensorVariable, index: tt.TensorVariable):
+    def __init__(self, parameter: theano.compile.SharedVariable, lookups: list):
         super().__init__(parameter)
-        self.value = rows
-        self.index = index
+        self.lookups = lookups
+        self.index = tt.concatenate([index for _, index, _ in lookups])
+        self.value = parameter[self.index]
 
     def read(self, state):
         return state[self.index]
@@ -95,14 +100,18 @@ def adagrad(access: _Dense, gradient: tt.TensorVariable) -> tuple:
     return scaled, [(acc, access.accumulate(acc, 1, squared))]
 
 
-def rmsprop(access: _Dense, gradient: tt.TensorVariable, decay: float = 0.9) -> tuple:
+def rmsprop(
+    access: _Dense, gradient: tt.TensorVariable, decay: float = DECAYS["rmsprop"][0]
+) -> tuple:
     """a <- d a + (1 - d) g^2; g / sqrt(a + 1e-6) (Tieleman and Hinton, 2012)."""
     acc = _zeros_like(access.parameter, "rmsprop")
     acc_new = access.accumulate(acc, decay, _c(1 - decay) * gradient**2)
     return gradient / tt.sqrt(access.read(acc_new) + _c(EPSILON)), [(acc, acc_new)]
 
 
-def adadelta(access: _Dense, gradient: tt.TensorVariable, decay: float = 0.95) -> tuple:
+def adadelta(
+    access: _Dense, gradient: tt.TensorVariable, decay: float = DECAYS["adadelta"][0]
+) -> tuple:
     """s = g sqrt(u + 1e-6) / sqrt(a + 1e-6), a and u running means of g^2, s^2 (Zeiler, 2012)."""
     acc = _zeros_like(access.parameter, "adadelta_gradient")
     upd = _zeros_like(access.parameter, "adadelta_step")
@@ -113,7 +122,10 @@ def adadelta(access: _Dense, gradient: tt.TensorVariable, decay: float = 0.95) -
 
 
 def adam(
-    access: _Dense, gradient: tt.TensorVariable, decay1: float = 0.9, decay2: float = 0.999
+    access: _Dense,
+    gradient: tt.TensorVariable,
+    decay1: float = DECAYS["adam"][0],
+    decay2: float = DECAYS["adam"][1],
 ) -> tuple:
     """m / (sqrt(v) + 1e-8), m and v running means of g and g^2 (Kingma and Ba, ICLR 2015).
 
@@ -122,10 +134,7 @@ def adam(
     """
     mean = _zeros_like(access.parameter, "adam_mean")
     var = _zeros_like(access.parameter, "adam_variance")
-    time = theano.shared(
-        np.zeros((mean.get_value(borrow=True).shape[0],), dtype=theano.config.floatX),
-        name=f"{access.parameter.name}_adam_time",
-    )
+    time = _adam_time(access.parameter)
     steps = access.read(time) + 1
     t = steps.dimshuffle(0, *["x"] * (gradient.ndim - 1))
     mean_share, var_share = _c(1 - decay1) * gradient, _c(1 - decay2) * gradient**2
@@ -170,11 +179,19 @@ def _updates(
     return [*updates, (access.parameter, access.add(step))]
 
 
-def clip_by_common_norm(gradients: list, cap: float) -> list:
-    """Rescale all gradients so that their common L2 norm is at most ``cap`` (0: leave them)."""
+def clip_by_common_norm(gradients: list, cap: float, weights: list | None = None) -> list:
+    """Rescale all gradients so that their common L2 norm is at most ``cap`` (0: leave them).
+
+    A gradient (N, width) with weights (N,) is that of so many equal rows together.
+    """
     if cap <= 0:
         return gradients
-    norm = tt.sqrt(sum((g**2).sum() for g in gradients))
+
+    def square_sum(g, w):
+        return (g**2).sum() if w is None else ((g**2).sum(axis=1) / w).sum()
+
+    weights = weights or [None] * len(gradients)
+    norm = tt.sqrt(sum(square_sum(g, w) for g, w in zip(gradients, weights)))
     return [tt.switch(tt.ge(norm, _c(cap)), g * (_c(cap) / norm), g) for g in gradients]
 
 
@@ -197,8 +214,10 @@ def training_updates(
         What is minimised.
     dense : list of shared variables
         Parameters that every step uses whole.
-    looked_up : list of (shared variable, rows, index)
-        Parameters used row by row: ``rows = parameter[index]`` entered the cost.
+    looked_up : list of (shared variable, list of (rows, index, weights))
+        Parameters used row by row: each ``rows = parameter[index]`` entered the cost. The order of
+        the look-ups is that of duplicates. Weights (N,): how many equal rows each row stands for;
+        None: one.
     method : str or None
         A key of `METHODS`.
     rates : list of float
@@ -210,11 +229,59 @@ def training_updates(
     -------
     list of (shared variable, expression)
     """
-    accesses = [_Dense(p) for p in dense] + [_Rows(*entry) for entry in looked_up]
-    gradients = theano.grad(cost, [access.value for access in accesses])
-    gradients = clip_by_common_norm(gradients, grad_cap)
-    return [
-        update
-        for access, gradient in zip(accesses, gradients)
-        for update in _updates(access, gradient, method, rates, learning_rate, momentum, lmbd)
-    ]
+    all_rows = [rows for _, lookups in looked_up for rows, _, _ in lookups]
+    weights = [None] * len(dense) + [w for _, lookups in looked_up for _, _, w in lookups]
+    gradients = theano.grad(cost, [*dense, *all_rows])
+    gradients = clip_by_common_norm(gradients, grad_cap, weights)
+    settings = (method, rates, learning_rate, momentum, lmbd)
+    fused = kernel_library.usable()
+    updates = []
+    for parameter, gradient in zip(dense, gradients):
+        if fused:
+            updates += _fused_updates(parameter, [], [gradient], *settings)
+        else:
+            updates += _updates(_Dense(parameter), gradient, *settings)
+    left = gradients[len(dense) :]
+    for parameter, lookups in looked_up:
+        of_rows, left = left[: len(lookups)], left[len(lookups) :]
+        if fused:
+            updates += _fused_updates(parameter, lookups, of_rows, *settings)
+        else:
+            access = _Rows(parameter, lookups)
+            updates += _updates(access, tt.concatenate(of_rows), *settings)
+    return updates
+
+
+def _fused_updates(
+    parameter, lookups, gradients, method, rates, learning_rate, momentum, lmbd
+) -> list:
+    """The same as `_updates`, in one pass."""
+    names = {
+        "adagrad": ["adagrad"],
+        "rmsprop": ["rmsprop"],
+        "adadelta": ["adadelta_gradient", "adadelta_step"],
+        "adam": ["adam_mean", "adam_variance"],
+    }
+    tables = [parameter, *(_zeros_like(parameter, name) for name in names.get(method, []))]
+    if method == "adam":
+        tables.append(_adam_time(parameter))
+    if momentum > 0:
+        tables.append(_zeros_like(parameter, "velocity"))
+    weighted = tuple(weights is not None for _, _, weights in lookups)
+    op = cpu_ops.Update(method, momentum > 0, lmbd > 0, weighted)
+    decays = [*rates, *DECAYS.get(method, (0, 0))[len(rates) :], 0, 0][:2]
+    constants = np.array([learning_rate, momentum, lmbd, EPSILON, *decays], dtype=np.float32)
+    inputs = [constants, *tables]
+    for (rows, index, weights), gradient in zip(lookups, gradients):
+        inputs += [index, gradient]
+        inputs += [weights] if weights is not None else []
+        inputs += [rows] if lmbd > 0 else []
+    if not lookups:
+        inputs += gradients
+    return list(zip(tables, op(*inputs, return_list=True)))
+
+
+def _adam_time(parameter: theano.compile.SharedVariable):
+    n_rows = parameter.get_value(borrow=True).shape[0]
+    zeros = np.zeros((n_rows,), dtype=theano.config.floatX)
+    return theano.shared(zeros, name=f"{parameter.name}_adam_time")

@@ -7,18 +7,46 @@ into a store from which whole blocks of steps are served without leaving Theano.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 
 import numpy as np
 
+import kernel_library
 from theano_setup import theano
 
-# mini-batches' worth of ids that are shuffled together: more would leave the processor's cache
-_CHUNK = 256
+_CHUNK = 1 << 20  # ids that numpy draws at a time
+_LOW = np.uint64(2**32 - 1)
+
+
+def alias_table(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return an alias table: thresholds uint64 (n,) and aliases int32 (n,).
+
+    A uniform slot i gives item i if a uniform 64-bit integer is below its threshold, else its
+    alias (Walker, 1977; built as by Vose, 1991).
+    """
+    n = len(probabilities)
+    height = np.asarray(probabilities, dtype=np.float64) * n
+    alias = np.arange(n, dtype=np.int32)
+    small, large = np.flatnonzero(height < 1).tolist(), np.flatnonzero(height >= 1).tolist()
+    level = height.tolist()
+    while small and large:
+        low, high = small.pop(), large[-1]
+        alias[low] = high
+        level[high] -= 1 - level[low]
+        if level[high] < 1:
+            small.append(large.pop())
+    # what is left over is 1 but for rounding, and is its own alias
+    full = 2.0**64
+    threshold = np.minimum(np.clip(level, 0, 1) * full, np.nextafter(full, 0)).astype(np.uint64)
+    return threshold, alias
 
 
 class NegativeSampler:
     """Draws item indices independently with probability proportional to support^alpha.
+
+    Draw number i depends on the seed and on i alone, so the threads share one stream, and how many
+    ids are drawn at a time does not matter.
 
     Parameters
     ----------
@@ -28,30 +56,71 @@ class NegativeSampler:
         0: uniform; 1: proportional to the support.
     n_sample : int
         Negatives of one mini-batch.
-    rng : numpy.random.Generator
+    seed : int
+        Of the stream, 0 to 2^64 - 1.
     """
 
-    def __init__(
-        self, support: np.ndarray, alpha: float, n_sample: int, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, support: np.ndarray, alpha: float, n_sample: int, seed: int) -> None:
         weights = np.asarray(support, dtype=np.float64) ** alpha
         self.probabilities = weights / weights.sum()
         self.n_sample = n_sample
-        self._items = np.arange(len(weights), dtype=np.int32)
-        self._rng = rng
+        self._table = alias_table(self.probabilities)
+        self._seed = seed
+        self._n_drawn = 0
 
     def __call__(self, n_batches: int) -> np.ndarray:
         """Draw the negatives of ``n_batches`` mini-batches: int32, (n_batches, n_sample)."""
         drawn = np.empty((n_batches, self.n_sample), dtype=np.int32)
-        for start in range(0, n_batches, _CHUNK):
-            part = drawn[start : start + _CHUNK]
-            # Independent draws are multinomial counts in random order. That is exact, and several
-            # times faster than searching the cumulative distribution for each draw.
-            counts = self._rng.multinomial(part.size, self.probabilities)
-            ids = np.repeat(self._items, counts)
-            self._rng.shuffle(ids)
-            part[:] = ids.reshape(part.shape)
+        draw = draw_in_c if kernel_library.usable() else draw_in_numpy
+        draw(self._seed, self._n_drawn, *self._table, drawn.reshape(-1))
+        self._n_drawn += drawn.size
         return drawn
+
+
+def draw_in_c(
+    seed: int, first: int, threshold: np.ndarray, alias: np.ndarray, out: np.ndarray
+) -> None:
+    """Fill ``out`` (n,) int32 with draws number ``first`` and on, on all threads."""
+    pointer = ctypes.c_void_p
+    kernel_library.load().gk_draw(
+        ctypes.c_uint64(seed),
+        ctypes.c_uint64(first),
+        ctypes.c_long(len(out)),
+        ctypes.c_long(len(alias)),
+        pointer(threshold.ctypes.data),
+        pointer(alias.ctypes.data),
+        pointer(out.ctypes.data),
+    )
+
+
+def draw_in_numpy(
+    seed: int, first: int, threshold: np.ndarray, alias: np.ndarray, out: np.ndarray
+) -> None:
+    """The same as `draw_in_c`, and its definition."""
+    n_items = np.uint64(len(alias))
+    for start in range(0, len(out), _CHUNK):
+        part = out[start : start + _CHUNK]
+        bits = _random_bits(seed, np.arange(len(part), dtype=np.uint64) + np.uint64(first + start))
+        # bits * n_items has 96 bits: from its halves, the integer part and the fraction
+        low = (bits & _LOW) * n_items
+        high = (bits >> np.uint64(32)) * n_items + (low >> np.uint64(32))
+        slot, fraction = high >> np.uint64(32), (high << np.uint64(32)) | (low & _LOW)
+        part[:] = np.where(fraction < threshold[slot], slot, alias[slot])
+
+
+def _random_bits(seed: int, i: np.ndarray) -> np.ndarray:
+    """Numbers i of the stream: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    z = np.uint64(seed) + (i + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def expected_distinct(support: np.ndarray, alpha: float, n_sample: int) -> float:
+    """Return how many different items `n_sample` draws with probability support^alpha give."""
+    weights = np.asarray(support, dtype=np.float64) ** alpha
+    with np.errstate(divide="ignore"):  # an only item is drawn for certain
+        return float(-np.expm1(n_sample * np.log1p(-weights / weights.sum())).sum())
 
 
 class SampleStore:

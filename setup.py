@@ -1,4 +1,4 @@
-"""Installs the configuration file beside the modules; everything else is in pyproject.toml.
+"""Installs data files beside the modules; everything else is in pyproject.toml.
 
 The modules are top-level ones, and setuptools ships data files only with packages. So the build
 step that collects the modules collects these files too.
@@ -6,13 +6,14 @@ step that collects the modules collects these files too.
 
 from __future__ import annotations
 
+import glob
 import os
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-# found at run time by their place beside the modules (theano_setup.py)
-DATA_FILES = [".theanorc_gru4rec"]
+# found at run time by their place beside the modules
+DATA_FILES = [".theanorc_gru4rec", *sorted(glob.glob("kernels/*.*"))]
 
 
 class BuildWithData(build_py):
@@ -22,7 +23,9 @@ class BuildWithData(build_py):
         super().run()
         if not self.editable_mode:  # an editable install reads the files where they are
             for name in DATA_FILES:
-                self.copy_file(name, os.path.join(self.build_lib, name))
+                target = os.path.join(self.build_lib, name)
+                self.mkpath(os.path.dirname(target))
+                self.copy_file(name, target)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         copied = [os.path.join(self.build_lib, name) for name in DATA_FILES]

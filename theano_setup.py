@@ -54,9 +54,13 @@ class Setup:
     blas : str
         Where the matrix products come from.
     threads : int
-        Threads that BLAS uses.
+        Threads that compute.
     compile_dir : str
         Directory of the compiled modules.
+    sgemm : str
+        Name of BLAS's float32 matrix product in C; empty where there is no BLAS to link with.
+    team : bool
+        Whether the threads are those of the kernels (`kernel_library`), else they are BLAS's own.
     """
 
     device: str
@@ -64,6 +68,8 @@ class Setup:
     blas: str
     threads: int
     compile_dir: str
+    sgemm: str
+    team: bool
 
     def __str__(self) -> str:
         return (
@@ -131,13 +137,13 @@ def _import_theano(device: str | None) -> Setup:
     if "blas.ldflags" not in named:
         flags["blas.ldflags"], renames, blas = _find_blas()
         flags["gcc.cxxflags"] = f"{named.get('gcc.cxxflags', '')} {renames}".strip()
-        _set_blas_threads(_threads())
+        _set_blas_threads(_threads(team=False))
     if "base_compiledir" not in named and "compiledir" not in named:
         flags["base_compiledir"] = str(_compile_base())
     theano = _import_with(flags)
     if not theano.config.cxx:
         raise InputError(f"Theano found no C++ compiler; install one with: {_APT} g++")
-    return Setup(chosen, reason, blas, _threads(), theano.config.compiledir)
+    return _describe(theano.config, chosen, reason, blas)
 
 
 def _adopt_theano() -> Setup:
@@ -156,9 +162,14 @@ def _adopt_theano() -> Setup:
             "import gru4rec first and let it configure Theano"
         )
     blas = f"as configured: {config.blas.ldflags or 'none, NumPy is used'}"
-    return Setup(
-        config.device, "Theano was imported before gru4rec", blas, _threads(), config.compiledir
-    )
+    reason = "Theano was imported before gru4rec"
+    return _describe(config, config.device, reason, blas)
+
+
+def _describe(config, device: str, reason: str, blas: str) -> Setup:
+    sgemm = _sgemm(config)
+    team = device == "cpu" and config.floatX == "float32" and bool(sgemm)
+    return Setup(device, reason, blas, _threads(team), config.compiledir, sgemm, team)
 
 
 def _check_compiler() -> None:
@@ -290,6 +301,13 @@ def _find_system_blas() -> tuple[str, str, str]:
     return "", "", "NumPy's (neither scipy-openblas32 nor a system BLAS is installed)"
 
 
+def _sgemm(config) -> str:
+    if not config.blas.ldflags:
+        return ""
+    renamed = re.search(r"-Dsgemm_=(\w+)", config.gcc.cxxflags)
+    return renamed.group(1) if renamed else "sgemm_"
+
+
 def _path_without_spaces(directory: Path) -> Path:
     """Theano splits linker flags at blanks: give a library in such a path a name without them."""
     if not re.search(r"\s", str(directory)):
@@ -307,17 +325,30 @@ def _path_without_spaces(directory: Path) -> Path:
     return link
 
 
-def _threads() -> int:
-    """One thread, unless OPENBLAS_NUM_THREADS or OMP_NUM_THREADS asks for more.
+def _threads(team: bool) -> int:
+    """What OPENBLAS_NUM_THREADS or OMP_NUM_THREADS says; else a team has one for each core.
 
-    OpenBLAS's threads wait for each other in busy loops after every one of a step's small products.
-    As soon as another process wants a core, that makes training 20 times slower; one thread
-    keeps its speed.
+    BLAS's own threads wait for each other in busy loops after every one of a step's small products.
+    As soon as another process wants a core, that makes training 20 times slower; so BLAS by itself
+    gets one thread.
     """
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdigit():
             return max(int(os.environ[name]), 1)
-    return 1
+    return _cores() if team else 1
+
+
+def _cores() -> int:
+    """Processor cores that this process may use; two threads of one core count once."""
+    allowed = os.sched_getaffinity(0)
+    cores = set()
+    for processor in allowed:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            return len(allowed)
+    return len(cores)
 
 
 def _set_blas_threads(n_threads: int) -> None:

@@ -8,6 +8,8 @@ from conftest import CASES
 
 import evaluation
 import gru4rec
+import kernel_library
+import theano_setup
 from gru4rec import GRU4Rec
 
 N_SCORED = 269  # test events that are predicted
@@ -93,6 +95,42 @@ def test_trajectory(name, train_data, test_data, blocks, monkeypatch, capsys):
         )
         assert np.abs(np.array(recall) - expected["recall"]).max() * N_SCORED < 1.01
         assert np.abs(np.array(mrr) - expected["mrr"]).max() * N_SCORED < 1.01
+
+
+@pytest.mark.parametrize("way", ["symbolic", "separate negatives"])
+@pytest.mark.parametrize("name", ["xe_shared_negatives_logq", "bprmax_onehot", "momentum"])
+def test_trajectory_without_fused_ops_or_without_merging(
+    name, way, train_data, blocks, monkeypatch
+):
+    """The plain Theano expressions, and equal negatives as columns of their own."""
+    if way == "symbolic":
+        monkeypatch.setattr(kernel_library, "usable", lambda: False)
+    else:
+        monkeypatch.setattr(gru4rec, "MERGE_BELOW", 0)
+    case = CASES[name]
+    gru = GRU4Rec(**case["params"])
+    gru.negative_sampler = replay(case["negatives"])
+    gru.fit(train_data)
+    costs = np.concatenate([costs for costs, _ in blocks])
+    np.testing.assert_allclose(costs, case["step_cost"], rtol=BOUND)
+    check_weights(gru.weights(), case["final"], BOUND)
+
+
+@pytest.mark.skipif(not kernel_library.usable(), reason="the kernels need float32")
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_threads_do_not_change_the_trajectory(n_threads, train_data, blocks):
+    case = CASES["wide_batch"]
+    runs = []
+    try:
+        kernel_library.load().gk_set_threads(n_threads)
+        for _ in range(2):
+            blocks.clear()
+            GRU4Rec(**case["params"]).fit(train_data)
+            runs.append(np.concatenate([costs for costs, _ in blocks]))
+    finally:
+        kernel_library.load().gk_set_threads(theano_setup.configure().threads)
+    np.testing.assert_array_equal(*runs)
+    np.testing.assert_allclose(runs[0], case["step_cost"], rtol=BOUND)
 
 
 def test_initial_weights_are_the_references_to_the_last_place():

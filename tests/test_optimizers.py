@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import kernel_library
 import optimizers
 from theano_setup import tensor as tt
 from theano_setup import theano
@@ -72,10 +73,18 @@ class Rule:
         return g
 
 
+@pytest.fixture(params=[False, True], ids=["symbolic", "fused"])
+def fused(request, monkeypatch):
+    """The rules as Theano expressions, and as one Op."""
+    if request.param and not kernel_library.usable():
+        pytest.skip("the kernels need float32")
+    monkeypatch.setattr(kernel_library, "usable", lambda: request.param)
+
+
 @pytest.mark.parametrize("lmbd", [0, 0.05])
 @pytest.mark.parametrize("momentum", [0, 0.4])
 @pytest.mark.parametrize("method", METHODS)
-def test_dense(method, momentum, lmbd):
+def test_dense(method, momentum, lmbd, fused):
     rng = np.random.default_rng(1)
     value = rng.normal(size=(4, 3)).astype(np.float32)
     p = theano.shared(value, name="p")
@@ -96,15 +105,16 @@ def test_dense(method, momentum, lmbd):
 @pytest.mark.parametrize("lmbd", [0, 0.05])
 @pytest.mark.parametrize("momentum", [0, 0.4])
 @pytest.mark.parametrize("method", METHODS)
-def test_rows(method, momentum, lmbd):
+def test_rows(method, momentum, lmbd, fused):
     """Rows that come up once, several times and never."""
     rng = np.random.default_rng(2)
     value = rng.normal(size=(6, 3)).astype(np.float32)
     p = theano.shared(value, name="p")
     index, target = tt.ivector(), tt.fmatrix()
     rows = p[index]
+    looked_up = [(p, [(rows, index, None)])]
     updates = optimizers.training_updates(
-        (rows * target).sum(), [], [(p, rows, index)], method, RATES[method], 0.1, momentum, lmbd
+        (rows * target).sum(), [], looked_up, method, RATES[method], 0.1, momentum, lmbd
     )
     f = theano.function([index, target], [], updates=updates, mode=PYTHON)
     rule = Rule(method, value, 0.1, momentum, lmbd)
@@ -117,14 +127,14 @@ def test_rows(method, momentum, lmbd):
     np.testing.assert_array_equal(p.get_value()[4], value[4])
 
 
-def test_m_equal_rows_are_m_times_one_step_of_adagrad():
+def test_m_equal_rows_are_m_times_one_step_of_adagrad(fused):
     """What makes unique negatives with multiplicities exact."""
     value = np.ones((2, 2), dtype=np.float32)
     p = theano.shared(value, name="p")
     index = tt.ivector()
     rows = p[index]
     updates = optimizers.training_updates(
-        (rows * 0.5).sum(), [], [(p, rows, index)], "adagrad", [], 0.1
+        (rows * 0.5).sum(), [], [(p, [(rows, index, None)])], "adagrad", [], 0.1
     )
     theano.function([index], [], updates=updates, mode=PYTHON)(np.zeros(5, dtype=np.int32))
     accumulated = dict(updates)
@@ -140,3 +150,18 @@ def test_grad_cap_rescales_by_the_common_norm(cap, factor):
     values = theano.function([], capped, mode=PYTHON)()
     np.testing.assert_allclose(values[0], [3 * factor, 0], rtol=1e-6)
     np.testing.assert_allclose(values[1], [[4 * factor]], rtol=1e-6)
+
+
+def test_grad_cap_counts_the_copies_of_a_weighted_row():
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(3, 4)).astype(np.float32)
+    weights = np.array([1, 3, 2], dtype=np.float32)
+    merged = tt.as_tensor_variable(rows * weights[:, None])
+    separate = tt.as_tensor_variable(np.repeat(rows, [1, 3, 2], axis=0))
+    capped = [
+        *optimizers.clip_by_common_norm([merged], 0.5, [tt.as_tensor_variable(weights)]),
+        *optimizers.clip_by_common_norm([separate], 0.5),
+    ]
+    found, expected = theano.function([], capped, mode=PYTHON)()
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(found[1], expected[1:4].sum(axis=0), rtol=1e-5)

@@ -8,13 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sampling import NegativeSampler, SampleStore
+import kernel_library
+from sampling import (
+    NegativeSampler,
+    SampleStore,
+    alias_table,
+    draw_in_c,
+    draw_in_numpy,
+    expected_distinct,
+)
 
 SUPPORT = np.array([1, 1, 2, 3, 5, 8, 13, 40, 100, 1000])
 
 
 def sampler(alpha, n_sample=64, seed=0, support=SUPPORT):
-    return NegativeSampler(support, alpha, n_sample, np.random.default_rng(seed))
+    return NegativeSampler(support, alpha, n_sample, seed)
 
 
 @pytest.mark.parametrize("alpha", [0, 0.5, 0.75, 1])
@@ -55,6 +63,45 @@ def test_items_without_support_are_never_drawn():
 def test_seed():
     assert np.array_equal(sampler(0.5, seed=1)(9), sampler(0.5, seed=1)(9))
     assert not np.array_equal(sampler(0.5, seed=1)(9), sampler(0.5, seed=2)(9))
+
+
+def test_the_stream_does_not_depend_on_how_much_is_drawn_at_a_time():
+    whole, parts = sampler(0.5)(9), sampler(0.5)
+    assert np.array_equal(whole, np.vstack([parts(2), parts(3), parts(4)]))
+
+
+@given(
+    support=st.lists(st.integers(0, 10**6), min_size=1, max_size=200).filter(any),
+    seed=st.integers(0, 2**64 - 1),
+    first=st.integers(0, 2**40),
+    n=st.sampled_from([0, 1, 63, 1000]),
+)
+@settings(max_examples=50, deadline=None)
+def test_c_draws_what_numpy_draws(support, seed, first, n):
+    if not kernel_library.usable():
+        pytest.skip("the kernels need float32")
+    table = alias_table(np.array(support) / sum(support))
+    drawn = [np.full(n, -1, dtype=np.int32) for _ in range(2)]
+    draw_in_c(seed, first, *table, drawn[0])
+    draw_in_numpy(seed, first, *table, drawn[1])
+    assert np.array_equal(*drawn)
+
+
+def test_expected_number_of_distinct_items():
+    assert expected_distinct(np.array([7]), 0.5, 10) == 1
+    drawn = sampler(0.5, n_sample=20)(5000)
+    found = np.mean([len(set(row)) for row in drawn.tolist()])
+    assert expected_distinct(SUPPORT, 0.5, 20) == pytest.approx(found, rel=0.02)
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=300).filter(any))
+@settings(max_examples=50, deadline=None)
+def test_an_alias_table_holds_the_probabilities(support):
+    p = np.array(support) / sum(support)
+    threshold, alias = alias_table(p)
+    share = threshold / 2.0**64 / len(p)
+    found = share + np.bincount(alias, 1 / len(p) - share, minlength=len(p))
+    assert np.allclose(found, p, atol=1e-12)
 
 
 class Counter:

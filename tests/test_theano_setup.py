@@ -225,12 +225,12 @@ def test_named_blas_is_left_alone(tmp_path, flags):
 @pytest.mark.parametrize(
     ("variables", "n_threads"),
     [
-        ({}, 1),
+        ({}, None),
         ({"OMP_NUM_THREADS": "3"}, 3),
         ({"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "3"}, 2),
-        ({"OPENBLAS_NUM_THREADS": "", "OMP_NUM_THREADS": "x"}, 1),
+        ({"OPENBLAS_NUM_THREADS": "", "OMP_NUM_THREADS": "x"}, None),
         ({"OPENBLAS_NUM_THREADS": "0"}, 1),
-        ({"OMP_NUM_THREADS": "-2"}, 1),
+        ({"OMP_NUM_THREADS": "-2"}, None),
     ],
 )
 def test_threads(monkeypatch, variables, n_threads):
@@ -238,7 +238,10 @@ def test_threads(monkeypatch, variables, n_threads):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert theano_setup._threads() == n_threads
+    # the kernels' team has a thread for each core, BLAS by itself one
+    assert theano_setup._threads(team=False) == (n_threads or 1)
+    assert theano_setup._threads(team=True) == (n_threads or theano_setup._cores())
+    assert 1 <= theano_setup._cores() <= len(os.sched_getaffinity(0))
 
 
 # --- Theano imported before -----------------------------------------------------------------------
@@ -468,8 +471,9 @@ def test_everything_in_a_path_with_a_blank(tmp_path):
     project, home, temporary = blank / "my project", blank / "my home", tmp_path / "temporary"
     for folder in (project, home, temporary):
         folder.mkdir(parents=True)
-    for name in ("theano_setup.py", "user_errors.py", ".theanorc_gru4rec"):
+    for name in (".theanorc_gru4rec", *(path.name for path in ROOT.glob("*.py"))):
         shutil.copy(ROOT / name, project / name)
+    shutil.copytree(ROOT / "kernels", project / "kernels")
     (blank / "my packages").symlink_to(sysconfig.get_path("purelib"))
     (blank / "my blas").symlink_to(openblas.get_lib_dir())
     (project / "scipy_openblas32.py").write_text(
@@ -480,6 +484,14 @@ def test_everything_in_a_path_with_a_blank(tmp_path):
 for module in (theano_setup, theano, np):
     assert module.__file__.startswith({str(blank)!r}), module
 print(theano.config.floatX, theano.config.allow_gc)
+import custom_opt, kernel_library
+from theano_setup import tensor as tt
+custom_opt.register()
+x = tt.fmatrix()
+square = theano.function([x], tt.dot(x, x))
+assert "Product" in str(square.maker.fgraph.toposort()), square.maker.fgraph.toposort()
+assert str(kernel_library.SOURCES).startswith({str(blank)!r}), kernel_library.SOURCES
+print(square(np.eye(3, dtype="float32") * 3).trace())
 """
     done = python(
         "-c",
@@ -495,7 +507,7 @@ print(theano.config.floatX, theano.config.allow_gc)
     succeeds(done)
     assert "BLAS: scipy-openblas32 9.9" in done.lines[0]
     assert f"compile directory: {home}" in done.lines[0]
-    assert done.lines[1:] == ["product is right", "float32 False"]
+    assert done.lines[1:] == ["product is right", "float32 False", "27.0"]
 
 
 @pytest.fixture

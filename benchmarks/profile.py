@@ -1,0 +1,41 @@
+"""Time of one training step by Op: ``python -m benchmarks.profile [--data FILE] NAME``."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import time
+
+from benchmarks.training import NAMES, Trainer, add_data_arguments, read_log, read_settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    add_data_arguments(parser)
+    parser.add_argument("--steps", type=int, default=200)
+    args = parser.parse_args()
+    trainer = Trainer(read_settings(args.name), read_log(args), merge=True)
+    run_steps, n_steps = trainer.prepare_block(3 * args.steps)
+    args.steps = n_steps // 3
+    vm = trainer.training.step_function.fn
+    run_steps(args.steps)
+    start = time.perf_counter()
+    run_steps(args.steps)
+    seconds = (time.perf_counter() - start) / args.steps
+    before = list(vm.call_times)
+    vm(time_thunks=1, n_calls=args.steps)
+    by_op, counts = collections.Counter(), collections.Counter()
+    for node, after, earlier in zip(vm.nodes, vm.call_times, before):
+        op = str(node.op)[:80]
+        by_op[op] += (after - earlier) / args.steps
+        counts[op] += 1
+    print(f"{1e6 * seconds:.1f} us a step, {len(vm.nodes)} nodes")
+    for op, spent in by_op.most_common():
+        print(f"{1e6 * spent:9.1f} us {spent / seconds:6.1%}  {counts[op]:2d}  {op}")
+    rest = seconds - sum(by_op.values())
+    print(f"{1e6 * rest:9.1f} us {rest / seconds:6.1%}      between the nodes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Training speed beside the limit that the step's matrix products set.
+
+    python -m benchmarks.training [--data FILE] [--rounds N] [NAME ...]
+
+Each round times, one after the other: whole epochs of training, with and without merging equal
+negatives, drawing included; then the matrix products alone (by the kernels' team and by BLAS's own
+threads, of which the faster is the limit). Only ratios within a run mean anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import io
+import shlex
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = {
+    "rsc15": "rsc15_xe_shared_100_best.py",
+    "retailrocket": "retailrocket_bprmax_shared_best.py",
+    "yoochoose": "yoochoose_xe_shared_best.py",
+    "diginetica": "diginetica_bprmax_shared_best.py",
+    "coveo": "coveo_bprmax_shared_best.py",
+    "rees46": "rees46_xe_shared_best.py",
+}
+LIMIT_SECONDS, EPOCHS_SECONDS = 1.0, 2.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    add_data_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(NAMES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+
+    import theano_setup
+
+    print(theano_setup.configure())
+    limit = Limit()
+    log = read_log(args)
+    print(
+        "parameters    M x L       limit   mb/s  of it   mb/s without merging  of it  "
+        "(medians of interleaved rounds; worst and best round)"
+    )
+    for name in args.names or NAMES:
+        print(measure(name, log, limit, args.rounds), flush=True)
+
+
+class Limit:
+    """Times the products of ``products.cpp``."""
+
+    def __init__(self) -> None:
+        import kernel_library
+        import theano_setup
+        from theano_setup import theano
+
+        self.kernels = kernel_library.load()
+        self.threads = theano_setup.configure().threads
+        config = theano.config
+        with tempfile.TemporaryDirectory() as directory:
+            target = str(Path(directory) / "products.so")
+            kernels = kernel_library.path()
+            subprocess.run(
+                [
+                    config.cxx,
+                    "-O3",
+                    "-shared",
+                    "-fPIC",
+                    f"-DBLAS_SGEMM={theano_setup.configure().sgemm}",
+                    str(ROOT / "benchmarks" / "products.cpp"),
+                    "-o",
+                    target,
+                    str(kernels),
+                    f"-Wl,-rpath,{kernels.parent}",
+                    *shlex.split(config.blas.ldflags),
+                ],
+                check=True,
+            )
+            self.library = ctypes.CDLL(target)
+        self.library.time_products.restype = ctypes.c_double
+
+    def __call__(self, m: int, n: int, n_columns: int) -> float:
+        """Steps per second of M sessions, L units, N output items."""
+        return max(self._rate(team, m, n, n_columns) for team in (True, False))
+
+    def _rate(self, team: bool, *sizes: int) -> float:
+        self._set_blas_threads(1 if team else self.threads)
+        seconds = self.library.time_products(int(team), ctypes.c_long(5), *sizes) / 5
+        n_steps = max(5, int(LIMIT_SECONDS / seconds))
+        rate = n_steps / self.library.time_products(int(team), ctypes.c_long(n_steps), *sizes)
+        self._set_blas_threads(1)
+        return rate
+
+    def _set_blas_threads(self, n: int) -> None:
+        for prefix in ("scipy_", ""):
+            set_threads = getattr(self.kernels, f"{prefix}openblas_set_num_threads", None)
+            if set_threads is not None:
+                set_threads(n)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `read_log`."""
+    parser.add_argument("--data", metavar="FILE", help="click log, tab-separated")
+    parser.add_argument("--events", type=int, default=80_000, help="of a synthetic log")
+    parser.add_argument("--items", type=int, default=2_900, help="of a synthetic log")
+
+
+def read_log(args: argparse.Namespace):
+    """Return the click log that the arguments name."""
+    import events
+
+    if args.data:
+        return events.read_events(args.data, announce=False)
+    return synthetic_log(args.events, args.items)
+
+
+def synthetic_log(n_events: int, n_items: int, seed: int = 1):
+    """Sessions of geometric lengths on items of Zipf popularity."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, n_items + 1) ** 0.8
+    lengths = 1 + rng.geometric(0.3, size=n_events)
+    sessions = np.repeat(np.arange(n_events), lengths)[:n_events]
+    items = rng.permutation(n_items)[rng.choice(n_items, n_events, p=weights / weights.sum())]
+    return pd.DataFrame({"SessionId": sessions, "ItemId": items, "Time": np.arange(n_events)})
+
+
+def read_settings(name: str) -> dict:
+    import parameters
+
+    return parameters.read_file(str(ROOT / "paramfiles" / NAMES[name]))
+
+
+class Trainer:
+    """A model whose training epochs can be timed one by one."""
+
+    def __init__(self, settings: dict, data, merge: bool) -> None:
+        import gru4rec
+        import sessions
+
+        gru4rec.MERGE_BELOW = 1.01 if merge else 0
+        model = gru4rec.GRU4Rec(**settings)
+        self.log = sessions.index_sessions(data, "SessionId", "ItemId", "Time", source="data")
+        model._set_weights(model._init_weights(self.log.n_items))
+        self.model = model
+        self.training = gru4rec._Training(model, self.log, 10_000_000, True)
+        self.order = sessions.training_order(self.log, model.time_sort)
+        self.n_steps = sessions.count_steps(self.log, self.order, model.batch_size)
+
+    def epochs(self) -> float:
+        """Train for whole epochs, at least one; returns mini-batches per second."""
+        start, n_steps = time.perf_counter(), 0
+        while n_steps == 0 or time.perf_counter() - start < EPOCHS_SECONDS:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.training._run_epoch(0)
+            n_steps += self.n_steps
+        return n_steps / (time.perf_counter() - start)
+
+    def prepare_block(self, n_steps: int):
+        """Upload a block of steps; returns a function that runs n of them, and their number."""
+        import numpy as np
+
+        import sessions
+
+        t, size = self.training, self.model.batch_size
+        block = next(sessions.schedule_blocks(self.log, self.order, size, n_steps))
+        for state, n in zip(t.states, self.model.layers):
+            state.set_value(np.zeros((size, n), dtype=np.float32))
+        t.costs.set_value(np.zeros(n_steps, dtype=np.float32))
+        t.inputs.set_value(block.inputs)
+        t.targets.set_value(block.targets)
+        t.ends.set_value(block.ends)
+        n_steps = len(block.inputs)
+        t.store.serve(n_steps, n_steps)
+        return t.run_steps, n_steps
+
+
+def measure(name: str, data, limit: Limit, n_rounds: int) -> str:
+    settings = read_settings(name)
+    m, n = int(settings["batch_size"]), int(settings["layers"][0])
+    n_sample = int(settings.get("n_sample", 2048))
+    merged, single = (Trainer(settings, data, merge) for merge in (True, False))
+    rounds = []
+    for _ in range(n_rounds):
+        rates = merged.epochs(), single.epochs()
+        rounds.append((limit(m, n, m + n_sample), *rates))
+
+    def ratio(column: int) -> str:
+        ratios = sorted(r[column] / r[0] for r in rounds)
+        return f"{statistics.median(ratios):5.0%} ({ratios[0]:.0%} to {ratios[-1]:.0%})"
+
+    medians = [statistics.median(column) for column in zip(*rounds)]
+    return (
+        f"{name:<13} {m:>3} x {n:<4} {medians[0]:8.1f} {medians[1]:8.1f} {ratio(1)} "
+        f"{medians[2]:8.1f} {ratio(2)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

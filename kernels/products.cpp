@@ -1,0 +1,53 @@
+// Matrix products on the team's threads, each calling single-threaded BLAS on its part of the result.
+//
+// BLAS's own threads would wait in busy loops beside ours; in pure products the team equals them.
+#include "products.h"
+
+#include "kernels.h"
+#include "team.h"
+
+extern "C" {
+void BLAS_SGEMM(const char* trans_a, const char* trans_b, const int* m, const int* n, const int* k,
+                const float* alpha, const float* a, const int* lda, const float* b, const int* ldb,
+                const float* beta, float* c, const int* ldc);
+}
+
+namespace {
+
+// multiply-adds below which waking the other threads costs more than they save
+constexpr double WORTH_THREADS = 1e5;
+// parts of a result begin at multiples of the micro-kernels' tiles
+constexpr long COLUMNS = 16, ROWS = 8;
+
+}  // namespace
+
+void product_alone(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
+                   const float* b, int ldb, float* c, int ldc) {
+    const float one = 1, zero = 0;
+    // Fortran's matrices are column-major: c^T = op(b)^T op(a)^T
+    BLAS_SGEMM(trans_b ? "T" : "N", trans_a ? "T" : "N", &n, &m, &k, &one, b, &ldb, a, &lda, &zero,
+               c, &ldc);
+}
+
+extern "C" void gk_set_threads(int n_threads) { team::resize(n_threads); }
+
+extern "C" int gk_threads(void) { return team::size(); }
+
+extern "C" void gk_product(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
+                           const float* b, int ldb, float* c, int ldc) {
+    auto part = [&](long row, long rows, long column, long columns) {
+        if (!rows || !columns) return;
+        product_alone(trans_a, trans_b, rows, columns, k, a + (trans_a ? row : row * lda), lda,
+                      b + (trans_b ? column * ldb : column), ldb, c + row * ldc + column, ldc);
+    };
+    if (1.0 * m * n * k < WORTH_THREADS) return part(0, m, 0, n);
+    team::run([&](int t, int n_threads) {
+        if (n >= m) {
+            const auto s = team::share(n, t, n_threads, COLUMNS);
+            part(0, m, s.begin, s.end - s.begin);
+        } else {
+            const auto s = team::share(m, t, n_threads, ROWS);
+            part(s.begin, s.end - s.begin, 0, n);
+        }
+    });
+}

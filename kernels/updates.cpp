@@ -1,0 +1,342 @@
+// Optimizer steps on whole parameters and on the rows that a mini-batch looked up (rules:
+// optimizers.py).
+//
+// A row may come up several times in a mini-batch, and each time stand for several equal copies
+// (weights). Every copy has its own step; all copies share the states, which are read as they were
+// before the mini-batch or, where the method says so, as all copies together leave them.
+#include <algorithm>
+#include <cmath>
+#include <new>
+#include <vector>
+
+#include "kernels.h"
+#include "team.h"
+
+namespace {
+
+constexpr long AHEAD = 4;             // rows that are prefetched ahead
+constexpr long WORTH_THREADS = 8192;  // floats below which one thread is faster
+
+// The states of one element before and after the mini-batch.
+struct States {
+    float before0, before1, after0, after1;
+};
+
+// Per method: how many states it has, how they decay, what w copies of the gradient g add to them
+// (`share`), and the scaled gradient (`scale`), for which all shares have been added.
+
+struct Sgd {
+    static constexpr int STATES = 0;
+    explicit Sgd(const gk_rule&) {}
+    void start(float) {}
+    void decay(States&) const {}
+    void share(States&, float, float) const {}
+    float scale(States&, float g, float) const { return g; }
+};
+
+struct Adagrad {
+    static constexpr int STATES = 1;
+    float epsilon;
+    explicit Adagrad(const gk_rule& r) : epsilon(r.epsilon) {}
+    void start(float) {}
+    void decay(States& s) const { s.after0 = s.before0; }
+    void share(States& s, float g, float w) const { s.after0 += w * g * g; }
+    float scale(States& s, float g, float) const {
+        return g / std::sqrt(s.before0 + g * g + epsilon);
+    }
+};
+
+struct Rmsprop {
+    static constexpr int STATES = 1;
+    float epsilon, d;
+    explicit Rmsprop(const gk_rule& r) : epsilon(r.epsilon), d(r.decays[0]) {}
+    void start(float) {}
+    void decay(States& s) const { s.after0 = d * s.before0; }
+    void share(States& s, float g, float w) const { s.after0 += w * (1 - d) * g * g; }
+    float scale(States& s, float g, float) const { return g / std::sqrt(s.after0 + epsilon); }
+};
+
+struct Adadelta {
+    static constexpr int STATES = 2;
+    float epsilon, d;
+    explicit Adadelta(const gk_rule& r) : epsilon(r.epsilon), d(r.decays[0]) {}
+    void start(float) {}
+    void decay(States& s) const { s.after0 = d * s.before0, s.after1 = d * s.before1; }
+    void share(States& s, float g, float w) const { s.after0 += w * (1 - d) * g * g; }
+    float scale(States& s, float g, float w) const {
+        const float scaled = g * std::sqrt((s.before1 + epsilon) / (s.after0 + epsilon));
+        s.after1 += w * (1 - d) * scaled * scaled;
+        return scaled;
+    }
+};
+
+struct Adam {
+    static constexpr int STATES = 2;
+    float d0, d1, by0 = 1, by1 = 1;
+    explicit Adam(const gk_rule& r) : d0(r.decays[0]), d1(r.decays[1]) {}
+    // step number t of this row
+    void start(float t) {
+        by0 = 1 / (1 - std::pow(d0, t));
+        by1 = 1 / (1 - std::pow(d1, t));
+    }
+    void decay(States& s) const { s.after0 = d0 * s.before0, s.after1 = d1 * s.before1; }
+    void share(States& s, float g, float w) const {
+        s.after0 += w * (1 - d0) * g, s.after1 += w * (1 - d1) * g * g;
+    }
+    float scale(States& s, float g, float) const {
+        const float mean = d0 * s.before0 + (1 - d0) * g;
+        const float variance = d1 * s.before1 + (1 - d1) * g * g;
+        return mean * by0 / (std::sqrt(variance * by1) + 1e-8f);
+    }
+};
+
+// What does not change from element to element.
+struct Rates {
+    float learning_rate, momentum, l2;
+    explicit Rates(const gk_rule& r)
+        : learning_rate(r.learning_rate), momentum(r.momentum), l2(r.l2) {}
+};
+
+// One element whose gradient is known, all at once: w copies of g = total / w.
+template <class Method, bool MOMENTUM>
+inline void update_element(const Rates& r, const Method& method, float& p, float& s0, float& s1,
+                           float& v, float total, float w, float by_w) {
+    const float g = total * by_w;
+    States s = {s0, s1, 0.f, 0.f};
+    method.decay(s);
+    method.share(s, g, w);
+    const float scaled = method.scale(s, g, w) + r.l2 * p;
+    const float step = MOMENTUM ? r.momentum * v - r.learning_rate * scaled
+                                : -r.learning_rate * scaled;
+    s0 = s.after0, s1 = s.after1, v = step;
+    p += w * step;
+}
+
+// The n elements from `at` on.
+template <class Method, bool MOMENTUM>
+void update_elements(const gk_rule& rule, const Method method, long at, long n,
+                     const float* gradient, float w) {
+    constexpr bool S0 = Method::STATES > 0, S1 = Method::STATES > 1;
+    const Rates rates(rule);
+    float* __restrict__ p = rule.table + at;
+    float* __restrict__ s0 = S0 ? rule.states[0] + at : nullptr;
+    float* __restrict__ s1 = S1 ? rule.states[1] + at : nullptr;
+    float* __restrict__ v = MOMENTUM ? rule.velocity + at : nullptr;
+    const float* __restrict__ total = gradient;
+    const float by_w = 1 / w;
+    for (long c = 0; c < n; c++) {
+        float none0 = 0, none1 = 0, none2 = 0;
+        update_element<Method, MOMENTUM>(rates, method, p[c], S0 ? s0[c] : none0,
+                                         S1 ? s1[c] : none1, MOMENTUM ? v[c] : none2, total[c], w,
+                                         by_w);
+    }
+}
+
+// One occurrence of a looked-up row.
+struct Occurrence {
+    long row;
+    const float *gradient, *rows;
+    float weight;
+};
+
+// A row that comes up several times, in the order of the mini-batch.
+template <class Method, bool MOMENTUM>
+void update_group(const gk_rule& r, const Method& method, const Occurrence* first,
+                  const Occurrence* last) {
+    constexpr bool S0 = Method::STATES > 0, S1 = Method::STATES > 1;
+    static thread_local std::vector<float> buffers[2];  // the states after the mini-batch
+    for (auto& buffer : buffers) buffer.resize(r.width);
+    const long n = r.width, at = first->row * n;
+    const float lr = r.learning_rate, momentum = r.momentum, l2 = r.l2;
+    float* __restrict__ p = r.table + at;
+    float* __restrict__ v = MOMENTUM ? r.velocity + at : nullptr;
+    float* __restrict__ s0 = S0 ? r.states[0] + at : nullptr;
+    float* __restrict__ s1 = S1 ? r.states[1] + at : nullptr;
+    float *__restrict__ after0 = buffers[0].data(), *__restrict__ after1 = buffers[1].data();
+    for (long c = 0; c < n; c++) {
+        States s = {S0 ? s0[c] : 0.f, S1 ? s1[c] : 0.f, 0.f, 0.f};
+        method.decay(s);
+        after0[c] = s.after0, after1[c] = s.after1;
+    }
+    for (auto o = first; o <= last; ++o) {
+        const float* __restrict__ total = o->gradient;
+        const float w = o->weight, by_w = 1 / w;
+        for (long c = 0; c < n; c++) {
+            States s = {0.f, 0.f, after0[c], after1[c]};
+            method.share(s, total[c] * by_w, w);
+            after0[c] = s.after0, after1[c] = s.after1;
+        }
+    }
+    auto step = [&](const Occurrence& o, auto with_l2, auto is_last) {
+        const float* __restrict__ total = o.gradient;
+        const float* __restrict__ rows = o.rows;
+        const float w = o.weight, by_w = 1 / w;
+        for (long c = 0; c < n; c++) {
+            States s = {S0 ? s0[c] : 0.f, S1 ? s1[c] : 0.f, after0[c], after1[c]};
+            float scaled = method.scale(s, total[c] * by_w, w);
+            if (with_l2) scaled += l2 * rows[c];
+            const float change = MOMENTUM ? momentum * v[c] - lr * scaled : -lr * scaled;
+            if (MOMENTUM && is_last) v[c] = change;  // the others read what was before
+            if (S1) after1[c] = s.after1;
+            p[c] += w * change;
+        }
+    };
+    for (auto o = first; o <= last; ++o) {
+        if (o->rows) {
+            o == last ? step(*o, std::true_type(), std::true_type())
+                      : step(*o, std::true_type(), std::false_type());
+        } else {
+            o == last ? step(*o, std::false_type(), std::true_type())
+                      : step(*o, std::false_type(), std::false_type());
+        }
+    }
+    for (long c = 0; c < n; c++) {
+        if (S0) s0[c] = after0[c];
+        if (S1) s1[c] = after1[c];
+    }
+}
+
+// A mini-batch's occurrences: rows that come up once, and the others with each row's together.
+struct Sorted {
+    std::vector<Occurrence> once, again;
+    long n_once = 0, n_again = 0;
+};
+
+void sort_out(const gk_rule& rule, const gk_lookup* lookups, int n_lookups, Sorted& sorted) {
+    // how often each row comes up in the mini-batch at hand; all zero between two calls
+    static std::vector<int32_t> counts;
+    if (static_cast<long>(counts.size()) < rule.n_rows) counts.resize(rule.n_rows, 0);
+    size_t total = 0;
+    for (int l = 0; l < n_lookups; l++) {
+        total += lookups[l].n;
+        for (long e = 0; e < lookups[l].n; e++) counts[lookups[l].index[e]]++;
+    }
+    if (sorted.once.size() < total) sorted.once.resize(total);
+    if (sorted.again.size() < total) sorted.again.resize(total);
+    Occurrence *once = sorted.once.data(), *again = sorted.again.data();
+    for (int l = 0; l < n_lookups; l++) {
+        const gk_lookup& look = lookups[l];
+        for (long e = 0; e < look.n; e++) {
+            const long row = look.index[e];
+            const Occurrence o = {row, look.gradient + e * rule.width,
+                                  look.rows ? look.rows + e * rule.width : nullptr,
+                                  look.weights ? look.weights[e] : 1.f};
+            *(counts[row] == 1 ? once++ : again++) = o;
+        }
+    }
+    for (int l = 0; l < n_lookups; l++)
+        for (long e = 0; e < lookups[l].n; e++) counts[lookups[l].index[e]] = 0;
+    sorted.n_once = once - sorted.once.data();
+    sorted.n_again = again - sorted.again.data();
+    std::stable_sort(sorted.again.data(), again,
+                     [](const Occurrence& a, const Occurrence& b) { return a.row < b.row; });
+}
+
+void prefetch(const float* table, long at, long width) {
+    if (!table) return;
+    for (long c = 0; c < width; c += 16) __builtin_prefetch(table + at + c);
+}
+
+template <class Method, bool MOMENTUM>
+void update_rows(const gk_rule& r, const Sorted& sorted) {
+    const Occurrence *once = sorted.once.data(), *again = sorted.again.data();
+    const long n_once = sorted.n_once;
+    auto method_of = [&](long row) {
+        Method method(r);
+        if (r.time) method.start(r.time[row] += 1);
+        return method;
+    };
+    auto work = [&](int t, int n_threads) {
+        const auto s = team::share(n_once, t, n_threads);
+        for (long e = s.begin; e < s.end; e++) {
+            if (e + AHEAD < s.end) {
+                const long ahead = once[e + AHEAD].row * r.width;
+                prefetch(r.table, ahead, r.width);
+                prefetch(r.states[0], ahead, r.width);
+                prefetch(r.states[1], ahead, r.width);
+                prefetch(r.velocity, ahead, r.width);
+            }
+            const Occurrence& o = once[e];
+            update_elements<Method, MOMENTUM>(r, method_of(o.row), o.row * r.width, r.width,
+                                              o.gradient, o.weight);
+        }
+        // all occurrences of a row are one thread's, so the result does not depend on timing
+        for (auto o = again, end = again + sorted.n_again; o != end;) {
+            auto after = o;
+            while (after != end && after->row == o->row) ++after;
+            if (o->row % n_threads == t)
+                update_group<Method, MOMENTUM>(r, method_of(o->row), o, after - 1);
+            o = after;
+        }
+    };
+    if ((n_once + sorted.n_again) * r.width < WORTH_THREADS) {
+        work(0, 1);
+    } else {
+        team::run(work);
+    }
+}
+
+template <class Method, bool MOMENTUM>
+void update_dense(const gk_rule& r, long n, const float* gradient) {
+    Method method(r);
+    if (r.time && r.n_rows) {
+        method.start(r.time[0] + 1);
+        for (long i = 0; i < r.n_rows; i++) r.time[i] += 1;
+    }
+    auto work = [&](int t, int n_threads) {
+        const auto s = team::share(n, t, n_threads, 16);
+        update_elements<Method, MOMENTUM>(r, method, s.begin, s.end - s.begin, gradient + s.begin,
+                                          1);
+    };
+    if (n < WORTH_THREADS) {
+        work(0, 1);
+    } else {
+        team::run(work);
+    }
+}
+
+template <class Method>
+struct Kind {
+    using Type = Method;
+};
+
+// Calls work(kind of method, whether there is momentum) with types that the compiler knows.
+template <class Work>
+void with_method(const gk_rule& r, const Work& work) {
+    auto run = [&](auto kind) {
+        if (r.velocity) {
+            work(kind, std::true_type());
+        } else {
+            work(kind, std::false_type());
+        }
+    };
+    switch (r.method) {
+        case GK_ADAGRAD: return run(Kind<Adagrad>());
+        case GK_RMSPROP: return run(Kind<Rmsprop>());
+        case GK_ADADELTA: return run(Kind<Adadelta>());
+        case GK_ADAM: return run(Kind<Adam>());
+        default: return run(Kind<Sgd>());
+    }
+}
+
+}  // namespace
+
+extern "C" int gk_update_rows(const gk_rule* rule, const gk_lookup* lookups, int n_lookups) try {
+    for (int l = 0; l < n_lookups; l++)
+        for (long e = 0; e < lookups[l].n; e++)
+            if (lookups[l].index[e] < 0 || lookups[l].index[e] >= rule->n_rows) return 2;
+    static Sorted sorted;
+    sort_out(*rule, lookups, n_lookups, sorted);
+    with_method(*rule, [&](auto kind, auto momentum) {
+        update_rows<typename decltype(kind)::Type, momentum()>(*rule, sorted);
+    });
+    return 0;
+} catch (const std::bad_alloc&) {
+    return 1;
+}
+
+extern "C" void gk_update_dense(const gk_rule* rule, long n, const float* gradient) {
+    with_method(*rule, [&](auto kind, auto momentum) {
+        update_dense<typename decltype(kind)::Type, momentum()>(*rule, n, gradient);
+    });
+}

@@ -1,0 +1,315 @@
+"""Every Op's C code against its definition in numpy, `perform`."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cpu_ops
+import kernel_library
+from theano_setup import tensor as tt
+from theano_setup import theano
+
+pytestmark = pytest.mark.skipif(not kernel_library.usable(), reason="the kernels need float32")
+
+# sizes below and above what one thread does alone, and no multiples of a vector
+ROWS = st.sampled_from([0, 1, 2, 3, 17, 40])
+WIDTHS = st.sampled_from([1, 2, 7, 33, 300])
+SEEDS = st.integers(0, 2**31)
+common = settings(max_examples=25, deadline=None)
+LOSSES = [
+    ("cross-entropy", "softmax", 0.0),
+    ("cross-entropy", "softmax", 0.1),
+    ("xe_logit", "softmax_logit", 0.0),
+    ("xe_logit", "softmax_logit", 0.1),
+    ("bpr-max", "elu-0.5", 1.95),
+    ("bpr-max", "linear", 0.0),
+    ("bpr-max", "relu", 0.5),
+    ("bpr-max", "tanh", 0.5),
+    ("bpr", "linear", 0.0),
+    ("bpr", "leaky-0.1", 0.0),
+    ("top1", "tanh", 0.0),
+    ("top1-max", "selu-1.05-1.67", 0.0),
+]
+ACTIVATIONS = ["linear", "relu", "tanh", "leaky-0.1", "elu-0.5", "selu-1.05-1.67"]
+
+
+@functools.lru_cache(maxsize=None)
+def compiled(op, types):
+    inputs = [theano.tensor.TensorType(dtype, (False,) * ndim)() for dtype, ndim in types]
+    inputs = [theano.In(i, borrow=True) for i in inputs]
+    outputs = op(*[i.variable for i in inputs], return_list=True)
+    mode = theano.Mode(linker="cvm", optimizer=None)
+    return theano.function(inputs, outputs, mode=mode, accept_inplace=True)
+
+
+def in_c(op, values):
+    return compiled(op, tuple((str(v.dtype), v.ndim) for v in values))(*values)
+
+
+def in_numpy(op, values):
+    inputs = [tt.as_tensor_variable(v).type() for v in values]
+    node = op.make_node(*inputs)
+    storage = [[None] for _ in node.outputs]
+    op.perform(node, list(values), storage)
+    return [s[0] for s in storage]
+
+
+def agree(op, values, rtol=2e-6):
+    expected = in_numpy(op, [v.copy() for v in values])
+    found = in_c(op, [v.copy(order="K") for v in values])
+    for e, f in zip(expected, found):
+        assert f.dtype == e.dtype
+        assert f.shape == e.shape
+        np.testing.assert_allclose(f, e, rtol=rtol, atol=rtol * max(np.abs(e).max(initial=0), 1e-3))
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------- products, rows
+
+
+@common
+@given(m=ROWS, k=ROWS, n=WIDTHS, layout=st.sampled_from("rcs"), seed=SEEDS)
+def test_product(m, k, n, layout, seed):
+    rng = np.random.default_rng(seed)
+    x, y = normal(rng, m, k), normal(rng, k, n)
+    if layout == "c":
+        x, y = np.asfortranarray(x), np.asfortranarray(y)
+    elif layout == "s":
+        x, y = normal(rng, 2 * m, 3 * k)[::2, ::3], normal(rng, k, 2 * n)[:, :n]
+    found = in_c(cpu_ops.Product(), [x, y])[0]
+    np.testing.assert_allclose(found, x @ y, rtol=1e-4, atol=1e-5 * max(k, 1) ** 0.5)
+
+
+def test_product_of_large_matrices_is_shared_out_without_gaps():
+    rng = np.random.default_rng(0)
+    for m, n in ((32, 2080), (2080, 100), (33, 2077)):
+        x, y = normal(rng, m, 64), normal(rng, 64, n)
+        np.testing.assert_allclose(in_c(cpu_ops.Product(), [x, y])[0], x @ y, rtol=1e-3, atol=1e-4)
+
+
+def test_product_of_sizes_that_do_not_fit():
+    with pytest.raises(ValueError, match="inner sizes"):
+        in_c(cpu_ops.Product(), [np.zeros((2, 3), np.float32), np.zeros((4, 2), np.float32)])
+
+
+@common
+@given(n_rows=st.sampled_from([1, 5, 60]), n=ROWS, width=WIDTHS, seed=SEEDS)
+def test_gather(n_rows, n, width, seed):
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, n_rows, n).astype(np.int32)
+    agree(cpu_ops.Gather(), [normal(rng, n_rows, width), index], rtol=0)
+    agree(cpu_ops.Gather(), [normal(rng, n_rows, 2 * width)[:, ::2], index[::-1]], rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [-1, 5])
+def test_gather_out_of_range(wrong):
+    index = np.array([0, wrong, 1], dtype=np.int32)
+    with pytest.raises(IndexError):
+        in_c(cpu_ops.Gather(), [np.zeros((5, 3), np.float32), index])
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@common
+@given(
+    targets=st.lists(st.integers(0, 50), max_size=9),
+    negatives=st.lists(st.integers(0, 50), max_size=90),
+)
+def test_outputs(merge, targets, negatives):
+    values = [np.array(ids, dtype=np.int32) for ids in (targets, negatives)]
+    agree(cpu_ops.Outputs(merge), values, rtol=0)
+
+
+# ---------------------------------------------------------------------------- updates
+
+
+def _update_inputs(rng, op, n_rows, width, lookups, decays=(0.9, 0.99)):
+    values = [np.array([0.1, 0.3 * op.momentum, 0.01 * op.l2, 1e-6, *decays], dtype=np.float32)]
+    table = normal(rng, n_rows, width)
+    tables = [table]
+    for _ in range(op.n_tables - 1):
+        tables.append(np.abs(normal(rng, n_rows, width)))
+    if op.method == "adam":
+        tables[3] = rng.integers(0, 5, n_rows).astype(np.float32)
+        if not lookups:
+            tables[3][:] = 2
+    values += tables
+    if not op.weighted:
+        return [*values, normal(rng, n_rows, width)]
+    for n, weighted in zip(lookups, op.weighted):
+        index = rng.integers(0, n_rows, n).astype(np.int32)
+        values += [index, normal(rng, n, width)]
+        values += [rng.integers(1, 4, n).astype(np.float32)] if weighted else []
+        values += [table[index]] if op.l2 else []
+    return values
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("method", cpu_ops.METHODS)
+@settings(max_examples=15, deadline=None)
+@given(n_rows=st.sampled_from([1, 7, 300]), n=ROWS, width=WIDTHS, seed=SEEDS)
+def test_update_of_rows(method, momentum, n_rows, n, width, seed):
+    op = cpu_ops.Update(method, momentum, True, (False, True))
+    values = _update_inputs(np.random.default_rng(seed), op, n_rows, width, (n, 3 * n))
+    agree(op, values, rtol=2e-5)
+
+
+@pytest.mark.parametrize("method", cpu_ops.METHODS)
+@settings(max_examples=15, deadline=None)
+@given(n_rows=st.sampled_from([0, 1, 7, 300]), width=WIDTHS, seed=SEEDS)
+def test_update_of_a_whole_parameter(method, n_rows, width, seed):
+    op = cpu_ops.Update(method, True, True)
+    agree(op, _update_inputs(np.random.default_rng(seed), op, n_rows, width, ()), rtol=2e-5)
+
+
+def test_update_in_place_writes_into_the_tables():
+    op = cpu_ops.Update("adagrad", True, False, (True,), inplace=True)
+    values = _update_inputs(np.random.default_rng(0), op, 50, 40, (60,))
+    expected = in_numpy(op, [v.copy() for v in values])
+    in_c(op, values)
+    for table, e in zip(values[1:4], expected):
+        np.testing.assert_allclose(table, e, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_copies_can_be_given_as_one_weighted_row():
+    rng = np.random.default_rng(0)
+    for method in cpu_ops.METHODS:
+        single = cpu_ops.Update(method, True, False, (False,))
+        values = _update_inputs(rng, single, 9, 20, (0,))[:-2]
+        gradient, index = normal(rng, 3, 20), np.array([4, 8, 1], dtype=np.int32)
+        weights = np.array([3, 1, 2], dtype=np.float32)
+        copies = np.repeat(np.arange(3), [3, 1, 2])
+        merged = in_c(
+            cpu_ops.Update(method, True, False, (True,)),
+            [*values, index, gradient * weights[:, None], weights],
+        )
+        separate = in_c(single, [*values, index[copies], gradient[copies]])
+        for m, s in zip(merged, separate):
+            np.testing.assert_allclose(m, s, rtol=1e-5, atol=1e-6)
+
+
+def test_update_out_of_range_changes_nothing():
+    op = cpu_ops.Update(None, False, False, (False,), inplace=True)
+    values = _update_inputs(np.random.default_rng(0), op, 5, 3, (4,))
+    values[2][2] = 5
+    before = values[1].copy()
+    with pytest.raises(IndexError):
+        in_c(op, values)
+    assert (values[1] == before).all()
+
+
+# ---------------------------------------------------------------------------- losses
+
+
+@pytest.mark.parametrize(("loss", "activation", "parameter"), LOSSES)
+@settings(max_examples=15, deadline=None)
+@given(m=ROWS, k=st.sampled_from([1, 5, 300]), size=st.sampled_from([0.1, 3.0]), seed=SEEDS)
+def test_loss(loss, activation, parameter, m, k, size, seed):
+    rng = np.random.default_rng(seed)
+    op = cpu_ops.Loss(loss, activation, 1 / 32, parameter)
+    weights = np.concatenate([np.ones(m), rng.integers(1, 4, k)]).astype(np.float32)
+    scores = normal(rng, m, m + k) * np.float32(size)
+    agree(op, [scores, normal(rng, m + k), weights], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "activation", "parameter"), LOSSES)
+def test_loss_with_copies_is_that_of_repeated_columns(loss, activation, parameter):
+    rng = np.random.default_rng(0)
+    op = cpu_ops.Loss(loss, activation, 1.0, parameter)
+    weights = np.array([1, 1, 1, 3, 1, 2], dtype=np.float32)
+    scores, offsets = normal(rng, 3, 6), normal(rng, 6)
+    copies = np.repeat(np.arange(6), weights.astype(int))
+    cost, d_scores, d_offsets = in_c(op, [scores, offsets, weights])
+    ones = np.ones(len(copies), dtype=np.float32)
+    expected = in_c(op, [scores[:, copies], offsets[copies], ones])
+    np.testing.assert_allclose(cost, expected[0], rtol=1e-5)
+    for found, e in ((d_scores, expected[1]), (d_offsets[None], expected[2][None])):
+        summed = np.stack([e[:, copies == j].sum(axis=1) for j in range(6)], axis=1)
+        np.testing.assert_allclose(found, summed, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "activation", "parameter"), LOSSES)
+def test_nan_is_not_hidden(loss, activation, parameter):
+    scores = np.zeros((2, 9), dtype=np.float32)
+    scores[1, 5] = np.nan
+    values = [scores, np.zeros(9, np.float32), np.ones(9, np.float32)]
+    assert np.isnan(in_c(cpu_ops.Loss(loss, activation, 1.0, parameter), values)[0])
+
+
+# ---------------------------------------------------------------------------- hidden layers
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@settings(max_examples=15, deadline=None)
+@given(m=ROWS, n=WIDTHS, seed=SEEDS)
+def test_gru(activation, m, n, seed):
+    rng = np.random.default_rng(seed)
+    x, bias, h = normal(rng, m, 3 * n), normal(rng, 3 * n), normal(rng, m, n)
+    w_rz, w_h = normal(rng, n, 2 * n) / np.float32(n), normal(rng, n, n) / np.float32(n)
+    forward = cpu_ops.GRU(activation)
+    agree(forward, [x, bias, h, w_rz, w_h], rtol=1e-5)
+    _, rz, _, candidate = in_numpy(forward, [x, bias, h, w_rz, w_h])
+    agree(cpu_ops.GRUGradient(activation), [h[::-1], h, w_h, rz, candidate], rtol=1e-5)
+
+
+def test_gradients_of_the_gru_are_those_of_differences():
+    rng = np.random.RandomState(0)
+    m, n = 3, 4
+    shapes = [(m, 3 * n), (3 * n,), (m, n), (n, 2 * n), (n, n)]
+    values = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+    def new_state(*inputs):
+        return cpu_ops.GRU("tanh")(*inputs)[0]
+
+    theano.gradient.verify_grad(new_state, values, rng=rng, abs_tol=0.05, rel_tol=0.05)
+
+
+@common
+@given(m=ROWS, n=WIDTHS, p=st.sampled_from([0.0, 0.1, 0.5, 0.9]), counter=st.integers(0, 2**40))
+def test_dropout(m, n, p, counter):
+    x = np.full((m, n), 3, dtype=np.float32)
+    values = [x, np.float32(p)[()], np.int64(5), np.int64(counter)]
+    agree(cpu_ops.Dropout(), [np.asarray(v) for v in values], rtol=1e-6)
+
+
+def test_dropout_drops_independently():
+    x = np.ones((100, 1000), dtype=np.float32)
+    masks = []
+    for seed, counter in ((1, 0), (1, 1), (2, 0)):
+        values = (x, np.float32(0.3), np.int64(seed), np.int64(counter))
+        masks.append(in_c(cpu_ops.Dropout(), [np.asarray(v) for v in values])[0] > 0)
+    n = x.size
+    for mask in masks:
+        assert abs(mask.mean() - 0.7) < 5 * np.sqrt(0.21 / n)
+        for lag in (1, 8, 1000):
+            both = (mask.ravel()[lag:] & mask.ravel()[:-lag]).mean()
+            assert abs(both - 0.49) < 5 * np.sqrt(0.25 / n)
+    for other in masks[1:]:
+        assert abs((masks[0] & other).mean() - 0.49) < 5 * np.sqrt(0.25 / n)
+
+
+# ---------------------------------------------------------------------------- ranking
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "elu-0.5"])
+@common
+@given(m=ROWS, n_items=st.sampled_from([1, 7, 256, 1000]), n=ROWS, seed=SEEDS)
+def test_count_ranks(activation, m, n_items, n, seed):
+    n = max(n, 1)
+    rng = np.random.default_rng(seed)
+    # small whole numbers: products are exact, and there are many ties
+    hidden, rows, biases = (
+        rng.integers(-2, 3, shape).astype(np.float32)
+        for shape in ((m, n), (n_items, n), (n_items, 1))
+    )
+    ids = rng.permutation(2 * n_items)[:n_items].astype(np.int32)
+    targets = rng.integers(0, 2 * n_items, m).astype(np.int32)
+    scores = rng.integers(-1, 4, m).astype(np.float32)
+    agree(cpu_ops.CountRanks(activation), [hidden, rows, biases, ids, targets, scores], rtol=0)
