@@ -561,7 +561,7 @@ class _Training:
         updates += [(self.step, self.step + 1), (self.steps_done, self.steps_done + 1)]
         if self.store:
             updates += [(self.store.row, self.store.row + 1)]
-        logger.info("compiling the training step: seconds, on the first run about a minute")
+        logger.info("compiling the training step: seconds, on the first run half a minute")
         return theano.function([], [], updates=updates)
 
     def run_steps(self, n: int) -> None:
