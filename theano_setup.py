@@ -40,6 +40,8 @@ _BLAS_ROUTINES = [
     for precision in "sd"
     for routine in ("gemm", "gemv", "ger", "dot", "axpy", "copy", "scal")
 ]
+# of a team by default: a step's products are small, and more than this have not been measured
+MOST_THREADS = 8
 _APT = "sudo apt-get install -y"
 
 
@@ -335,7 +337,16 @@ def _threads(team: bool) -> int:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdigit():
             return max(int(os.environ[name]), 1)
-    return _cores() if team else 1
+    return min(_cores(), _quota(), MOST_THREADS) if team else 1
+
+
+def _quota() -> int:
+    """Processors' worth of time that a container may use (cgroup v2); without a limit, many."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(int(quota) // int(period), 1)
+    except (OSError, ValueError):  # no such file, or "max 100000"
+        return sys.maxsize
 
 
 def _cores() -> int:

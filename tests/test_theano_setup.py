@@ -240,8 +240,25 @@ def test_threads(monkeypatch, variables, n_threads):
         monkeypatch.setenv(name, value)
     # the kernels' team has a thread for each core, BLAS by itself one
     assert theano_setup._threads(team=False) == (n_threads or 1)
-    assert theano_setup._threads(team=True) == (n_threads or theano_setup._cores())
+    most = min(theano_setup._cores(), theano_setup._quota(), theano_setup.MOST_THREADS)
+    assert theano_setup._threads(team=True) == (n_threads or most)
     assert 1 <= theano_setup._cores() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "processors"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", sys.maxsize)]
+)
+def test_a_containers_quota_bounds_the_threads(monkeypatch, text, processors):
+    read_text = Path.read_text
+
+    def read(path, *args, **kwargs):
+        return text if path.name == "cpu.max" else read_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(theano_setup, "_cores", lambda: 6)
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert theano_setup._threads(team=True) == min(6, processors)
 
 
 # --- Theano imported before -----------------------------------------------------------------------
