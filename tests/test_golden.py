@@ -133,6 +133,31 @@ def test_threads_do_not_change_the_trajectory(n_threads, train_data, blocks):
     np.testing.assert_allclose(runs[0], case["step_cost"], rtol=BOUND)
 
 
+@pytest.mark.skipif(not kernel_library.usable(), reason="the kernels need float32")
+@pytest.mark.parametrize("n_threads", [2, 4])
+def test_a_seed_and_a_number_of_threads_give_one_model(n_threads, train_data):
+    """With products, losses and updates large enough to be shared out."""
+    models = []
+    try:
+        kernel_library.load().gk_set_threads(n_threads)
+        for _ in range(2):
+            gru = GRU4Rec(
+                loss="bpr-max",
+                layers=[256],
+                batch_size=100,
+                n_epochs=2,
+                momentum=0.1,
+                constrained_embedding=True,
+                dropout_p_embed=0.2,
+            )
+            gru.fit(train_data)
+            models.append(gru.weights())
+    finally:
+        kernel_library.load().gk_set_threads(theano_setup.configure().threads)
+    for name, weights in models[0].items():
+        np.testing.assert_array_equal(weights, models[1][name], err_msg=name)
+
+
 def test_initial_weights_are_the_references_to_the_last_place():
     """numpy's legacy generator with seed 42, in the documented order, cast to float32."""
     gru = GRU4Rec(layers=[5, 3], embedding=4, constrained_embedding=False)
