@@ -67,10 +67,17 @@ class NegativeSampler:
         self._table = alias_table(self.probabilities)
         self._seed = seed
         self._n_drawn = 0
+        self._memory = np.empty((0, n_sample), dtype=np.int32)
 
     def __call__(self, n_batches: int) -> np.ndarray:
-        """Draw the negatives of ``n_batches`` mini-batches: int32, (n_batches, n_sample)."""
-        drawn = np.empty((n_batches, self.n_sample), dtype=np.int32)
+        """Draw the negatives of ``n_batches`` mini-batches: int32, (n_batches, n_sample).
+
+        The array is the caller's until the next call, which uses its memory again: new memory
+        costs as much time as the drawing.
+        """
+        if len(self._memory) < n_batches:
+            self._memory = np.empty((n_batches, self.n_sample), dtype=np.int32)
+        drawn = self._memory[:n_batches]
         draw = draw_in_c if kernel_library.usable() else draw_in_numpy
         draw(self._seed, self._n_drawn, *self._table, drawn.reshape(-1))
         self._n_drawn += drawn.size

@@ -3,6 +3,10 @@
 // BLAS's own threads would wait in busy loops beside ours; in pure products the team equals them.
 #include "products.h"
 
+#include <algorithm>
+#include <new>
+#include <vector>
+
 #include "kernels.h"
 #include "team.h"
 
@@ -18,6 +22,32 @@ namespace {
 constexpr double WORTH_THREADS = 1e5;
 // parts of a result begin at multiples of the micro-kernels' tiles
 constexpr long COLUMNS = 16, ROWS = 8;
+// times that the inner size is larger than the result's from which it is shared out instead
+constexpr int LONG = 6;
+
+// A small result of a long sum: each thread adds up its own part of the terms, which for a product
+// with looked-up rows it has looked up itself; a small result's tiles cannot be shared out evenly.
+// Returns false if there is no memory.
+bool share_terms(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
+                 const float* b, int ldb, float* c, int ldc) try {
+    static std::vector<float> parts;
+    const long size = static_cast<long>(m) * n;
+    parts.resize(team::size() * size);
+    float* __restrict__ part = parts.data();
+    team::run([&](int t, int n_threads) {
+        const auto s = team::share(k, t, n_threads, COLUMNS);
+        float* own = part + t * size;
+        if (s.begin == s.end) return std::fill(own, own + size, 0.f);
+        product_alone(trans_a, trans_b, m, n, s.end - s.begin, a + (trans_a ? s.begin * lda : s.begin),
+                      lda, b + (trans_b ? s.begin : s.begin * ldb), ldb, own, n);
+    });
+    for (int t = 1; t < team::size(); t++)
+        for (long i = 0; i < size; i++) part[i] += part[t * size + i];
+    for (int i = 0; i < m; i++) std::copy_n(part + long(i) * n, n, c + long(i) * ldc);
+    return true;
+} catch (const std::bad_alloc&) {
+    return false;
+}
 
 }  // namespace
 
@@ -40,7 +70,10 @@ extern "C" void gk_product(int trans_a, int trans_b, int m, int n, int k, const 
         product_alone(trans_a, trans_b, rows, columns, k, a + (trans_a ? row : row * lda), lda,
                       b + (trans_b ? column * ldb : column), ldb, c + row * ldc + column, ldc);
     };
-    if (1.0 * m * n * k < WORTH_THREADS) return part(0, m, 0, n);
+    if (1.0 * m * n * k < WORTH_THREADS || team::size() == 1) return part(0, m, 0, n);
+    if (k / LONG >= std::max(m, n) &&
+        share_terms(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc))
+        return;
     team::run([&](int t, int n_threads) {
         if (n >= m) {
             const auto s = team::share(n, t, n_threads, COLUMNS);

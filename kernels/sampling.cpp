@@ -21,14 +21,25 @@ inline uint64_t random_bits(uint64_t seed, uint64_t i) {
 
 extern "C" void gk_draw(uint64_t seed, uint64_t first, long n, long n_items,
                         const uint64_t* threshold, const int32_t* alias, int32_t* ids) {
+    constexpr long AT_ONCE = 32;  // draws whose places in a large table are fetched together
     team::run([&](int t, int n_threads) {
         const auto s = team::share(n, t, n_threads, 64);
-        for (long i = s.begin; i < s.end; i++) {
-            // the integer part of u * n_items, 0 <= u < 1, is a uniform slot, its fraction is
-            // uniform inside of the slot
-            const auto at = static_cast<unsigned __int128>(random_bits(seed, first + i)) * n_items;
-            const auto slot = static_cast<int32_t>(at >> 64);
-            ids[i] = static_cast<uint64_t>(at) < threshold[slot] ? slot : alias[slot];
+        unsigned __int128 at[AT_ONCE];
+        for (long start = s.begin; start < s.end; start += AT_ONCE) {
+            const long length = std::min(AT_ONCE, s.end - start);
+            for (long i = 0; i < length; i++) {
+                // the integer part of u * n_items, 0 <= u < 1, is a uniform slot, its fraction is
+                // uniform inside of the slot
+                at[i] = static_cast<unsigned __int128>(random_bits(seed, first + start + i)) * n_items;
+                __builtin_prefetch(threshold + static_cast<long>(at[i] >> 64));
+                __builtin_prefetch(alias + static_cast<long>(at[i] >> 64));
+            }
+            for (long i = 0; i < length; i++) {
+                // without a branch, which nobody could predict
+                const auto slot = static_cast<int32_t>(at[i] >> 64), other = alias[slot];
+                const int32_t own = -(static_cast<uint64_t>(at[i]) < threshold[slot]);
+                ids[start + i] = (slot & own) | (other & ~own);
+            }
         }
     });
 }

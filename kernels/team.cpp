@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <thread>
-#include <vector>
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -19,14 +18,18 @@
 namespace team {
 namespace {
 
-constexpr int PAUSES = 500, YIELDS = 20000;
+// some 50 and 100 microseconds; the parts of a step that one thread does alone are shorter
+constexpr int PAUSES = 2000, YIELDS = 200;
 constexpr long SLEEP_NANOSECONDS = 50000;
+constexpr int MOST_THREADS = 256;
 
-int n_threads = 1;
+std::atomic<int> n_threads{1};
 int n_started = 0;  // threads beside the caller's
-std::atomic<long> call{0};
-std::atomic<int> n_running{0};
 const std::function<void(int, int)>* job = nullptr;
+std::atomic<long> call{0};
+std::atomic<int> n_left{0};  // shares of the present call that are not done
+// per share: the latest call in which a thread took it; call - 1 while it can still be taken
+std::atomic<long> taken[MOST_THREADS];
 
 template <class Condition>
 void wait_until(Condition condition) {
@@ -42,20 +45,25 @@ void wait_until(Condition condition) {
     }
 }
 
+// Does share t of a call unless another thread has taken it.
+void try_share(int t, long of_call) {
+    long before = of_call - 1;
+    // a thread that comes too late for a call fails here: the share is of that call or a later one
+    if (!taken[t].compare_exchange_strong(before, of_call, std::memory_order_acq_rel)) return;
+    (*job)(t, n_threads);
+    n_left.fetch_sub(1, std::memory_order_acq_rel);
+}
+
 void worker(int t, long seen) {
     for (;;) {
         wait_until([&] { return call.load(std::memory_order_acquire) != seen; });
-        seen++;
-        if (t < n_threads) (*job)(t, n_threads);
-        n_running.fetch_sub(1, std::memory_order_acq_rel);
+        seen = call.load(std::memory_order_acquire);
+        if (t < n_threads) try_share(t, seen);
     }
 }
 
 // The threads do not exist in a forked process: it starts its own.
-void forget_threads() {
-    n_started = 0;
-    n_running = 0;
-}
+void forget_threads() { n_started = 0; }
 
 void start_threads() {
     static bool registered = false;
@@ -68,16 +76,22 @@ void start_threads() {
 
 int size() { return n_threads; }
 
-void resize(int n) { n_threads = std::max(n, 1); }
+void resize(int n) {
+    n_threads = std::clamp(n, 1, MOST_THREADS);
+    for (auto& share : taken) share = call.load();
+}
 
 void run(const std::function<void(int, int)>& work) {
     if (n_threads == 1) return work(0, 1);
     start_threads();
     job = &work;
-    n_running.store(n_started, std::memory_order_relaxed);
-    call.fetch_add(1, std::memory_order_release);
-    work(0, n_threads);
-    wait_until([] { return n_running.load(std::memory_order_acquire) == 0; });
+    n_left.store(n_threads, std::memory_order_relaxed);
+    const long present = call.load(std::memory_order_relaxed) + 1;
+    call.store(present, std::memory_order_release);
+    // each thread has its own share, which its cache knows; those whose thread has not come by now
+    // (another process has its core) are the caller's
+    for (int t = 0; t < n_threads; t++) try_share(t, present);
+    wait_until([] { return n_left.load(std::memory_order_acquire) == 0; });
 }
 
 Share share(long total, int t, int n, long unit) {

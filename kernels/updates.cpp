@@ -132,6 +132,26 @@ void update_elements(const gk_rule& rule, const Method method, long at, long n,
     }
 }
 
+// Rows of a single number, that come up once, at places once[begin] .. once[end - 1] of a look-up.
+template <class Method, bool MOMENTUM>
+void update_numbers(const gk_rule& r, const gk_lookup& look, const int32_t* once, long begin,
+                    long end) {
+    const Rates rates(r);
+    Method method(r);
+    float *__restrict__ p = r.table, *__restrict__ s0 = r.states[0], *__restrict__ s1 = r.states[1];
+    float *__restrict__ v = r.velocity, *__restrict__ time = r.time;
+    for (long i = begin; i < end; i++) {
+        const long e = once[i], row = look.index[e];
+        const float w = look.weights ? look.weights[e] : 1.f;
+        if (time) method.start(time[row] += 1);
+        float none0 = 0, none1 = 0, none2 = 0;
+        update_element<Method, MOMENTUM>(
+            rates, method, p[row], Method::STATES > 0 ? s0[row] : none0,
+            Method::STATES > 1 ? s1[row] : none1, MOMENTUM ? v[row] : none2, look.gradient[e], w,
+            1 / w);
+    }
+}
+
 // One occurrence of a looked-up row.
 struct Occurrence {
     long row;
@@ -196,39 +216,47 @@ void update_group(const gk_rule& r, const Method& method, const Occurrence* firs
     }
 }
 
-// A mini-batch's occurrences: rows that come up once, and the others with each row's together.
+// A mini-batch's occurrences: for each look-up the places of the rows that come up once, and the
+// others with each row's together.
 struct Sorted {
-    std::vector<Occurrence> once, again;
-    long n_once = 0, n_again = 0;
+    std::vector<std::vector<int32_t>> once;
+    std::vector<long> n_once;
+    std::vector<Occurrence> again;
 };
+
+Occurrence occurrence(const gk_rule& rule, const gk_lookup& look, long e) {
+    return {look.index[e], look.gradient + e * rule.width,
+            look.rows ? look.rows + e * rule.width : nullptr, look.weights ? look.weights[e] : 1.f};
+}
 
 void sort_out(const gk_rule& rule, const gk_lookup* lookups, int n_lookups, Sorted& sorted) {
     // how often each row comes up in the mini-batch at hand; all zero between two calls
-    static std::vector<int32_t> counts;
-    if (static_cast<long>(counts.size()) < rule.n_rows) counts.resize(rule.n_rows, 0);
-    size_t total = 0;
-    for (int l = 0; l < n_lookups; l++) {
-        total += lookups[l].n;
-        for (long e = 0; e < lookups[l].n; e++) counts[lookups[l].index[e]]++;
-    }
-    if (sorted.once.size() < total) sorted.once.resize(total);
-    if (sorted.again.size() < total) sorted.again.resize(total);
-    Occurrence *once = sorted.once.data(), *again = sorted.again.data();
+    static std::vector<int32_t> all_counts;
+    if (static_cast<long>(all_counts.size()) < rule.n_rows) all_counts.resize(rule.n_rows, 0);
+    int32_t* counts = all_counts.data();
+    sorted.once.resize(n_lookups);
+    sorted.n_once.assign(n_lookups, 0);
+    sorted.again.clear();
     for (int l = 0; l < n_lookups; l++) {
         const gk_lookup& look = lookups[l];
+        if (static_cast<long>(sorted.once[l].size()) < look.n) sorted.once[l].resize(look.n);
+        for (long e = 0; e < look.n; e++) counts[look.index[e]]++;
+    }
+    for (int l = 0; l < n_lookups; l++) {
+        const gk_lookup& look = lookups[l];
+        int32_t* once = sorted.once[l].data();
+        long n_once = 0;
         for (long e = 0; e < look.n; e++) {
-            const long row = look.index[e];
-            const Occurrence o = {row, look.gradient + e * rule.width,
-                                  look.rows ? look.rows + e * rule.width : nullptr,
-                                  look.weights ? look.weights[e] : 1.f};
-            *(counts[row] == 1 ? once++ : again++) = o;
+            const bool single = counts[look.index[e]] == 1;
+            once[n_once] = e;
+            n_once += single;
+            if (!single) sorted.again.push_back(occurrence(rule, look, e));
         }
+        sorted.n_once[l] = n_once;
     }
     for (int l = 0; l < n_lookups; l++)
         for (long e = 0; e < lookups[l].n; e++) counts[lookups[l].index[e]] = 0;
-    sorted.n_once = once - sorted.once.data();
-    sorted.n_again = again - sorted.again.data();
-    std::stable_sort(sorted.again.data(), again,
+    std::stable_sort(sorted.again.begin(), sorted.again.end(),
                      [](const Occurrence& a, const Occurrence& b) { return a.row < b.row; });
 }
 
@@ -238,30 +266,38 @@ void prefetch(const float* table, long at, long width) {
 }
 
 template <class Method, bool MOMENTUM>
-void update_rows(const gk_rule& r, const Sorted& sorted) {
-    const Occurrence *once = sorted.once.data(), *again = sorted.again.data();
-    const long n_once = sorted.n_once;
+void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorted) {
     auto method_of = [&](long row) {
         Method method(r);
         if (r.time) method.start(r.time[row] += 1);
         return method;
     };
     auto work = [&](int t, int n_threads) {
-        const auto s = team::share(n_once, t, n_threads);
-        for (long e = s.begin; e < s.end; e++) {
-            if (e + AHEAD < s.end) {
-                const long ahead = once[e + AHEAD].row * r.width;
-                prefetch(r.table, ahead, r.width);
-                prefetch(r.states[0], ahead, r.width);
-                prefetch(r.states[1], ahead, r.width);
-                prefetch(r.velocity, ahead, r.width);
+        for (size_t l = 0; l < sorted.once.size(); l++) {
+            const gk_lookup& look = lookups[l];
+            const int32_t* once = sorted.once[l].data();
+            const auto s = team::share(sorted.n_once[l], t, n_threads);
+            if (r.width == 1) {
+                update_numbers<Method, MOMENTUM>(r, look, once, s.begin, s.end);
+                continue;
             }
-            const Occurrence& o = once[e];
-            update_elements<Method, MOMENTUM>(r, method_of(o.row), o.row * r.width, r.width,
-                                              o.gradient, o.weight);
+            for (long i = s.begin; i < s.end; i++) {
+                if (i + AHEAD < s.end) {
+                    const long ahead = look.index[once[i + AHEAD]] * r.width;
+                    prefetch(r.table, ahead, r.width);
+                    prefetch(r.states[0], ahead, r.width);
+                    prefetch(r.states[1], ahead, r.width);
+                    prefetch(r.velocity, ahead, r.width);
+                }
+                const long e = once[i], row = look.index[e];
+                update_elements<Method, MOMENTUM>(r, method_of(row), row * r.width, r.width,
+                                                  look.gradient + e * r.width,
+                                                  look.weights ? look.weights[e] : 1.f);
+            }
         }
         // all occurrences of a row are one thread's, so the result does not depend on timing
-        for (auto o = again, end = again + sorted.n_again; o != end;) {
+        const Occurrence *o = sorted.again.data(), *end = o + sorted.again.size();
+        while (o != end) {
             auto after = o;
             while (after != end && after->row == o->row) ++after;
             if (o->row % n_threads == t)
@@ -269,7 +305,9 @@ void update_rows(const gk_rule& r, const Sorted& sorted) {
             o = after;
         }
     };
-    if ((n_once + sorted.n_again) * r.width < WORTH_THREADS) {
+    long n = 0;
+    for (size_t l = 0; l < sorted.once.size(); l++) n += lookups[l].n;
+    if (n * r.width < WORTH_THREADS) {
         work(0, 1);
     } else {
         team::run(work);
@@ -322,13 +360,16 @@ void with_method(const gk_rule& r, const Work& work) {
 }  // namespace
 
 extern "C" int gk_update_rows(const gk_rule* rule, const gk_lookup* lookups, int n_lookups) try {
-    for (int l = 0; l < n_lookups; l++)
+    for (int l = 0; l < n_lookups; l++) {
+        bool wrong = false;
         for (long e = 0; e < lookups[l].n; e++)
-            if (lookups[l].index[e] < 0 || lookups[l].index[e] >= rule->n_rows) return 2;
+            wrong |= lookups[l].index[e] < 0 || lookups[l].index[e] >= rule->n_rows;
+        if (wrong) return 2;
+    }
     static Sorted sorted;
     sort_out(*rule, lookups, n_lookups, sorted);
     with_method(*rule, [&](auto kind, auto momentum) {
-        update_rows<typename decltype(kind)::Type, momentum()>(*rule, sorted);
+        update_rows<typename decltype(kind)::Type, momentum()>(*rule, lookups, sorted);
     });
     return 0;
 } catch (const std::bad_alloc&) {

@@ -95,6 +95,25 @@ def test_product_of_large_matrices_is_shared_out_without_gaps():
         np.testing.assert_allclose(in_c(cpu_ops.Product(), [x, y])[0], x @ y, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("transposed", ["", "x", "y", "xy"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_product_with_a_long_sum_is_shared_out_by_its_terms(transposed, threads):
+    rng = np.random.default_rng(0)
+    x, y = normal(rng, 33, 1301), normal(rng, 1301, 100)
+    values = [np.asfortranarray(x) if "x" in transposed else x]
+    values.append(np.asfortranarray(y) if "y" in transposed else y)
+    library = kernel_library.load()
+    before = library.gk_threads()
+    library.gk_set_threads(threads)
+    try:
+        found = in_c(cpu_ops.Product(), values)[0]
+        again = in_c(cpu_ops.Product(), values)[0]
+    finally:
+        library.gk_set_threads(before)
+    np.testing.assert_allclose(found, x @ y, rtol=1e-3, atol=1e-3)
+    assert np.array_equal(found, again)
+
+
 def test_product_of_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match="inner sizes"):
         in_c(cpu_ops.Product(), [np.zeros((2, 3), np.float32), np.zeros((4, 2), np.float32)])
