@@ -38,6 +38,7 @@ logger = logging.getLogger("gru4rec")
 BLOCK_STEPS = 512
 # a mini-batch's equal negatives are merged where fewer than this fraction of them are distinct
 MERGE_BELOW = 0.98
+WEIGHTS_AT_ONCE = 1 << 20
 
 
 class TrainingDiverged(InputError):
@@ -236,7 +237,7 @@ class GRU4Rec:
             n_in = n
         weights["Wy"] = self._random(rng, n_items, sizes[-1])
         weights["By"] = np.zeros((n_items, 1))
-        return {name: w.astype(theano.config.floatX) for name, w in weights.items()}
+        return {name: w.astype(theano.config.floatX, copy=False) for name, w in weights.items()}
 
     def _check_shapes(self, weights: dict[str, np.ndarray], path: str) -> None:
         """Raise an InputError unless weights that were read fit the parameters."""
@@ -260,16 +261,23 @@ class GRU4Rec:
 
     def _random(self, rng: np.random.RandomState, rows: int, cols: int) -> np.ndarray:
         sigma = self.sigma or np.sqrt(6.0 / (rows + cols))
-        if self.init_as_normal:
-            return rng.randn(rows, cols) * sigma
-        return rng.rand(rows, cols) * 2 * sigma - sigma
+        weights = np.empty((rows, cols), dtype=theano.config.floatX)
+        # part by part: the same numbers without the whole matrix in float64 beside the weights
+        at_once = max(1, WEIGHTS_AT_ONCE // cols)
+        for start in range(0, rows, at_once):
+            part = weights[start : start + at_once]
+            if self.init_as_normal:
+                part[:] = rng.randn(*part.shape) * sigma
+            else:
+                part[:] = rng.rand(*part.shape) * 2 * sigma - sigma
+        return weights
 
     def _embedding_size(self) -> int:
         return self.layers[0] if self.embedding == "layersize" else self.embedding
 
     def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
         def shared(name: str) -> theano.compile.SharedVariable:
-            return theano.shared(weights[name], name=name)
+            return theano.shared(weights[name], name=name, borrow=True)
 
         layers = range(len(self.layers))
         self.Wx, self.Wh, self.Wrz, self.Bh = (
@@ -564,6 +572,12 @@ class _Training:
         logger.info("compiling the training step: seconds, on the first run half a minute")
         return theano.function([], [], updates=updates)
 
+    def reset_states(self) -> None:
+        """Set all states to zero, as at the beginning of an epoch."""
+        for h, n in zip(self.states, self.model.layers):
+            zeros = np.zeros((self.model.batch_size, n), dtype=theano.config.floatX)
+            h.set_value(zeros, borrow=True)
+
     def run_steps(self, n: int) -> None:
         """Run n steps of the block without leaving Theano."""
         self.step_function.fn(n_calls=n)
@@ -599,8 +613,7 @@ class _Training:
         min_rows = 1 if self.store else 2
         n_steps = sessions.count_steps(log, order, model.batch_size, min_rows)
         blocks = sessions.schedule_blocks(log, order, model.batch_size, BLOCK_STEPS, min_rows)
-        for h, n in zip(self.states, model.layers):
-            h.set_value(np.zeros((model.batch_size, n), dtype=theano.config.floatX), borrow=True)
+        self.reset_states()
         costs, rows, done = [], [], 0
         start = time.perf_counter()
         with tqdm(total=n_steps, desc=f"Epoch {epoch + 1}", unit="mb", disable=None) as progress:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import os
 import pickle
@@ -14,6 +15,7 @@ import pickle
 def apply() -> None:
     """Mend the Theano that is imported."""
     _free_buffers_of_looked_up_rows()
+    _find_modules_of_other_processes()
     _write_keys_whole()
 
 
@@ -36,6 +38,39 @@ def _free_buffers_of_looked_up_rows() -> None:
 
     op.c_code = c_code
     op.c_code_cache_version = lambda self: (*version_of(self), 1)
+
+
+def _find_modules_of_other_processes() -> None:
+    """Make all compiled modules be found again by later processes.
+
+    Two kinds were compiled anew by each process, seconds every time, and what they left behind made
+    every later start slower. Ops with their code in files (transposes among them): their version is
+    Python's hash of the code, and that of strings differs from process to process. And Ops without
+    properties: an empty tuple of these is taken for a missing version.
+    """
+    op = importlib.import_module("theano.gof.op").COp
+    linker = importlib.import_module("theano.gof.cc").CLinker
+    key_of = linker.cmodule_key_
+
+    def c_code_cache_version(self):
+        digest = hashlib.sha256("\0".join(self.func_codes).encode()).hexdigest()
+        version = (int(digest[:15], 16),)
+        if hasattr(self, "params_type"):
+            version += (self.params_type.c_code_cache_version(),)
+        return version
+
+    def cmodule_key_(self, fgraph, *args, **kwargs):
+        key = key_of(self, fgraph, *args, **kwargs)
+        if key is None or key[0]:
+            return key
+        versions = []
+        for node in self.schedule(fgraph):
+            versions.append(node.op.c_code_cache_version_apply(node))
+            versions += [v.type.c_code_cache_version() for v in (*node.inputs, *node.outputs)]
+        return (tuple(versions), key[1]) if all(versions) else key
+
+    op.c_code_cache_version = c_code_cache_version
+    linker.cmodule_key_ = cmodule_key_
 
 
 def _write_keys_whole() -> None:

@@ -1,10 +1,11 @@
 """Training speed beside the limit that the step's matrix products set.
 
-    python -m benchmarks.training [--data FILE] [--rounds N] [NAME ...]
+    python -m benchmarks.training [--data FILE] [--rounds N] [--other COMMAND] [NAME ...]
 
 Each round times, one after the other: whole epochs of training, with and without merging equal
-negatives, drawing included; then the matrix products alone (by the kernels' team and by BLAS's own
-threads, of which the faster is the limit). Only ratios within a run mean anything.
+negatives, drawing included; the matrix products alone (by the kernels' team and by BLAS's own
+threads, of which the faster is the limit); and any other implementation. Only ratios within a run
+mean anything.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import ctypes
 import io
+import re
 import shlex
 import statistics
 import subprocess
@@ -40,6 +42,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     add_data_arguments(parser)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--other",
+        metavar="COMMAND",
+        action="append",
+        default=[],
+        help="another implementation, such as 'python DIRECTORY/run.py {data} -pf {parameters}': "
+        "it trains for an epoch and prints '... mb/s'",
+    )
     args = parser.parse_args()
     if unknown := set(args.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
@@ -51,10 +61,12 @@ def main() -> None:
     log = read_log(args)
     print(
         "parameters    M x L       limit   mb/s  of it   mb/s without merging  of it  "
-        "(medians of interleaved rounds; worst and best round)"
+        "mb/s of others (medians of interleaved rounds; worst and best round)"
     )
-    for name in args.names or NAMES:
-        print(measure(name, log, limit, args.rounds), flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        for name in args.names or NAMES:
+            others = [Other(command, name, log, Path(directory)) for command in args.other]
+            print(measure(name, log, limit, others, args.rounds), flush=True)
 
 
 class Limit:
@@ -179,8 +191,7 @@ class Trainer:
 
         t, size = self.training, self.model.batch_size
         block = next(sessions.schedule_blocks(self.log, self.order, size, n_steps))
-        for state, n in zip(t.states, self.model.layers):
-            state.set_value(np.zeros((size, n), dtype=np.float32))
+        t.reset_states()
         t.costs.set_value(np.zeros(n_steps, dtype=np.float32))
         t.inputs.set_value(block.inputs)
         t.targets.set_value(block.targets)
@@ -190,7 +201,35 @@ class Trainer:
         return t.run_steps, n_steps
 
 
-def measure(name: str, data, limit: Limit, n_rounds: int) -> str:
+class Other:
+    """Another implementation: a command that trains for an epoch and prints its speed.
+
+    In the command, ``{data}`` and ``{parameters}`` stand for a tab separated file and a parameter
+    file in the format of the reference, which its ports to other frameworks take too.
+    """
+
+    def __init__(self, command: str, name: str, data, directory: Path) -> None:
+        parameter_file = directory / NAMES[name]
+        text = (ROOT / "paramfiles" / NAMES[name]).read_text()
+        parameter_file.write_text(re.sub(r'"n_epochs", \d+', '"n_epochs", 1', text))
+        data_file = directory / "data.tsv"
+        if not data_file.exists():
+            data.to_csv(data_file, sep="\t", index=False)
+        self.command = [
+            word.format(data=data_file, parameters=parameter_file)
+            for word in shlex.split(command)
+        ]
+
+    def __call__(self) -> float:
+        """Mini-batches per second of the last epoch."""
+        done = subprocess.run(self.command, capture_output=True, text=True)
+        speeds = re.findall(r"([\d.]+) mb/s", done.stdout + done.stderr)
+        if done.returncode or not speeds:
+            raise SystemExit(f"{shlex.join(self.command)} printed no speed:\n{done.stderr[-2000:]}")
+        return float(speeds[-1])
+
+
+def measure(name: str, data, limit: Limit, others: list[Other], n_rounds: int) -> str:
     settings = read_settings(name)
     m, n = int(settings["batch_size"]), int(settings["layers"][0])
     n_sample = int(settings.get("n_sample", 2048))
@@ -198,17 +237,15 @@ def measure(name: str, data, limit: Limit, n_rounds: int) -> str:
     rounds = []
     for _ in range(n_rounds):
         rates = merged.epochs(), single.epochs()
-        rounds.append((limit(m, n, m + n_sample), *rates))
+        rounds.append((limit(m, n, m + n_sample), *rates, *(other() for other in others)))
 
     def ratio(column: int) -> str:
         ratios = sorted(r[column] / r[0] for r in rounds)
         return f"{statistics.median(ratios):5.0%} ({ratios[0]:.0%} to {ratios[-1]:.0%})"
 
     medians = [statistics.median(column) for column in zip(*rounds)]
-    return (
-        f"{name:<13} {m:>3} x {n:<4} {medians[0]:8.1f} {medians[1]:8.1f} {ratio(1)} "
-        f"{medians[2]:8.1f} {ratio(2)}"
-    )
+    columns = [f"{medians[i]:8.1f} {ratio(i)}" for i in range(1, len(medians))]
+    return f"{name:<13} {m:>3} x {n:<4} {medians[0]:8.1f} {' '.join(columns)}"
 
 
 if __name__ == "__main__":

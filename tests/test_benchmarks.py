@@ -28,8 +28,35 @@ def test_training_beside_the_limit():
     assert re.match(r"rsc15 +32 x 100 +\d+\.\d +\d+\.\d +\d+% \(\d+% to \d+%\)", row), table
 
 
+def test_training_beside_another_implementation(tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text(
+        "import sys\n"
+        "events = len(open(sys.argv[1]).readlines()) - 1\n"
+        "epochs = '(\"n_epochs\", 1)' in open(sys.argv[2]).read()\n"
+        "print(f'Epoch1 --> loss: 1.0 (1.00s) [{events + epochs}.5 mb/s | 9 e/s]')\n"
+    )
+    command = f"{sys.executable} {other} {{data}} {{parameters}}"
+    table = run("benchmarks.training", *SMALL, "--rounds", "1", "--other", command, "rsc15")
+    assert re.search(r"3001\.5 +\d+% \(\d+% to \d+%\)$", table.splitlines()[-1]), table
+
+
+def test_ranking_beside_the_score_product():
+    table = run("benchmarks.ranking", "--rounds", "1", "--seconds", "0.01")
+    assert len(re.findall(r" x \d+ +\d+ +\d+ +\d+% \(\d+% to \d+%\)", table)) == 4, table
+
+
 def test_profile_by_op():
     table = run("benchmarks.profile", *SMALL, "--steps", "20", "rsc15")
     assert re.match(r"\d+\.\d us a step, \d+ nodes", table)
     for op in ("Product", "Loss", "Update", "Gather", "GRU", "Outputs"):
         assert op in table
+
+
+def test_data_from_the_file_to_the_first_block():
+    rows = run("benchmarks.data", "3000", "20000", "--items", "500").splitlines()[1:]
+    stages = ["read", "index", "schedule", "weights", "training"]
+    for n_events, found in (("3000", rows[:6]), ("20000", rows[6:])):
+        assert [row.split()[0] for row in found] == [n_events] * 6
+        assert [row.split()[1] for row in found[:5]] == stages
+        assert float(found[5].split()[1]) > 0

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 import pickle
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 
 from theano_setup import theano
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_looking_up_rows_frees_its_buffers_when_their_size_changes():
@@ -50,3 +55,32 @@ def test_the_keys_of_a_compiled_module_are_whole_at_any_time(tmp_path, monkeypat
     assert seen == [{((1,), "first")}]
     assert len(pickle.loads(path.read_bytes()).keys) == 2
     assert [p.name for p in tmp_path.iterdir()] == ["key.pkl"]
+
+
+PROGRAM = """
+import numpy as np
+from theano_setup import theano
+from theano_setup import tensor as tt
+
+compile_module = theano.gof.cc.CLinker.compile_cmodule
+n_compiled = []
+def count(*args):
+    n_compiled.append(1)
+    return compile_module(*args)
+theano.gof.cc.CLinker.compile_cmodule = count
+x, i, step = tt.fmatrix(), tt.ivector(), theano.shared(np.int64(1))
+# transposes have their code in files; looking up rows and numbers are Ops without properties
+function = theano.function([x, i], [x.T[i], x[step]])
+function(np.ones((2, 3), dtype=np.float32), np.array([0, 2], dtype=np.int32))
+print(len(n_compiled))
+"""
+
+
+def test_a_second_process_compiles_nothing():
+    def run():
+        command = [sys.executable, "-c", PROGRAM]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return int(result.stdout)
+
+    run()
+    assert run() == 0

@@ -1,0 +1,90 @@
+"""Speed of ranking all items beside the score product's: ``python -m benchmarks.ranking``.
+
+Events per second of counting ranks (scores, activation, comparisons) and of the matrix product of
+hidden states and item rows alone, in blocks of items whose scores stay in the caches; medians of
+interleaved rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import statistics
+import time
+
+SIZES = ((2_900, 100), (37_000, 224), (30_000, 480), (500_000, 100))
+BATCH_SIZE = 100
+BLOCK = 8192
+SECONDS = 0.5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of one measurement")
+    args = parser.parse_args()
+
+    import theano_setup
+
+    print(theano_setup.configure())
+    print("    items x units   product, events/s   ranking, events/s   of it")
+    for n_items, width in SIZES:
+        product, ranking = programs(n_items, width)
+        rounds = [
+            (rate(product, args.seconds), rate(ranking, args.seconds)) for _ in range(args.rounds)
+        ]
+        ratios = sorted(r / p for p, r in rounds)
+        print(
+            f"{n_items:>9} x {width:<5} {statistics.median(p for p, _ in rounds):19.0f} "
+            f"{statistics.median(r for _, r in rounds):19.0f}  {statistics.median(ratios):6.0%} "
+            f"({ratios[0]:.0%} to {ratios[-1]:.0%})",
+            flush=True,
+        )
+
+
+def programs(n_items: int, width: int):
+    """Return two functions: the score product, and a compiled function that counts ranks."""
+    import numpy as np
+
+    import cpu_ops
+    import kernel_library
+    from theano_setup import theano
+
+    rng = np.random.default_rng(0)
+
+    def shared(*shape):
+        return theano.shared(rng.standard_normal(shape, dtype=np.float32), borrow=True)
+
+    hidden, rows, biases = shared(BATCH_SIZE, width), shared(n_items, width), shared(n_items, 1)
+    ids = theano.shared(np.arange(n_items, dtype=np.int32))
+    targets = theano.shared(rng.integers(0, n_items, BATCH_SIZE).astype(np.int32))
+    counts = [theano.shared(np.zeros(BATCH_SIZE, dtype=np.int64)) for _ in range(2)]
+    ranks = cpu_ops.CountRanks("linear")(hidden, rows, biases, ids, targets, shared(BATCH_SIZE))
+    ranking = theano.function([], [], updates=list(zip(counts, ranks))).fn
+    scores = np.empty((BATCH_SIZE, BLOCK), dtype=np.float32)
+    library = kernel_library.load()
+    h, r = (v.get_value(borrow=True).ctypes.data for v in (hidden, rows))
+
+    def product():
+        for start in range(0, n_items, BLOCK):
+            n = min(BLOCK, n_items - start)
+            b = ctypes.c_void_p(r + 4 * start * width)
+            c = ctypes.c_void_p(scores.ctypes.data)
+            a = ctypes.c_void_p(h)
+            library.gk_product(0, 1, BATCH_SIZE, n, width, a, width, b, width, c, n)
+
+    return product, ranking
+
+
+def rate(program, seconds: float) -> float:
+    """Events per second."""
+    program()
+    start, n = time.perf_counter(), 0
+    while n == 0 or time.perf_counter() - start < seconds:
+        program()
+        n += 1
+    return BATCH_SIZE * n / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
