@@ -16,19 +16,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
     trainer = Trainer(read_settings(args.name), read_log(args), merge=True)
-    run_steps, n_steps = trainer.prepare_block(3 * args.steps)
-    args.steps = n_steps // 3
+    rewind, run_steps, n_steps = trainer.prepare_block(args.steps)
     vm = trainer.training.step_function.fn
-    run_steps(args.steps)
+    run_steps(n_steps)
+    rewind()
     start = time.perf_counter()
-    run_steps(args.steps)
-    seconds = (time.perf_counter() - start) / args.steps
+    run_steps(n_steps)
+    seconds = (time.perf_counter() - start) / n_steps
     before = list(vm.call_times)
-    vm(time_thunks=1, n_calls=args.steps)
+    rewind()
+    vm(time_thunks=1, n_calls=n_steps)
     by_op, counts = collections.Counter(), collections.Counter()
     for node, after, earlier in zip(vm.nodes, vm.call_times, before):
         op = str(node.op)[:80]
-        by_op[op] += (after - earlier) / args.steps
+        by_op[op] += (after - earlier) / n_steps
         counts[op] += 1
     print(f"{1e6 * seconds:.1f} us a step, {len(vm.nodes)} nodes")
     for op, spent in by_op.most_common():

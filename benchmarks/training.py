@@ -184,7 +184,11 @@ class Trainer:
         return n_steps / (time.perf_counter() - start)
 
     def prepare_block(self, n_steps: int):
-        """Upload a block of steps; returns a function that runs n of them, and their number."""
+        """Upload a block of steps.
+
+        Returns a function that goes back to its beginning, one that runs n of its steps, and how
+        many it has.
+        """
         import numpy as np
 
         import sessions
@@ -198,7 +202,12 @@ class Trainer:
         t.ends.set_value(block.ends)
         n_steps = len(block.inputs)
         t.store.serve(n_steps, n_steps)
-        return t.run_steps, n_steps
+
+        def rewind() -> None:
+            t.step.set_value(np.int64(0))
+            t.store.row.set_value(np.int64(0))
+
+        return rewind, t.run_steps, n_steps
 
 
 class Other:

@@ -60,3 +60,10 @@ def test_data_from_the_file_to_the_first_block():
         assert [row.split()[0] for row in found] == [n_events] * 6
         assert [row.split()[1] for row in found[:5]] == stages
         assert float(found[5].split()[1]) > 0
+
+
+def test_modes_beside_the_plain_step():
+    table = run("benchmarks.modes", *SMALL, "--rounds", "1", "--steps", "5")
+    assert re.search(r"^cross-entropy +\d+ +1\.00 \(1\.00 to 1\.00\)$", table, re.MULTILINE)
+    for mode in ("bpr", "top1", "top1-max", "xe_logit", "one-hot input", "two layers", "adam"):
+        assert re.search(rf"^{mode} +\d+ +\d+\.\d\d \(", table, re.MULTILINE), table

@@ -1,0 +1,80 @@
+"""Time of a training step by loss, embedding, layers and optimizer: ``python -m benchmarks.modes``.
+
+Every mode beside the plain one: cross-entropy, shared embedding, one layer, Adagrad. Medians of
+interleaved rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+from benchmarks.training import Trainer, add_data_arguments, read_log
+
+PLAIN = {
+    "loss": "cross-entropy",
+    "final_act": "softmax",
+    "constrained_embedding": True,
+    "layers": [100],
+    "batch_size": 32,
+    "learning_rate": 0.05,
+}
+MODES = {
+    "cross-entropy": {},
+    "smoothing": {"smoothing": 0.1},
+    "logq": {"logq": 1},
+    "xe_logit": {"loss": "xe_logit", "final_act": "softmax_logit"},
+    "bpr-max, elu": {"loss": "bpr-max", "final_act": "elu-0.5"},
+    "bpr": {"loss": "bpr", "final_act": "linear"},
+    "top1": {"loss": "top1", "final_act": "tanh"},
+    "top1-max": {"loss": "top1-max", "final_act": "tanh"},
+    "one-hot input": {"constrained_embedding": False},
+    "separate embedding": {"constrained_embedding": False, "embedding": "layersize"},
+    "two layers": {"layers": [100, 100]},
+    "three layers": {"layers": [100, 100, 100]},
+    "dropout": {"dropout_p_embed": 0.2, "dropout_p_hidden": 0.2},
+    "momentum": {"momentum": 0.3},
+    "L2": {"lmbd": 1e-5},
+    "grad_cap": {"grad_cap": 1},
+    "rmsprop": {"adapt": "rmsprop", "learning_rate": 0.001},
+    "adadelta": {"adapt": "adadelta"},
+    "adam": {"adapt": "adam", "learning_rate": 0.001},
+    "plain gradient": {"adapt": "None"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add_data_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=300, help="of one measurement")
+    args = parser.parse_args()
+
+    import theano_setup
+
+    print(theano_setup.configure())
+    log = read_log(args)
+    steps = {}
+    for mode, changes in MODES.items():
+        trainer = Trainer({**PLAIN, **changes}, log, merge=True)
+        steps[mode] = trainer.prepare_block(args.steps)
+    times = {mode: [] for mode in MODES}
+    for _ in range(args.rounds):
+        for mode, (rewind, run_steps, n_steps) in steps.items():
+            rewind()
+            start = time.perf_counter()
+            run_steps(n_steps)
+            times[mode].append(1e6 * (time.perf_counter() - start) / n_steps)
+    print("mode                 us a step   of the plain step (worst and best round)")
+    plain = next(iter(MODES))
+    for mode, of_mode in times.items():
+        ratios = sorted(t / p for t, p in zip(of_mode, times[plain]))
+        print(
+            f"{mode:<20} {statistics.median(of_mode):9.0f}  {statistics.median(ratios):5.2f} "
+            f"({ratios[-1]:.2f} to {ratios[0]:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
