@@ -138,6 +138,8 @@ class Outputs(KernelOp):
     Outputs: items (n,) int32, and how many copies of each are meant, (n,) float32. Without
     ``merge`` these are n = m + k single ones. With it, a negative that was drawn several times is
     listed once: equal columns of the score matrix are computed once, and the step stays the same.
+    The negatives ascend then: memory is read in order, and from step to step a thread has the same
+    part of the tables.
     """
 
     __props__ = ("merge",)
@@ -152,9 +154,7 @@ class Outputs(KernelOp):
         targets, negatives = inputs
         counts = np.ones(len(negatives))
         if self.merge:
-            _, first, counts = np.unique(negatives, return_index=True, return_counts=True)
-            order = np.argsort(first)
-            negatives, counts = negatives[first[order]], counts[order]
+            negatives, counts = np.unique(negatives, return_counts=True)
         outputs[0][0] = np.concatenate([targets, negatives])
         outputs[1][0] = np.concatenate([np.ones(len(targets)), counts]).astype(np.float32)
 
@@ -169,8 +169,8 @@ class Outputs(KernelOp):
         const long m = targets.dim(0), k = negatives.dim(0);
         static std::vector<npy_int32> distinct;
         static std::vector<float> counts;
-        distinct.resize(k);
-        counts.assign(k, 1.f);
+        distinct.resize(k + 1);
+        counts.assign(k + 1, 1.f);
         long n = k;
         if ({int(self.merge)}) n = gk_unique(k, negatives.ids(), distinct.data(), counts.data());
         {_fail("n < 0", "IndexError", "negative samples: not item indices", fail)}

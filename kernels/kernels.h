@@ -19,9 +19,8 @@ void gk_product(int trans_a, int trans_b, int m, int n, int k, const float* a, i
 long gk_gather(const float* table, long n_rows, long width, const int32_t* index, long n,
                float* out);
 
-// Distinct values of index (n,) in the order of their first appearance, and how often each comes
-// up; both outputs have room for n. Returns how many there are, -1 if a value is negative, -2 if
-// there is no memory.
+// Distinct values of index (n,) in ascending order, and how often each comes up; both outputs have
+// room for n + 1. Returns how many there are, -1 if a value is negative, -2 if there is no memory.
 long gk_unique(long n, const int32_t* index, int32_t* distinct, float* counts);
 
 // ids (n,) drawn from an alias table (n_items,); `first` is the number of draws made before.

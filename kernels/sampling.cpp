@@ -44,29 +44,61 @@ extern "C" void gk_draw(uint64_t seed, uint64_t first, long n, long n_items,
     });
 }
 
+namespace {
+
+constexpr int BITS = 11;   // of a digit
+constexpr uint32_t FEW = 8;   // times as many numbers as are drawn: quicker counted than sorted
+
+// One pass of sorting by digits: puts values in the order of the BITS bits from `shift` on.
+void sort_by_digit(long n, int shift, const uint32_t* __restrict__ values,
+                   uint32_t* __restrict__ sorted) {
+    constexpr uint32_t DIGITS = 1 << BITS;
+    uint32_t places[DIGITS] = {}, sum = 0;
+    for (long e = 0; e < n; e++) places[values[e] >> shift & (DIGITS - 1)]++;
+    for (uint32_t& place : places) {
+        const uint32_t count = place;
+        place = sum;
+        sum += count;
+    }
+    for (long e = 0; e < n; e++) sorted[places[values[e] >> shift & (DIGITS - 1)]++] = values[e];
+}
+
+}  // namespace
+
 extern "C" long gk_unique(long n, const int32_t* index, int32_t* distinct, float* counts) try {
-    // for every value: its place among the distinct ones, plus 1; all zero between two calls
-    static std::vector<int32_t> places;
-    int32_t top = -1;
-    bool negative = false;
+    static std::vector<uint32_t> buffers[2];
+    uint32_t top = 0;  // negative numbers are large ones
+    for (long e = 0; e < n; e++) top = std::max(top, static_cast<uint32_t>(index[e]));
+    if (top > INT32_MAX) return -1;
+    // no branches below that depend on the numbers, since nobody could predict them
+    if (top < FEW * n) {  // count all there can be
+        std::vector<uint32_t>& found = buffers[0];
+        found.assign(top + 1, 0);
+        for (long e = 0; e < n; e++) found[index[e]]++;
+        long n_distinct = 0;
+        for (uint32_t value = 0; value <= top; value++) {
+            distinct[n_distinct] = value;
+            counts[n_distinct] = found[value];
+            n_distinct += found[value] > 0;
+        }
+        return n_distinct;
+    }
+    for (auto& buffer : buffers) buffer.resize(n);
+    uint32_t *sorted = buffers[0].data(), *scratch = buffers[1].data();
+    std::copy(index, index + n, sorted);
+    for (int shift = 0; shift < 32 && top >> shift; shift += BITS) {
+        sort_by_digit(n, shift, sorted, scratch);
+        std::swap(sorted, scratch);
+    }
+    uint32_t* ends = scratch;  // of the runs of equal numbers
+    long last = -1;
     for (long e = 0; e < n; e++) {
-        top = std::max(top, index[e]);
-        negative |= index[e] < 0;
+        last += e == 0 || sorted[e] != sorted[e - 1];
+        distinct[last] = sorted[e];
+        ends[last] = e + 1;
     }
-    if (negative) return -1;
-    if (top >= static_cast<long>(places.size())) places.resize(top + 1L, 0);
-    std::fill(counts, counts + n, 0.f);
-    int32_t n_distinct = 0;
-    for (long e = 0; e < n; e++) {  // without branches, which nobody could predict
-        const int32_t id = index[e], place = places[id];
-        const int32_t here = place ? place : n_distinct + 1;
-        n_distinct += !place;
-        places[id] = here;
-        distinct[here - 1] = id;
-        counts[here - 1] += 1;
-    }
-    for (long u = 0; u < n_distinct; u++) places[distinct[u]] = 0;
-    return n_distinct;
+    for (long u = 0; u <= last; u++) counts[u] = ends[u] - (u ? ends[u - 1] : 0);
+    return last + 1;
 } catch (const std::bad_alloc&) {
     return -2;
 }

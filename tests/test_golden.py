@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import numpy as np
 import pytest
 from conftest import CASES
@@ -72,7 +73,7 @@ def test_trajectory(name, train_data, test_data, blocks, monkeypatch, capsys):
     monkeypatch.setattr(
         GRU4Rec,
         "_set_weights",
-        lambda self, weights: (initial.update(weights), set_weights(self, weights)),
+        lambda self, weights: (initial.update(copy.deepcopy(weights)), set_weights(self, weights)),
     )
     gru.fit(train_data)
 
