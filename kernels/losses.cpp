@@ -164,12 +164,16 @@ double bpr(Row r, Act act, float* __restrict__ g) {
     return loss;
 }
 
+// The largest score of the negatives, or a zero in the target's place.
+float largest_negative(Row r) {
+    return std::max(largest(r.x, r.i, 0), largest(r.x + r.i + 1, r.n - r.i - 1, 0));
+}
+
 // e_j = w_j exp(y_j - top) of the negatives and 0 for the target: the softmax, but for its sum.
-// The maximum includes a zero in the target's place.
 float negatives_exponentials(Row r, float* __restrict__ e) {
     const float* __restrict__ y = r.x;
     const float* __restrict__ w = r.w;
-    const float top = std::max(largest(y, r.i, 0), largest(y + r.i + 1, r.n - r.i - 1, 0));
+    const float top = largest_negative(r);
     float z = 0;
     for (long j = 0; j < r.n; j++) {
         e[j] = j == r.i ? 0.f : w[j] * exp_(y[j] - top);
@@ -180,27 +184,38 @@ float negatives_exponentials(Row r, float* __restrict__ e) {
 
 // With A = sum_j s_j sigmoid(y_i - y_j) and Q = sum_j s_j y_j^2: loss = -log(A + eps) + bpreg Q.
 template <class Act>
-double bpr_max(Row r, Act act, float bpreg, float* __restrict__ e,
-               float* __restrict__ won) {
+double bpr_max(Row r, Act act, float bpreg, float* __restrict__ e, float* __restrict__ won) {
     activate(r, act);
-    const float by_z = 1.f / negatives_exponentials(r, e);
-    const float* __restrict__ y = r.x;
-    const float target = y[r.i];
-    float a = 0, q = 0, d = 0;
+    float* __restrict__ y = r.x;
+    float* __restrict__ columns = r.d_offsets;
+    const float* __restrict__ w = r.w;
+    const float target = y[r.i], target_slope = act.slope(target), top = largest_negative(r);
+    // one exponential does for both: sigmoid(y_i - y_j) = 1 / (1 + exp(y_j - top) exp(top - y_i));
+    // where it is out of range, s_j is 0
+    const float from_top = exp_(top - target);
+    float z = 0, a = 0, q = 0, d = 0;
     for (long j = 0; j < r.n; j++) {
-        won[j] = sigmoid_(target - y[j]);
-        a += e[j] * won[j];
-        q += e[j] * y[j] * y[j];
-        d += e[j] * won[j] * (1.f - won[j]);
+        const float x = exp_(y[j] - top), s = 1.f / (1.f + x * from_top);
+        const float weight = j == r.i ? 0.f : w[j] * x;
+        e[j] = weight;
+        won[j] = s;
+        z += weight;
+        a += weight * s;
+        q += weight * y[j] * y[j];
+        d += weight * s * (1.f - s);
     }
+    const float by_z = 1.f / z;
     a *= by_z, q *= by_z, d *= by_z;
-    const float by_a = by_z / (a + EPSILON), by_q = by_z * bpreg;
+    const float by_a = by_z * r.scale / (a + EPSILON), by_q = by_z * r.scale * bpreg;
     for (long j = 0; j < r.n; j++) {
         const float s = won[j];
-        e[j] *= by_a * (s * (1.f - s) - s + a) +
-                by_q * (2.f * y[j] + y[j] * y[j] - q);
+        y[j] = e[j] * act.slope(y[j]) *
+               (by_a * (a - s * s) + by_q * (2.f * y[j] + y[j] * y[j] - q));
+        columns[j] += y[j];
     }
-    finish(r, act, e, -d / (a + EPSILON));
+    const float d_target = -d / (a + EPSILON) * target_slope * r.scale;
+    y[r.i] = d_target;
+    columns[r.i] += d_target;
     return -std::log(a + EPSILON) + bpreg * q;
 }
 
