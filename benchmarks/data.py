@@ -111,6 +111,7 @@ def run_stages(path: str) -> None:
     import events
     import gru4rec
     import sessions
+    import training
 
     gru4rec.GRU4Rec(**SETTINGS).fit(synthetic_start())  # compiling and thread pools are no data
     with Stage("read"):
@@ -127,16 +128,16 @@ def run_stages(path: str) -> None:
         model = gru4rec.GRU4Rec(**SETTINGS)
         model._set_weights(model._init_weights(log.n_items))
     with Stage("training"):
-        training = gru4rec._Training(model, log, 10_000_000, True)
+        run = training.Training(model, log, 10_000_000, True)
         order = sessions.training_order(log, time_sort=True)
-        blocks = sessions.schedule_blocks(log, order, model.batch_size, gru4rec.BLOCK_STEPS)
-        training.reset_states()
+        blocks = sessions.schedule_blocks(log, order, model.batch_size, training.BLOCK_STEPS)
+        run.reset_states()
         with tqdm(disable=True) as progress:
-            training._run_block(next(blocks), gru4rec.BLOCK_STEPS, progress)
+            run._run_block(next(blocks), training.BLOCK_STEPS, progress)
     n_steps, start = 0, time.perf_counter()
     with tqdm(disable=True) as progress:
         for block in itertools.islice(blocks, SPEED_BLOCKS):
-            training._run_block(block, gru4rec.BLOCK_STEPS, progress)
+            run._run_block(block, training.BLOCK_STEPS, progress)
             n_steps += len(block.inputs)
     print("speed", n_steps / (time.perf_counter() - start))
 

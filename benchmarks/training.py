@@ -164,13 +164,14 @@ class Trainer:
     def __init__(self, settings: dict, data, merge: bool) -> None:
         import gru4rec
         import sessions
+        import training
 
-        gru4rec.MERGE_BELOW = 1.01 if merge else 0
+        training.MERGE_BELOW = 1.01 if merge else 0
         model = gru4rec.GRU4Rec(**settings)
         self.log = sessions.index_sessions(data, "SessionId", "ItemId", "Time", source="data")
         model._set_weights(model._init_weights(self.log.n_items))
         self.model = model
-        self.training = gru4rec._Training(model, self.log, 10_000_000, True)
+        self.training = training.Training(model, self.log, 10_000_000, True)
         self.order = sessions.training_order(self.log, model.time_sort)
         self.n_steps = sessions.count_steps(self.log, self.order, model.batch_size)
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import CASES
 
 import evaluation
-import gru4rec
 import kernel_library
 import theano_setup
+import training
 from gru4rec import GRU4Rec
 
 N_SCORED = 269  # test events that are predicted
@@ -39,14 +39,14 @@ def replay(negatives):
 def blocks(monkeypatch):
     """Record (costs, rows) of every block of training steps."""
     recorded = []
-    original = gru4rec._Training._run_block
+    original = training.Training._run_block
 
     def record(self, block, *args):
         costs = original(self, block, *args)
         recorded.append((costs, np.full(len(costs), block.inputs.shape[1])))
         return costs
 
-    monkeypatch.setattr(gru4rec._Training, "_run_block", record)
+    monkeypatch.setattr(training.Training, "_run_block", record)
     return recorded
 
 
@@ -108,7 +108,7 @@ def test_trajectory_without_fused_ops_or_without_merging(
     if way == "symbolic":
         monkeypatch.setattr(kernel_library, "usable", lambda: False)
     else:
-        monkeypatch.setattr(gru4rec, "MERGE_BELOW", 0)
+        monkeypatch.setattr(training, "MERGE_BELOW", 0)
     case = CASES[name]
     gru = GRU4Rec(**case["params"])
     gru.negative_sampler = replay(case["negatives"])

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import evaluation
-import gru4rec
 import sessions
+import training
 from gru4rec import GRU4Rec, TrainingDiverged
 from theano_setup import tensor as tt
 from theano_setup import theano
@@ -52,7 +52,7 @@ def test_the_kind_of_store_and_blocks_do_not_matter(
     train_data, monkeypatch, sample_store, store_type, block_steps
 ):
     """The same negatives in the same order give the same model, however they get there."""
-    monkeypatch.setattr(gru4rec, "BLOCK_STEPS", block_steps)
+    monkeypatch.setattr(training, "BLOCK_STEPS", block_steps)
 
     def run(store, kind):
         rng = np.random.default_rng(5)
@@ -84,7 +84,7 @@ def test_the_speed_of_the_machine_does_not_matter(train_data, monkeypatch, sampl
 
     seconds = itertools.count()
     fast = run()
-    monkeypatch.setattr(gru4rec.time, "perf_counter", lambda: next(seconds))  # a step a second
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(seconds))  # a step a second
     assert weights_equal(fast, run())
 
 
@@ -123,8 +123,8 @@ def test_nan_is_found_with_its_step(train_data):
 
 
 def test_the_step_that_is_named_is_the_first_bad_one(train_data, monkeypatch):
-    monkeypatch.setattr(gru4rec, "BLOCK_STEPS", 20)
-    original = gru4rec._Training._run_block
+    monkeypatch.setattr(training, "BLOCK_STEPS", 20)
+    original = training.Training._run_block
     calls = []
 
     def poisoned(self, block, *args):
@@ -134,7 +134,7 @@ def test_the_step_that_is_named_is_the_first_bad_one(train_data, monkeypatch):
             costs[4:] = np.nan
         return costs
 
-    monkeypatch.setattr(gru4rec._Training, "_run_block", poisoned)
+    monkeypatch.setattr(training.Training, "_run_block", poisoned)
     with pytest.raises(TrainingDiverged, match="step 45;"):
         trained(train_data)
 
@@ -175,10 +175,10 @@ def test_dropout_of_one_hot_input_is_called_out(train_data):
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
 def test_dropout_keeps_the_mean_and_drops_the_share(model, train_data, p):
     log = sessions.index_sessions(train_data)
-    training = gru4rec._Training(model, log, 0, True)
+    run = training.Training(model, log, 0, True)
     x = tt.fmatrix()
-    next_step = [(training.steps_done, training.steps_done + 1)]
-    dropped = theano.function([x], training._dropout(x, p), updates=next_step)
+    next_step = [(run.steps_done, run.steps_done + 1)]
+    dropped = theano.function([x], run._dropout(x, p), updates=next_step)
     ones = np.ones((400, 500), dtype=np.float32)
     first, second = dropped(ones), dropped(ones)
     kept = (first != 0).mean()
@@ -197,7 +197,7 @@ def test_dropped_hidden_units_are_zero_in_the_carried_state(train_data):
     """Hidden dropout applies to the state that goes on to the next step."""
     gru = GRU4Rec(**{**SHARED, "dropout_p_hidden": 0.5})
     states = []
-    original = gru4rec._Training._run_block
+    original = training.Training._run_block
 
     def spy(self, block, *args):
         costs = original(self, block, *args)
@@ -205,8 +205,8 @@ def test_dropped_hidden_units_are_zero_in_the_carried_state(train_data):
         return costs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gru4rec._Training, "_run_block", spy)
-        patch.setattr(gru4rec, "BLOCK_STEPS", 5)
+        patch.setattr(training.Training, "_run_block", spy)
+        patch.setattr(training, "BLOCK_STEPS", 5)
         gru.fit(train_data)
     values = np.concatenate(states)
     assert (values == 0).mean() == pytest.approx(0.5, abs=0.05)
@@ -214,7 +214,7 @@ def test_dropped_hidden_units_are_zero_in_the_carried_state(train_data):
 
 def test_finished_sessions_start_from_zero(train_data, monkeypatch):
     ended = []
-    original = gru4rec._Training._run_block
+    original = training.Training._run_block
 
     def spy(self, block, *args):
         costs = original(self, block, *args)
@@ -222,8 +222,8 @@ def test_finished_sessions_start_from_zero(train_data, monkeypatch):
         ended.append((state[block.ends[-1] == 1], state[block.ends[-1] == 0]))
         return costs
 
-    monkeypatch.setattr(gru4rec._Training, "_run_block", spy)
-    monkeypatch.setattr(gru4rec, "BLOCK_STEPS", 5)
+    monkeypatch.setattr(training.Training, "_run_block", spy)
+    monkeypatch.setattr(training, "BLOCK_STEPS", 5)
     trained(train_data)
     zeros, others = (np.concatenate(part) for part in zip(*ended))
     assert len(zeros) and not zeros.any()

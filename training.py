@@ -1,0 +1,206 @@
+"""Training: the compiled step, the variables it works on, and the loop over blocks of steps.
+
+Nothing leaves Theano inside of a block: its schedule is uploaded before, its losses are read after.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+import cpu_ops
+import kernel_library
+import optimizers
+import sampling
+import sessions
+from theano_setup import tensor as tt
+from theano_setup import theano
+from user_errors import InputError
+
+if TYPE_CHECKING:
+    from gru4rec import GRU4Rec
+
+logger = logging.getLogger("gru4rec")
+
+# steps whose schedule is uploaded together, some 100 kB; their losses are read at the end
+BLOCK_STEPS = 512
+# a mini-batch's equal negatives are merged where fewer than this fraction of them are distinct
+MERGE_BELOW = 0.98
+
+
+class TrainingDiverged(InputError):
+    """The loss became NaN or infinite."""
+
+
+class Training:
+    """One run of `GRU4Rec.fit`: the compiled step, its shared variables, the loop over blocks."""
+
+    def __init__(
+        self, model: GRU4Rec, log: sessions.SessionLog, n_store_ids: int, on_device: bool
+    ) -> None:
+        # not at the top: sorted imports would put it before Theano is configured
+        from theano.sandbox.rng_mrg import MRG_RandomStreams
+
+        self.model, self.log = model, log
+        order_seed, sample_seed, dropout_seed = np.random.SeedSequence(model.seed).spawn(3)
+        self.order_rng = np.random.default_rng(order_seed) if model.train_random_order else None
+        self.dropout_seed = int(dropout_seed.generate_state(1)[0] >> 1)
+        self.dropout_rng = MRG_RandomStreams(self.dropout_seed)
+        self.n_dropouts = 0
+        self.steps_done = theano.shared(np.int64(0), name="steps_done")
+        self.store = None
+        if model.n_sample:
+            draw = model.negative_sampler or sampling.NegativeSampler(
+                log.support,
+                model.sample_alpha,
+                model.n_sample,
+                int(sample_seed.generate_state(1, dtype=np.uint64)[0]),
+            )
+            self.store = sampling.SampleStore(draw, model.n_sample, n_store_ids, on_device)
+        nothing = np.zeros((1, 1), dtype=np.int32)
+        self.inputs = theano.shared(nothing, name="inputs")
+        self.targets = theano.shared(nothing, name="targets")
+        self.ends = theano.shared(nothing.astype(np.int8), name="ends")
+        self.step = theano.shared(np.int64(0), name="step")
+        self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
+        self.states = model._zero_states(0)
+        self.steps_per_second = 1
+        model._merge_negatives = self.store is not None and sampling.expected_distinct(
+            log.support, model.sample_alpha, model.n_sample
+        ) < MERGE_BELOW * model.n_sample
+        log_support = np.log(np.maximum(log.support, 1)).astype(theano.config.floatX)
+        model._log_support = theano.shared(log_support[:, None], name="log_support")
+        self.step_function = self._compile()
+
+    def _compile(self):
+        """Compile one training step."""
+        model = self.model
+        negatives = self.store.samples[self.store.row] if self.store else None
+        cost, new_states, looked_up = model._training_cost(
+            self.inputs[self.step], self.targets[self.step], negatives, self.states, self._dropout
+        )
+        updates = optimizers.training_updates(
+            cost,
+            model._dense_parameters(),
+            looked_up,
+            model.adapt,
+            model.adapt_params,
+            model.learning_rate,
+            model.momentum,
+            model.lmbd,
+            model.grad_cap,
+        )
+        goes_on = (1 - self.ends[self.step]).astype(theano.config.floatX).dimshuffle(0, "x")
+        updates += [(h, new * goes_on) for h, new in zip(self.states, new_states)]
+        updates += [(self.costs, tt.set_subtensor(self.costs[self.step], cost))]
+        updates += [(self.step, self.step + 1), (self.steps_done, self.steps_done + 1)]
+        if self.store:
+            updates += [(self.store.row, self.store.row + 1)]
+        logger.info("compiling the training step: seconds, on the first run half a minute")
+        return theano.function([], [], updates=updates)
+
+    def reset_states(self) -> None:
+        """Set all states to zero, as at the beginning of an epoch."""
+        for h, n in zip(self.states, self.model.layers):
+            zeros = np.zeros((self.model.batch_size, n), dtype=theano.config.floatX)
+            h.set_value(zeros, borrow=True)
+
+    def run_steps(self, n: int) -> None:
+        """Run n steps of the block without leaving Theano."""
+        self.step_function.fn(n_calls=n)
+
+    def _dropout(self, x: tt.TensorVariable, p: float) -> tt.TensorVariable:
+        """Zero each element with probability p, scale the others by 1 / (1 - p)."""
+        if p <= 0:
+            return x
+        if kernel_library.usable():
+            self.n_dropouts += 1
+            seed = self.dropout_seed + (self.n_dropouts << 32)
+            return cpu_ops.Dropout()(x, float(p), seed, self.steps_done)
+        keep = 1 - p
+        mask = self.dropout_rng.binomial(x.shape, p=keep, ndim=x.ndim, dtype=x.dtype)
+        return x * mask * np.float32(1 / keep)
+
+    def run(self) -> None:
+        model = self.model
+        if self.store and self.store.n_batches:
+            kind = "GPU" if self.store.on_device else "CPU"
+            print(
+                f"Created sample store with {self.store.n_batches} batches of samples (type={kind})"
+            )
+        elif self.store:
+            print("No sample store was used")
+        for epoch in range(model.n_epochs):
+            self._run_epoch(epoch)
+
+    def _run_epoch(self, epoch: int) -> None:
+        model, log = self.model, self.log
+        order = sessions.training_order(log, model.time_sort, self.order_rng)
+        # without additional samples a single session has no negatives
+        min_rows = 1 if self.store else 2
+        n_steps = sessions.count_steps(log, order, model.batch_size, min_rows)
+        blocks = sessions.schedule_blocks(log, order, model.batch_size, BLOCK_STEPS, min_rows)
+        self.reset_states()
+        costs, rows, done = [], [], 0
+        start = time.perf_counter()
+        with tqdm(total=n_steps, desc=f"Epoch {epoch + 1}", unit="mb", disable=None) as progress:
+            for block in blocks:
+                steps_left = (model.n_epochs - epoch) * n_steps - done
+                costs.append(self._run_block(block, steps_left, progress))
+                self._check_costs(costs[-1], epoch, done)
+                rows.append(np.full(len(costs[-1]), block.inputs.shape[1]))
+                done += len(costs[-1])
+        costs, rows = np.concatenate(costs), np.concatenate(rows)
+        seconds = time.perf_counter() - start
+        loss = np.average(costs, weights=rows)
+        print(
+            f"Epoch{epoch + 1} --> loss: {loss:.6f} \t({seconds:.2f}s) "
+            f"\t[{len(costs) / seconds:.2f} mb/s | {rows.sum() / seconds:.0f} e/s]",
+            flush=True,
+        )
+
+    def _run_block(self, block: sessions.Block, steps_left: int, progress: tqdm) -> np.ndarray:
+        """Run the steps of a block; returns their costs, (K,) float64."""
+        for h in self.states:
+            h.set_value(h.get_value(borrow=True)[block.kept], borrow=True)
+        self.inputs.set_value(block.inputs, borrow=True)
+        self.targets.set_value(block.targets, borrow=True)
+        self.ends.set_value(block.ends, borrow=True)
+        self.step.set_value(np.int64(0))
+        n_steps, done = len(block.inputs), 0
+        while done < n_steps:
+            served = n_steps - done
+            if self.store:
+                # for the whole rest of the block: what is drawn must not depend on timing
+                served = self.store.serve(served, steps_left - done)
+            self._run_about_a_second_at_a_time(served, progress)
+            done += served
+        return self.costs.get_value()[:n_steps].astype(np.float64)
+
+    def _run_about_a_second_at_a_time(self, n_steps: int, progress: tqdm) -> None:
+        """Run steps; Ctrl-C and the progress bar wait for Python in between."""
+        while n_steps:
+            n = min(n_steps, self.steps_per_second)
+            start = time.perf_counter()
+            self.run_steps(n)
+            seconds = max(time.perf_counter() - start, 1e-6)
+            self.steps_per_second = max(1, int(min(n / seconds, BLOCK_STEPS)))
+            progress.update(n)
+            n_steps -= n
+
+    def _check_costs(self, costs: np.ndarray, epoch: int, n_before: int) -> None:
+        finite = np.isfinite(costs)
+        if finite.all():
+            return
+        model = self.model
+        step = n_before + int(np.argmin(finite))
+        raise TrainingDiverged(
+            f"the loss became NaN or infinite in epoch {epoch + 1}, step {step + 1}; usual causes "
+            f"are learning_rate ({model.learning_rate}) or momentum ({model.momentum}) too high "
+            f"for batch_size {model.batch_size}, or bpreg ({model.bpreg}) with an unbounded "
+            f"final_act ({model.final_act}): lower them, or set grad_cap"
+        )
