@@ -232,7 +232,8 @@ class _RankCounter:
             index = theano.shared(candidates.astype(np.int32))
         n_items = len(rows.get_value(borrow=True))
         self.n_item_blocks = -(-n_items // ITEM_BLOCK)
-        self.activate = losses.ranking_activation(gru.final_act)
+        self.activation = losses.ranking_activation(gru.final_act)
+        self.activate = losses.activation(self.activation)
         self.advance = self._compile_advance(gru)
         self.count = self._compile_count(gru, rows, biases, index)
 
@@ -259,7 +260,7 @@ class _RankCounter:
     def _compile_count(self, gru: GRU4Rec, rows, biases, index):
         """Score one block of items and add to the counts."""
         if kernel_library.usable():
-            return self._compile_count_of_all(gru, rows, biases, index)
+            return self._compile_count_of_all(rows, biases, index)
         start = self.item_block * ITEM_BLOCK
         block = slice(start, start + ITEM_BLOCK)
         scores = self.activate(gru._scores(self.hidden, rows[block], biases[block]))
@@ -278,14 +279,13 @@ class _RankCounter:
         ]
         return theano.function([], [], updates=updates).fn
 
-    def _compile_count_of_all(self, gru: GRU4Rec, rows, biases, index):
+    def _compile_count_of_all(self, rows, biases, index):
         """The same for all items at once."""
         self.n_item_blocks = 1
         if index is None:
             n_items = len(rows.get_value(borrow=True))
             index = theano.shared(np.arange(n_items, dtype=np.int32))
-        name = "linear" if gru.final_act.startswith("softmax") else gru.final_act
-        better, equal = cpu_ops.CountRanks(name)(
+        better, equal = cpu_ops.CountRanks(self.activation)(
             self.hidden, rows, biases, index, self.targets[self.step], self.target_scores
         )
         return theano.function([], [], updates=[(self.better, better), (self.equal, equal)]).fn

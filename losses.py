@@ -78,14 +78,14 @@ def prediction_activation(name: str) -> Callable[[tt.TensorVariable], tt.TensorV
     return activation("softmax" if name == "softmax_logit" else name)
 
 
-def ranking_activation(name: str) -> Callable[[tt.TensorVariable], tt.TensorVariable]:
-    """Return the final activation as far as it can change a ranking.
+def ranking_activation(name: str) -> str:
+    """Name the activation that ranks as the final activation does.
 
     The softmax is strictly increasing in a row's scores, so ranking works on the scores themselves:
     items can be scored in blocks, and no ties arise where probabilities underflow. The others are
     applied, since they saturate: a relu makes equal scores of all negative ones.
     """
-    return activation("linear" if name.startswith("softmax") else name)
+    return "linear" if name.startswith("softmax") else name
 
 
 # ---------------------------------------------------------------------------- parts of the losses

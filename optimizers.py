@@ -77,9 +77,28 @@ def _c(number: float) -> np.ndarray:
     return np.asarray(number, dtype=theano.config.floatX)
 
 
+# what each method keeps beside the parameter, in its shape
+STATES = {
+    "adagrad": ("adagrad",),
+    "rmsprop": ("rmsprop",),
+    "adadelta": ("adadelta_gradient", "adadelta_step"),
+    "adam": ("adam_mean", "adam_variance"),
+}
+
+
 def _zeros_like(parameter: theano.compile.SharedVariable, name: str):
     zeros = np.zeros_like(parameter.get_value(borrow=True))
     return theano.shared(zeros, name=f"{parameter.name}_{name}")
+
+
+def _states(parameter: theano.compile.SharedVariable, method: str | None) -> list:
+    """Return the states of a method, all zero; adam's last one counts steps, row by row."""
+    states = [_zeros_like(parameter, name) for name in STATES.get(method, ())]
+    if method == "adam":
+        n_rows = parameter.get_value(borrow=True).shape[0]
+        zeros = np.zeros(n_rows, dtype=theano.config.floatX)
+        states.append(theano.shared(zeros, name=f"{parameter.name}_adam_time"))
+    return states
 
 
 # ---------------------------------------------------------------------------- adaptive methods
@@ -94,7 +113,7 @@ def sgd(access: _Dense, gradient: tt.TensorVariable) -> tuple:
 
 def adagrad(access: _Dense, gradient: tt.TensorVariable) -> tuple:
     """a <- a + g^2; g / sqrt(a + 1e-6) (Duchi et al., JMLR 2011)."""
-    acc = _zeros_like(access.parameter, "adagrad")
+    (acc,) = _states(access.parameter, "adagrad")
     squared = gradient**2
     scaled = gradient / tt.sqrt(access.read(acc) + squared + _c(EPSILON))
     return scaled, [(acc, access.accumulate(acc, 1, squared))]
@@ -104,7 +123,7 @@ def rmsprop(
     access: _Dense, gradient: tt.TensorVariable, decay: float = DECAYS["rmsprop"][0]
 ) -> tuple:
     """a <- d a + (1 - d) g^2; g / sqrt(a + 1e-6) (Tieleman and Hinton, 2012)."""
-    acc = _zeros_like(access.parameter, "rmsprop")
+    (acc,) = _states(access.parameter, "rmsprop")
     acc_new = access.accumulate(acc, decay, _c(1 - decay) * gradient**2)
     return gradient / tt.sqrt(access.read(acc_new) + _c(EPSILON)), [(acc, acc_new)]
 
@@ -113,8 +132,7 @@ def adadelta(
     access: _Dense, gradient: tt.TensorVariable, decay: float = DECAYS["adadelta"][0]
 ) -> tuple:
     """s = g sqrt(u + 1e-6) / sqrt(a + 1e-6), a and u running means of g^2, s^2 (Zeiler, 2012)."""
-    acc = _zeros_like(access.parameter, "adadelta_gradient")
-    upd = _zeros_like(access.parameter, "adadelta_step")
+    acc, upd = _states(access.parameter, "adadelta")
     acc_new = access.accumulate(acc, decay, _c(1 - decay) * gradient**2)
     scale = tt.sqrt((access.read(upd) + _c(EPSILON)) / (access.read(acc_new) + _c(EPSILON)))
     upd_new = access.accumulate(upd, decay, _c(1 - decay) * (scale * gradient) ** 2)
@@ -132,9 +150,7 @@ def adam(
     Both are corrected for their zero start by 1 - decay^t. Row-wise, t counts the mini-batches that
     used the row, so that a rare item's first step has the size of a frequent one's.
     """
-    mean = _zeros_like(access.parameter, "adam_mean")
-    var = _zeros_like(access.parameter, "adam_variance")
-    time = _adam_time(access.parameter)
+    mean, var, time = _states(access.parameter, "adam")
     steps = access.read(time) + 1
     t = steps.dimshuffle(0, *["x"] * (gradient.ndim - 1))
     mean_share, var_share = _c(1 - decay1) * gradient, _c(1 - decay2) * gradient**2
@@ -256,15 +272,7 @@ def _fused_updates(
     parameter, lookups, gradients, method, rates, learning_rate, momentum, lmbd
 ) -> list:
     """The same as `_updates`, in one pass."""
-    names = {
-        "adagrad": ["adagrad"],
-        "rmsprop": ["rmsprop"],
-        "adadelta": ["adadelta_gradient", "adadelta_step"],
-        "adam": ["adam_mean", "adam_variance"],
-    }
-    tables = [parameter, *(_zeros_like(parameter, name) for name in names.get(method, []))]
-    if method == "adam":
-        tables.append(_adam_time(parameter))
+    tables = [parameter, *_states(parameter, method)]
     if momentum > 0:
         tables.append(_zeros_like(parameter, "velocity"))
     weighted = tuple(weights is not None for _, _, weights in lookups)
@@ -279,9 +287,3 @@ def _fused_updates(
     if not lookups:
         inputs += gradients
     return list(zip(tables, op(*inputs, return_list=True)))
-
-
-def _adam_time(parameter: theano.compile.SharedVariable):
-    n_rows = parameter.get_value(borrow=True).shape[0]
-    zeros = np.zeros((n_rows,), dtype=theano.config.floatX)
-    return theano.shared(zeros, name=f"{parameter.name}_adam_time")

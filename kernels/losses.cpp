@@ -221,9 +221,7 @@ double bpr_max(Row r, Act act, float bpreg, float* __restrict__ e, float* __rest
 
 // sum_j c_j (sigmoid(y_j - y_i) + sigmoid(y_j^2)) and, in e, its gradient by y_j with c held fixed;
 // d_target: that by y_i inside of the first sigmoid. c comes in e; terms: (n,), what c multiplies.
-template <class Act>
-double top1_sum(Row r, Act, float* __restrict__ e, float* __restrict__ terms,
-                float& d_target) {
+double top1_sum(Row r, float* __restrict__ e, float* __restrict__ terms, float& d_target) {
     const float* __restrict__ y = r.x;
     const float target = y[r.i];
     float loss = 0, d = 0;
@@ -245,7 +243,7 @@ double top1(Row r, Act act, long m, float* __restrict__ e, float* __restrict__ t
     const float factor = m / r.n_columns;
     for (long j = 0; j < r.n; j++) e[j] = factor * r.w[j];
     float d_target;
-    const double loss = top1_sum(r, act, e, terms, d_target);
+    const double loss = top1_sum(r, e, terms, d_target);
     const float y = r.x[r.i], large = sigmoid_(y * y);
     d_target -= factor * 2.f * y * large * (1.f - large);
     finish(r, act, e, d_target);
@@ -259,7 +257,7 @@ double top1_max(Row r, Act act, float* __restrict__ e, float* __restrict__ terms
     const float by_z = 1.f / negatives_exponentials(r, e);
     for (long j = 0; j < r.n; j++) s[j] = e[j] *= by_z;
     float d_target;
-    const double loss = top1_sum(r, act, e, terms, d_target);
+    const double loss = top1_sum(r, e, terms, d_target);
     const float mean = loss;
     for (long j = 0; j < r.n; j++) e[j] += s[j] * (terms[j] - mean);  // through the softmax
     finish(r, act, e, d_target);

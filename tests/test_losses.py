@@ -179,10 +179,9 @@ def test_log_q():
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "leaky-0.1", "elu-1"])
 def test_rankings_see_the_saturation_of_the_activation(name):
-    assert losses.ranking_activation(name)(tt.fmatrix()).owner is not None
+    assert losses.ranking_activation(name) == name
 
 
 @pytest.mark.parametrize("name", ["softmax", "softmax_logit", "linear"])
 def test_rankings_take_the_scores_where_the_activation_keeps_their_order(name):
-    x = tt.fmatrix()
-    assert losses.ranking_activation(name)(x) is x
+    assert losses.ranking_activation(name) == "linear"
