@@ -19,8 +19,15 @@ from pathlib import Path
 
 MILLION = 1_000_000
 EVENTS = (1 * MILLION, 5 * MILLION, 10 * MILLION, 50 * MILLION)
-SETTINGS = {"loss": "cross-entropy", "final_act": "softmax", "layers": [100], "batch_size": 32}
-SETTINGS |= {"constrained_embedding": True, "n_sample": 2048, "n_epochs": 1}
+SETTINGS = {
+    "loss": "cross-entropy",
+    "final_act": "softmax",
+    "constrained_embedding": True,
+    "layers": [100],
+    "batch_size": 32,
+    "n_sample": 2048,
+    "n_epochs": 1,
+}
 PAGE = 4096
 SPEED_BLOCKS = 8
 
