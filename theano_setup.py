@@ -21,6 +21,7 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import sys
 import sysconfig
 import tempfile
@@ -389,15 +390,23 @@ def _compile_base() -> Path:
         cache = fallback
     for base in (cache, fallback):
         try:
-            (base / key).mkdir(parents=True, exist_ok=True)
+            base.mkdir(mode=0o755, parents=True, exist_ok=True)
+            (base / key).mkdir(exist_ok=True)
         except OSError:
             continue
-        if os.access(base / key, os.W_OK):
+        if os.access(base / key, os.W_OK) and (base == cache != fallback or _is_ours_alone(base)):
             return base / key
     raise InputError(
-        f"neither {cache} nor {tempfile.gettempdir()} can be written, but Theano compiles its "
-        "graphs there; set XDG_CACHE_HOME to a directory that can"
+        f"neither {cache} nor {fallback} can be written by this user alone, but Theano compiles "
+        "its graphs there; set XDG_CACHE_HOME to a directory that can"
     )
+
+
+def _is_ours_alone(directory: Path) -> bool:
+    """Whether no other user can put code into a directory that lies where everybody may write."""
+    status = directory.lstat()
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return ours and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _processor() -> str:

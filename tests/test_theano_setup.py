@@ -410,6 +410,33 @@ def test_compile_directory_of_a_user_without_a_home(monkeypatch, temporary):
     assert theano_setup._compile_base().is_relative_to(temporary)
 
 
+def _open_to_others(directory):
+    directory.mkdir(mode=0o777)
+    directory.chmod(0o777)
+
+
+def _of_another_user(directory):
+    directory.mkdir()
+    if os.getuid() == 0:
+        os.chown(directory, 12345, -1)
+    else:
+        pytest.skip("only root can give a directory away")
+
+
+def _a_link(directory):
+    directory.with_name("elsewhere").mkdir()
+    directory.symlink_to(directory.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("prepare", [_open_to_others, _of_another_user, _a_link])
+def test_code_of_other_users_is_not_loaded(monkeypatch, blocked, temporary, prepare):
+    """In a directory where everybody may write, somebody else can be there first."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    prepare(temporary / f"gru4rec-theano-{os.getuid()}")
+    with pytest.raises(InputError, match="by this user alone"):
+        theano_setup._compile_base()
+
+
 def test_nowhere_to_compile(monkeypatch, blocked):
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     monkeypatch.setattr(tempfile, "tempdir", str(blocked))
