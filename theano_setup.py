@@ -390,11 +390,12 @@ def _compile_base() -> Path:
         cache = fallback
     for base in (cache, fallback):
         try:
+            # not for the group, whatever the user's umask: see _is_ours_alone
             base.mkdir(mode=0o755, parents=True, exist_ok=True)
             (base / key).mkdir(exist_ok=True)
         except OSError:
             continue
-        if os.access(base / key, os.W_OK) and (base == cache != fallback or _is_ours_alone(base)):
+        if os.access(base / key, os.W_OK) and (base != fallback or _is_ours_alone(base)):
             return base / key
     raise InputError(
         f"neither {cache} nor {fallback} can be written by this user alone, but Theano compiles "

@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("--child", metavar="FILE", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        return run_stages(args.child)
+        run_stages(args.child)
+        return
     print(
         "events      stage       seconds  ns an event   kept, MB  bytes an event   "
         "peak, MB  bytes an event"
@@ -65,7 +66,6 @@ def main() -> None:
                     f"{peak / n_events:15.0f}",
                     flush=True,
                 )
-    return None
 
 
 def write_log(path: str, n_events: int, n_items: int) -> None:
@@ -128,7 +128,10 @@ def run_stages(path: str) -> None:
     with Stage("schedule"):
         order = sessions.training_order(log, time_sort=True)
         sessions.count_steps(log, order, SETTINGS["batch_size"])
-        for _ in sessions.schedule_blocks(log, order, SETTINGS["batch_size"], 512):
+        blocks = sessions.schedule_blocks(
+            log, order, SETTINGS["batch_size"], training.BLOCK_STEPS
+        )
+        for _ in blocks:
             pass
     del data, order
     with Stage("weights"):

@@ -12,6 +12,8 @@ import ctypes
 import statistics
 import time
 
+from benchmarks.training import spread
+
 SIZES = ((2_900, 100), (37_000, 224), (30_000, 480), (500_000, 100))
 BATCH_SIZE = 100
 BLOCK = 8192
@@ -33,11 +35,10 @@ def main() -> None:
         rounds = [
             (rate(product, args.seconds), rate(ranking, args.seconds)) for _ in range(args.rounds)
         ]
-        ratios = sorted(r / p for p, r in rounds)
         print(
             f"{n_items:>9} x {width:<5} {statistics.median(p for p, _ in rounds):19.0f} "
-            f"{statistics.median(r for _, r in rounds):19.0f}  {statistics.median(ratios):6.0%} "
-            f"({ratios[0]:.0%} to {ratios[-1]:.0%})",
+            f"{statistics.median(r for _, r in rounds):19.0f}  "
+            f"{spread([r / p for p, r in rounds])}",
             flush=True,
         )
 

@@ -239,6 +239,11 @@ class Other:
         return float(speeds[-1])
 
 
+def spread(ratios: list[float]) -> str:
+    """Say the median, and in brackets the worst and the best."""
+    return f"{statistics.median(ratios):5.0%} ({min(ratios):.0%} to {max(ratios):.0%})"
+
+
 def measure(name: str, data, limit: Limit, others: list[Other], n_rounds: int) -> str:
     settings = read_settings(name)
     m, n = int(settings["batch_size"]), int(settings["layers"][0])
@@ -249,12 +254,10 @@ def measure(name: str, data, limit: Limit, others: list[Other], n_rounds: int) -
         rates = merged.epochs(), single.epochs()
         rounds.append((limit(m, n, m + n_sample), *rates, *(other() for other in others)))
 
-    def ratio(column: int) -> str:
-        ratios = sorted(r[column] / r[0] for r in rounds)
-        return f"{statistics.median(ratios):5.0%} ({ratios[0]:.0%} to {ratios[-1]:.0%})"
-
     medians = [statistics.median(column) for column in zip(*rounds)]
-    columns = [f"{medians[i]:8.1f} {ratio(i)}" for i in range(1, len(medians))]
+    columns = [
+        f"{medians[i]:8.1f} {spread([r[i] / r[0] for r in rounds])}" for i in range(1, len(medians))
+    ]
     return f"{name:<13} {m:>3} x {n:<4} {medians[0]:8.1f} {' '.join(columns)}"
 
 

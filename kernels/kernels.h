@@ -11,7 +11,8 @@ extern "C" {
 void gk_set_threads(int n_threads);
 int gk_threads(void);
 
-// c (m, n) = op(a) op(b); op transposes where the flag is set. lda, ldb, ldc: elements between rows.
+// c (m, n) = op(a) op(b); op transposes where the flag is set. lda, ldb, ldc: elements from row to
+// row.
 void gk_product(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
                 const float* b, int ldb, float* c, int ldc);
 

@@ -42,7 +42,7 @@ double sum_over_rows(long m, long n, float* d_offsets, Row row) try {
 
 // By value, here and below: what a reference leads to might change with every number written.
 //
-// One row of the losses: x (n,) its scores, turned into their gradient, which is added to d_offsets.
+// One row of the losses: x (n,) its scores, turned into their gradient, added to d_offsets too.
 // w: how many equal columns each one stands for; the gradient is that of all of them together.
 
 struct Row {
@@ -94,9 +94,9 @@ double cross_entropy(Row r) {
     return -std::log(p + EPSILON);
 }
 
-// With label smoothing, or from the logits: loss = sum_j c_j surprise(p_j), where c is the label and
-// surprise -log(p + EPSILON) or -log p. With q_j = -p_j surprise'(p_j) = p_j / (p_j + EPSILON) or 1:
-// d loss / d x_j = p_j sum_k c_k q_k - c_j q_j.
+// With label smoothing, or from the logits: loss = sum_j c_j surprise(p_j), where c is the label
+// and surprise -log(p + EPSILON) or -log p. With q_j = -p_j surprise'(p_j), which is
+// p_j / (p_j + EPSILON) or 1: d loss / d x_j = p_j sum_k c_k q_k - c_j q_j.
 template <bool LOGIT>
 double smoothed_cross_entropy(Row r, float smoothing) {
     const float z = exponentials(r), log_z = std::log(z);

@@ -1,4 +1,4 @@
-// Matrix products on the team's threads, each calling single-threaded BLAS on its part of the result.
+// Matrix products on the team's threads, each calling single-threaded BLAS on its part of them.
 //
 // BLAS's own threads would wait in busy loops beside ours; in pure products the team equals them.
 #include "products.h"
@@ -38,8 +38,9 @@ bool share_terms(int trans_a, int trans_b, int m, int n, int k, const float* a, 
         const auto s = team::share(k, t, n_threads, COLUMNS);
         float* own = part + t * size;
         if (s.begin == s.end) return std::fill(own, own + size, 0.f);
-        product_alone(trans_a, trans_b, m, n, s.end - s.begin, a + (trans_a ? s.begin * lda : s.begin),
-                      lda, b + (trans_b ? s.begin : s.begin * ldb), ldb, own, n);
+        product_alone(trans_a, trans_b, m, n, s.end - s.begin,
+                      a + (trans_a ? s.begin * lda : s.begin), lda,
+                      b + (trans_b ? s.begin : s.begin * ldb), ldb, own, n);
     });
     for (int t = 1; t < team::size(); t++)
         for (long i = 0; i < size; i++) part[i] += part[t * size + i];

@@ -30,7 +30,8 @@ extern "C" void gk_draw(uint64_t seed, uint64_t first, long n, long n_items,
             for (long i = 0; i < length; i++) {
                 // the integer part of u * n_items, 0 <= u < 1, is a uniform slot, its fraction is
                 // uniform inside of the slot
-                at[i] = static_cast<unsigned __int128>(random_bits(seed, first + start + i)) * n_items;
+                const unsigned __int128 u = random_bits(seed, first + start + i);
+                at[i] = u * n_items;
                 __builtin_prefetch(threshold + static_cast<long>(at[i] >> 64));
                 __builtin_prefetch(alias + static_cast<long>(at[i] >> 64));
             }
@@ -46,8 +47,9 @@ extern "C" void gk_draw(uint64_t seed, uint64_t first, long n, long n_items,
 
 namespace {
 
-constexpr int BITS = 11;   // of a digit
-constexpr uint32_t FEW = 8;   // times as many numbers as are drawn: quicker counted than sorted
+constexpr int BITS = 11;  // of a digit
+// up to so many times as many numbers as there are draws are quicker counted than sorted
+constexpr uint32_t FEW = 8;
 
 // One pass of sorting by digits: puts values in the order of the BITS bits from `shift` on.
 void sort_by_digit(long n, int shift, const uint32_t* __restrict__ values,

@@ -219,7 +219,7 @@ void update_group(const gk_rule& r, const Method& method, const Occurrence* firs
 // A mini-batch's occurrences: for each look-up the places of the rows that come up once, and the
 // others with each row's together.
 struct Sorted {
-    std::vector<std::vector<int32_t>> once;
+    std::vector<std::vector<int32_t>> once;  // of which the first n_once are in use
     std::vector<long> n_once;
     std::vector<Occurrence> again;
 };
@@ -234,7 +234,8 @@ void sort_out(const gk_rule& rule, const gk_lookup* lookups, int n_lookups, Sort
     static std::vector<int32_t> all_counts;
     if (static_cast<long>(all_counts.size()) < rule.n_rows) all_counts.resize(rule.n_rows, 0);
     int32_t* counts = all_counts.data();
-    sorted.once.resize(n_lookups);
+    // never made smaller: parameters with one look-up and with two take turns
+    if (static_cast<int>(sorted.once.size()) < n_lookups) sorted.once.resize(n_lookups);
     sorted.n_once.assign(n_lookups, 0);
     sorted.again.clear();
     for (int l = 0; l < n_lookups; l++) {
@@ -273,7 +274,7 @@ void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorte
         return method;
     };
     auto work = [&](int t, int n_threads) {
-        for (size_t l = 0; l < sorted.once.size(); l++) {
+        for (size_t l = 0; l < sorted.n_once.size(); l++) {
             const gk_lookup& look = lookups[l];
             const int32_t* once = sorted.once[l].data();
             const auto s = team::share(sorted.n_once[l], t, n_threads);
@@ -306,7 +307,7 @@ void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorte
         }
     };
     long n = 0;
-    for (size_t l = 0; l < sorted.once.size(); l++) n += lookups[l].n;
+    for (size_t l = 0; l < sorted.n_once.size(); l++) n += lookups[l].n;
     if (n * r.width < WORTH_THREADS) {
         work(0, 1);
     } else {

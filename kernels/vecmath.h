@@ -39,8 +39,8 @@ static inline float tanh_(float x) {
     return z < 0.390625f ? y : far;  // a NaN is far
 }
 
-// log x of positive normal numbers by Cephes' polynomial: absolute error below 1e-7 near 1, relative
-// error below 2e-7 elsewhere.
+// log x of positive normal numbers by Cephes' polynomial: absolute error below 1e-7 near 1,
+// relative error below 2e-7 elsewhere.
 static inline float log_(float x) {
     int32_t bits;
     std::memcpy(&bits, &x, sizeof bits);

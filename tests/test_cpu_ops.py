@@ -59,13 +59,15 @@ def in_numpy(op, values):
     return [s[0] for s in storage]
 
 
-def agree(op, values, rtol=2e-6):
+def agree(op, values, rtol=2e-6, scale=1e-3):
+    """scale: of the terms that the results are sums of, which rounding is relative to."""
     expected = in_numpy(op, [v.copy() for v in values])
     found = in_c(op, [v.copy(order="K") for v in values])
     for e, f in zip(expected, found):
         assert f.dtype == e.dtype
         assert f.shape == e.shape
-        np.testing.assert_allclose(f, e, rtol=rtol, atol=rtol * max(np.abs(e).max(initial=0), 1e-2))
+        atol = rtol * max(np.abs(e).max(initial=0), scale)
+        np.testing.assert_allclose(f, e, rtol=rtol, atol=atol)
 
 
 def normal(rng, *shape):
@@ -135,16 +137,19 @@ def test_gather_out_of_range(wrong):
         in_c(cpu_ops.Gather(), [np.zeros((5, 3), np.float32), index])
 
 
+@pytest.mark.parametrize("top", [0, 50, 5000, 2**22, 2**31 - 1])  # counted where few, else sorted
 @pytest.mark.parametrize("merge", [False, True])
 @common
 @given(
     targets=st.lists(st.integers(0, 50), max_size=9),
     n=st.sampled_from([0, 1, 2, 90, 700]),
-    top=st.sampled_from([0, 50, 5000, 2**22, 2**31 - 1]),  # counted where few, else sorted
     seed=SEEDS,
 )
-def test_outputs(merge, targets, n, top, seed):
-    negatives = np.random.default_rng(seed).integers(0, top, n, dtype=np.int32, endpoint=True)
+def test_outputs(merge, top, targets, n, seed):
+    rng = np.random.default_rng(seed)
+    # of few different values, so that most come up several times
+    values = rng.integers(0, top, 1 + n // 3, dtype=np.int32, endpoint=True)
+    negatives = rng.choice(values, n)
     agree(cpu_ops.Outputs(merge), [np.array(targets, dtype=np.int32), negatives], rtol=0)
 
 
@@ -244,7 +249,8 @@ def test_loss(loss, activation, parameter, m, k, size, seed):
     op = cpu_ops.Loss(loss, activation, 1 / 32, parameter)
     weights = np.concatenate([np.ones(m), rng.integers(1, 4, k)]).astype(np.float32)
     scores = normal(rng, m, m + k) * np.float32(size)
-    agree(op, [scores, normal(rng, m + k), weights], rtol=1e-5)
+    # the gradients are differences of terms of size 1 / 32, and can be much smaller
+    agree(op, [scores, normal(rng, m + k), weights], rtol=1e-5, scale=1e-2)
 
 
 @pytest.mark.parametrize(("loss", "activation", "parameter"), LOSSES)

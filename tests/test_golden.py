@@ -9,6 +9,7 @@ import pytest
 from conftest import CASES
 
 import evaluation
+import gru4rec
 import kernel_library
 import theano_setup
 import training
@@ -160,8 +161,10 @@ def test_a_seed_and_a_number_of_threads_give_one_model(n_threads, train_data):
         np.testing.assert_array_equal(weights, models[1][name], err_msg=name)
 
 
-def test_initial_weights_are_the_references_to_the_last_place():
+@pytest.mark.parametrize("at_once", [1, 9, 1 << 20])
+def test_initial_weights_are_the_references_to_the_last_place(monkeypatch, at_once):
     """numpy's legacy generator with seed 42, in the documented order, cast to float32."""
+    monkeypatch.setattr(gru4rec, "WEIGHTS_AT_ONCE", at_once)
     gru = GRU4Rec(layers=[5, 3], embedding=4, constrained_embedding=False)
     weights = gru._init_weights(7)
     rng = np.random.RandomState(42)
