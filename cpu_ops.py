@@ -8,9 +8,12 @@ and makes Ops work in place, so that the model stays plain Theano.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 import kernel_library
+import theano_setup
 from parameters import split_activation
 from theano_setup import tensor as tt
 from theano_setup import theano
@@ -20,6 +23,11 @@ EPSILON = 1e-24
 METHODS = (None, "adagrad", "rmsprop", "adadelta", "adam")
 ACTIVATIONS = ("linear", "relu", "tanh", "leaky", "selu")
 LOSSES = ("cross-entropy", "xe_logit", "bpr", "bpr-max", "top1", "top1-max")
+
+
+def usable() -> bool:
+    """Whether graphs can be built of these Ops: float32, on the CPU with a BLAS or on a GPU."""
+    return theano_setup.configure().own_ops
 
 
 class KernelOp(theano.Op):
@@ -46,8 +54,13 @@ class KernelOp(theano.Op):
         return ["-std=c++17", f"-Wl,-rpath,{kernel_library.path().parent}"]
 
     def c_code_cache_version(self):
-        # code that was compiled against another version of the kernels must not run
-        return (int(kernel_library.sources_digest()[:15], 16),)
+        # code that was compiled of, or against, another version must not run
+        return (_digest(),)
+
+
+@functools.lru_cache(maxsize=None)
+def _digest() -> int:
+    return int(kernel_library.digest_of(kernel_library.SOURCES, __file__)[:15], 16)
 
 
 def _fail(condition: str, error: str, message: str, fail: str) -> str:
@@ -135,59 +148,109 @@ class Gather(KernelOp):
 class Outputs(KernelOp):
     """The items that a mini-batch scores: its targets (m,), then negatives (k,), all int32.
 
-    Outputs: items (n,) int32, and how many copies of each are meant, (n,) float32. Without
-    ``merge`` these are n = m + k single ones. With it, a negative that was drawn several times is
-    listed once: equal columns of the score matrix are computed once, and the step stays the same.
-    The negatives ascend then: memory is read in order, and from step to step a thread has the same
-    part of the tables.
+    Outputs: items (m + k,) int32, and how many equal columns of the score matrix each stands for,
+    (m + k,) float32: a target for one, a negative for its ``copies`` (k,), without these for one.
     """
 
-    __props__ = ("merge",)
+    __props__ = ()
 
-    def __init__(self, merge: bool):
-        self.merge = merge
-
-    def make_node(self, targets, negatives):
-        return theano.Apply(self, [targets, negatives], [tt.ivector(), tt.fvector()])
+    def make_node(self, targets, negatives, copies=None):
+        inputs = [targets, negatives] + ([] if copies is None else [copies])
+        return theano.Apply(self, inputs, [tt.ivector(), tt.fvector()])
 
     def perform(self, node, inputs, outputs):
-        targets, negatives = inputs
-        counts = np.ones(len(negatives))
-        if self.merge:
-            negatives, counts = np.unique(negatives, return_counts=True)
+        targets, negatives, *copies = inputs
+        copies = copies[0] if copies else np.ones(len(negatives))
         outputs[0][0] = np.concatenate([targets, negatives])
-        outputs[1][0] = np.concatenate([np.ones(len(targets)), counts]).astype(np.float32)
+        outputs[1][0] = np.concatenate([np.ones(len(targets)), copies]).astype(np.float32)
+
+    def infer_shape(self, node, shapes):
+        n = shapes[0][0] + shapes[1][0]
+        return [(n,), (n,)]
 
     def c_code(self, node, name, inputs, outputs, sub):
-        targets, negatives = inputs
+        targets, negatives, *copies = inputs
         items, weights = outputs
         fail = sub["fail"]
         return f"""
         {{
-        gk::Plain targets({targets}), negatives({negatives});
-        if (!targets.ok() || !negatives.ok()) {{ {fail} }}
+        gk::Plain targets({targets}), negatives({negatives}), copies({(copies or ["NULL"])[0]});
+        if (!targets.ok() || !negatives.ok() || !copies.ok()) {{ {fail} }}
         const long m = targets.dim(0), k = negatives.dim(0);
-        static std::vector<npy_int32> distinct;
-        static std::vector<float> counts;
-        distinct.resize(k + 1);
-        counts.assign(k + 1, 1.f);
-        long n = k;
-        if ({int(self.merge)}) n = gk_unique(k, negatives.ids(), distinct.data(), counts.data());
-        {_fail("n < 0", "IndexError", "negative samples: not item indices", fail)}
-        if (!gk::allocate({items}, {{m + n}}, NPY_INT32) || !gk::allocate({weights}, {{m + n}})) {{
+        {_fail("copies.data() && copies.dim(0) != k", "ValueError", "outputs: copies' size", fail)}
+        if (!gk::allocate({items}, {{m + k}}, NPY_INT32) || !gk::allocate({weights}, {{m + k}})) {{
             {fail}
         }}
         npy_int32* all = (npy_int32*)PyArray_DATA({items});
+        float* of_all = gk::data({weights});
         std::copy(targets.ids(), targets.ids() + m, all);
-        const npy_int32* from = {int(self.merge)} ? distinct.data() : negatives.ids();
-        std::copy(from, from + n, all + m);
-        std::fill(gk::data({weights}), gk::data({weights}) + m, 1.f);
-        std::copy(counts.begin(), counts.begin() + n, gk::data({weights}) + m);
+        std::copy(negatives.ids(), negatives.ids() + k, all + m);
+        std::fill(of_all, of_all + (copies.data() ? m : m + k), 1.f);
+        if (copies.data()) std::copy(copies.data(), copies.data() + k, of_all + m);
         }}
         """
 
     def c_headers(self):
-        return ["arrays.h", "<algorithm>", "<vector>"]
+        return ["arrays.h", "<algorithm>"]
+
+
+class LogQ(KernelOp):
+    """Biases (n, 1) less the logQ correction of `losses.log_q`: (n,).
+
+    Inputs: the biases; log_support (n_items, 1); items (n,) int32; n_targets, an int64 scalar: so
+    many of the items are targets, which come first.
+
+    Parameters
+    ----------
+    of_targets, of_samples : float
+        Factors of log_support for the targets and for the others.
+    """
+
+    __props__ = ("of_targets", "of_samples")
+
+    def __init__(self, of_targets: float, of_samples: float):
+        self.of_targets, self.of_samples = of_targets, of_samples
+
+    def make_node(self, biases, log_support, items, n_targets):
+        return theano.Apply(self, [biases, log_support, items, n_targets], [tt.fvector()])
+
+    def infer_shape(self, node, shapes):
+        return [shapes[2]]
+
+    def grad(self, inputs, gradients):
+        undefined = [
+            theano.gradient.grad_undefined(self, i, inputs[i], "counts and indices")
+            for i in (1, 2, 3)
+        ]
+        return [gradients[0].dimshuffle(0, "x"), *undefined]
+
+    def perform(self, node, inputs, outputs):
+        biases, log_support, items, n_targets = inputs
+        factors = np.where(np.arange(len(items)) < n_targets, self.of_targets, self.of_samples)
+        corrected = biases[:, 0] - factors * log_support[items, 0]
+        outputs[0][0] = corrected.astype(np.float32)
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        biases, log_support, items, n_targets = inputs
+        (out,) = outputs
+        fail = sub["fail"]
+        return f"""
+        {{
+        gk::Plain biases({biases}), log_support({log_support}), items({items});
+        if (!biases.ok() || !log_support.ok() || !items.ok()) {{ {fail} }}
+        const npy_intp n = items.dim(0), n_items = log_support.dim(0);
+        const npy_intp n_targets = gk::scalar<npy_int64>({n_targets});
+        {_fail("biases.dim(0) != n", "ValueError", "logQ: the biases' size", fail)}
+        if (!gk::allocate({out}, {{n}})) {{ {fail} }}
+        for (npy_intp j = 0; j < n; j++) {{
+            const npy_int32 item = items.ids()[j];
+            {_fail("item < 0 || item >= n_items", "IndexError", "logQ: not an item index", fail)}
+            const float factor = j < n_targets ? {float(self.of_targets)!r}f
+                                               : {float(self.of_samples)!r}f;
+            gk::data({out})[j] = biases.data()[j] - factor * log_support.data()[item];
+        }}
+        }}
+        """
 
 
 # ---------------------------------------------------------------------------- optimizers

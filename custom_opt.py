@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import cpu_ops
 import kernel_library
-from cpu_ops import Gather, Loss, Product, Update
+from cpu_ops import Gather, Product
 from theano_setup import tensor as tt
 from theano_setup import theano
 
@@ -31,23 +32,67 @@ def local_gather(node):
     return False
 
 
-@theano.gof.local_optimizer([Update, Loss], inplace=True)
-def local_in_place(node):
-    """Let Ops write into inputs that nobody reads afterwards."""
-    if not isinstance(node.op, (Update, Loss)) or node.op.inplace:
-        return False
-    return node.op.in_place()(*node.inputs, return_list=True)
+def _in_place(ops: list[type]):
+    """Return a rewrite that lets Ops write into inputs that nobody reads afterwards."""
+
+    @theano.gof.local_optimizer(ops, inplace=True)
+    def local_in_place(node):
+        if not isinstance(node.op, tuple(ops)) or node.op.inplace:
+            return False
+        return node.op.in_place()(*node.inputs, return_list=True)
+
+    return local_in_place
+
+
+def _register_lifter(op: type, twin, op_lifter, register_opt, register_opt2) -> None:
+    def lift(op, context_name, inputs, outputs):
+        made = twin(**{name: getattr(op, name) for name in op.__props__})
+        return made(*inputs, return_list=True)
+
+    lift.__name__ = f"local_gpu_{op.__name__}"
+    register_opt("fast_compile")(op_lifter([op])(lift))
+    register_opt2([op], "fast_compile")(lift)
+
+
+def _lift_onto_gpu() -> list[type]:
+    """Register, the way Theano's own are, that each Op becomes its twin on the GPU.
+
+    Returns the twins that can work in place.
+    """
+    import gpu_ops  # needs pygpu
+
+    from theano.gpuarray.opt import op_lifter, register_opt, register_opt2  # isort: skip
+
+    twins = {
+        cpu_ops.Gather: gpu_ops.GpuGather,
+        cpu_ops.Outputs: gpu_ops.GpuOutputs,
+        cpu_ops.LogQ: gpu_ops.GpuLogQ,
+        cpu_ops.Update: gpu_ops.GpuUpdate,
+        cpu_ops.Loss: gpu_ops.GpuLoss,
+        cpu_ops.GRU: gpu_ops.GpuGRU,
+        cpu_ops.GRUGradient: gpu_ops.GpuGRUGradient,
+        cpu_ops.Dropout: gpu_ops.GpuDropout,
+        cpu_ops.CountRanks: gpu_ops.GpuCountRanks,
+    }
+    for op, twin in twins.items():
+        _register_lifter(op, twin, op_lifter, register_opt, register_opt2)
+    return [gpu_ops.GpuUpdate, gpu_ops.GpuLoss]
 
 
 def register() -> None:
     """Add the rewrites to Theano's; further calls do nothing."""
     optdb = theano.compile.optdb
-    if not kernel_library.usable() or "gru4rec_product" in optdb.__db__:
+    if not cpu_ops.usable() or "gru4rec_gather" in optdb.__db__:
         return
+    register_local = theano.gof.opt.in2out
     # before Theano's own BLAS rewrites, which are at 1.7
-    optdb.register("gru4rec_product", theano.gof.opt.in2out(local_product), 1.65, "fast_run")
-    optdb.register("gru4rec_gather", theano.gof.opt.in2out(local_gather), 1.66, "fast_run")
+    if kernel_library.usable():
+        optdb.register("gru4rec_product", register_local(local_product), 1.65, "fast_run")
+    optdb.register("gru4rec_gather", register_local(local_gather), 1.66, "fast_run")
+    works_in_place = [cpu_ops.Update, cpu_ops.Loss]
+    if not kernel_library.usable():
+        works_in_place += _lift_onto_gpu()
     in_place = theano.gof.opt.TopoOptimizer(
-        local_in_place, failure_callback=theano.gof.opt.TopoOptimizer.warn_inplace
+        _in_place(works_in_place), failure_callback=theano.gof.opt.TopoOptimizer.warn_inplace
     )
     optdb.register("gru4rec_in_place", in_place, 75, "fast_run", "inplace")

@@ -15,7 +15,6 @@ import pandas as pd
 from tqdm import tqdm
 
 import cpu_ops
-import kernel_library
 import losses
 import sessions
 from gru4rec import GRU4Rec
@@ -259,7 +258,7 @@ class _RankCounter:
 
     def _compile_count(self, gru: GRU4Rec, rows, biases, index):
         """Score one block of items and add to the counts."""
-        if kernel_library.usable():
+        if cpu_ops.usable():
             return self._compile_count_of_all(rows, biases, index)
         start = self.item_block * ITEM_BLOCK
         block = slice(start, start + ITEM_BLOCK)

@@ -17,7 +17,6 @@ import pandas as pd
 
 import cpu_ops
 import custom_opt
-import kernel_library
 import losses
 import modelfile
 import parameters
@@ -127,7 +126,7 @@ class GRU4Rec:
 
     def _gru(self, i: int, x: tt.TensorVariable, h: tt.TensorVariable) -> tt.TensorVariable:
         """One step of GRU layer i: x (M, 3 units) already multiplied by Wx, h (M, units)."""
-        if kernel_library.usable():
+        if cpu_ops.usable():
             return cpu_ops.GRU(self.hidden_act)(x, self.Bh[i], h, self.Wrz[i], self.Wh[i])[0]
         n = self.layers[i]
         x = x + self.Bh[i]
@@ -166,13 +165,14 @@ class GRU4Rec:
     def _training_cost(self, inputs, targets, negatives, states, dropout) -> tuple:
         """Return the cost of a step, the new states, and what was looked up for it.
 
-        inputs, targets (M,) and negatives (n_sample,) are item indices.
+        inputs, targets (M,) are item indices; so are negatives: (K,), with how many copies of each
+        are meant, (K,), or None for one each; None without additional negatives.
         """
         outputs, weights = targets, None
         if negatives is not None and losses.has_kernel(self.final_act, self.loss):
-            outputs, weights = cpu_ops.Outputs(merge=self._merge_negatives)(targets, negatives)
+            outputs, weights = cpu_ops.Outputs()(targets, *negatives)
         elif negatives is not None:
-            outputs = tt.concatenate([targets, negatives])
+            outputs = tt.concatenate([targets, negatives[0]])
         input_rows = self._input_table[inputs]
         output_rows, biases = self.Wy[outputs], self.By[outputs]
         looked_up = [(self.By, [(biases, outputs, weights)])]
@@ -186,11 +186,8 @@ class GRU4Rec:
         new_states = self._hidden(input_rows, states, dropout)
         offsets = biases.flatten()
         if self.logq > 0:
-            offsets -= losses.log_q(
-                self._log_support[outputs].flatten(),
-                inputs.shape[0],
-                self.logq,
-                self.sample_alpha,
+            offsets = losses.log_q(
+                biases, self._log_support, outputs, inputs.shape[0], self.logq, self.sample_alpha
             )
         cost = losses.cost(
             tt.dot(new_states[-1], output_rows.T),

@@ -61,10 +61,16 @@ def path() -> Path:
 
 @functools.lru_cache(maxsize=None)
 def sources_digest() -> str:
-    """Return a digest of all sources."""
+    """Return a digest of all sources of the library."""
+    return digest_of(SOURCES)
+
+
+def digest_of(directory: Path, *others: str) -> str:
+    """Return a digest of the files in a directory and of others."""
     digest = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.read_bytes())
+    for source in [*sorted(directory.iterdir()), *map(Path, others)]:
+        if source.is_file():
+            digest.update(source.read_bytes())
     return digest.hexdigest()
 
 

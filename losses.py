@@ -16,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 
 import cpu_ops
-import kernel_library
 from parameters import split_activation
 from theano_setup import tensor as tt
 from theano_setup import theano
@@ -190,16 +189,24 @@ def loss_function(
 
 
 def log_q(
-    log_support: tt.TensorVariable, n_targets: tt.TensorVariable, logq: float, sample_alpha: float
+    biases: tt.TensorVariable,
+    log_support: tt.TensorVariable,
+    items: tt.TensorVariable,
+    n_targets: tt.TensorVariable,
+    logq: float,
+    sample_alpha: float,
 ) -> tt.TensorVariable:
-    """What logQ subtracts from the scores, for how often items come up as outputs (RecSys 2023).
+    """Subtract from the biases how often their items come up as outputs (logQ, RecSys 2023).
 
     Parameters
     ----------
-    log_support : (N,)
-        Logarithm of the number of training events of each output item: M in-batch targets, then the
-        samples.
-    n_targets : int scalar
+    biases : (N, 1)
+        Of the output items.
+    log_support : (n_items, 1)
+        Logarithm of the number of training events of every item.
+    items : (N,) int32
+        The output items: M in-batch targets, then the samples.
+    n_targets : int64 scalar
         M.
     logq : float
         Strength; 1 is the correction as derived.
@@ -209,21 +216,25 @@ def log_q(
     Returns
     -------
     (N,)
-        logq log P0, with P0 the support of a target, support^sample_alpha of a sample.
+        biases - logq log P0, with P0 the support of a target, support^sample_alpha of a sample.
     """
+    if cpu_ops.usable():
+        return cpu_ops.LogQ(logq, logq * sample_alpha)(biases, log_support, items, n_targets)
+    log_support = log_support[items].flatten()
     of_targets, of_samples = log_support[:n_targets], log_support[n_targets:]
     floats = theano.config.floatX
-    return tt.concatenate(
+    correction = tt.concatenate(
         [
             tt.constant(logq, dtype=floats) * of_targets,
             tt.constant(logq * sample_alpha, dtype=floats) * of_samples,
         ]
     )
+    return biases.flatten() - correction
 
 
 def has_kernel(final_act: str, loss: str) -> bool:
     """Whether `cost` is computed by a kernel, which alone takes weights."""
-    return kernel_library.usable() and (
+    return cpu_ops.usable() and (
         not final_act.startswith("softmax") or loss in ("cross-entropy", "xe_logit")
     )
 

@@ -16,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 
 import cpu_ops
-import kernel_library
 from theano_setup import tensor as tt
 from theano_setup import theano
 
@@ -250,7 +249,7 @@ def training_updates(
     gradients = theano.grad(cost, [*dense, *all_rows])
     gradients = clip_by_common_norm(gradients, grad_cap, weights)
     settings = (method, rates, learning_rate, momentum, lmbd)
-    fused = kernel_library.usable()
+    fused = cpu_ops.usable()
     updates = []
     for parameter, gradient in zip(dense, gradients):
         if fused:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 import kernel_library
+from theano_setup import tensor as tt
 from theano_setup import theano
 
 _CHUNK = 1 << 20  # ids that numpy draws at a time
@@ -130,13 +132,39 @@ def expected_distinct(support: np.ndarray, alpha: float, n_sample: int) -> float
         return float(-np.expm1(n_sample * np.log1p(-weights / weights.sum())).sum())
 
 
+def merge_in_c(ids: np.ndarray, copies: np.ndarray, n_distinct: np.ndarray) -> None:
+    """Merge equal ids of each row of ``ids`` (rows, n) int32, in place, on all threads.
+
+    A row then begins with its different ids in ascending order, and the places in ``copies`` (rows,
+    n) float32 say how often each came up; ``n_distinct`` (rows,) int64 says how many they are. The
+    rest of a row has no meaning.
+    """
+    pointer = ctypes.c_void_p
+    problem = kernel_library.load().gk_merge(
+        *map(ctypes.c_long, ids.shape), *(pointer(a.ctypes.data) for a in (ids, copies, n_distinct))
+    )
+    if problem == 1:
+        raise ValueError("negatives: expected item indices, got a negative number")
+    if problem:
+        raise MemoryError("merging negatives")
+
+
+def merge_in_numpy(ids: np.ndarray, copies: np.ndarray, n_distinct: np.ndarray) -> None:
+    """The same as `merge_in_c`, and its definition."""
+    for row, (of_row, copies_of_row) in enumerate(zip(ids, copies)):
+        distinct, counts = np.unique(of_row, return_counts=True)
+        n_distinct[row] = n = len(distinct)
+        of_row[:n], copies_of_row[:n] = distinct, counts
+
+
 class SampleStore:
     """Feeds a compiled training step with negatives, whatever holds them.
 
     Parameters
     ----------
     draw : callable
-        ``draw(n_batches)`` returns int (n_batches, n_sample).
+        ``draw(n_batches)`` returns int (n_batches, n_sample). One that has the method
+        ``draw_on_device`` as well (`gpu_sampling.GpuSampler`) fills a store on the device.
     n_sample : int
     n_ids : int
         How many ids the store holds. Fewer than ``n_sample``: there is no store, and each block of
@@ -144,11 +172,16 @@ class SampleStore:
     on_device : bool
         True: the whole store lies in a Theano shared variable (on the GPU where Theano runs on
         one). False: it lies in host memory and each block of steps gets its part.
+    merge : bool
+        List a mini-batch's equal negatives once, with the number of copies: the step is the same,
+        with fewer columns of the score matrix.
 
     Attributes
     ----------
     samples : shared int32 (rows, n_sample)
         Negatives ready for use.
+    copies : shared float32 (rows, n_sample), n_distinct : shared int64 (rows,) in host memory
+        With ``merge``: the first n_distinct[row] of a row's negatives are meant, so often.
     row : shared int64 scalar
         The row that the next step uses; the step itself moves it on.
     n_batches : int
@@ -161,15 +194,27 @@ class SampleStore:
         n_sample: int,
         n_ids: int,
         on_device: bool = True,
+        merge: bool = False,
     ) -> None:
-        self._draw = draw
+        self._draw, self._merge = draw, merge
         self._n_sample = n_sample
         self.n_batches = n_ids // n_sample
         self.on_device = on_device and self.n_batches > 0
-        self._host = np.empty((0, n_sample), dtype=np.int32)
+        self._held: _Rows | None = None
         self._used = 0
-        self.samples = theano.shared(self._host, name="negative_samples")
+        self.samples = theano.shared(np.empty((0, n_sample), dtype=np.int32), name="negatives")
+        self.copies = theano.shared(np.empty((0, n_sample), dtype=np.float32), name="copies")
+        # on the host, so that taking part of a row needs nothing from the device
+        nothing = np.empty(0, dtype=np.int64)
+        self.n_distinct = theano.shared(nothing, name="n_distinct", target="cpu")
         self.row = theano.shared(np.int64(0), name="negative_row")
+
+    def negatives(self) -> tuple[tt.TensorVariable, tt.TensorVariable | None]:
+        """Return the present row's ids (K,) and copies (K,), None if nothing is merged."""
+        if not self._merge:
+            return self.samples[self.row], None
+        n = self.n_distinct[self.row]
+        return self.samples[self.row, :n], self.copies[self.row, :n]
 
     def serve(self, n_steps: int, n_steps_left: int) -> int:
         """Make negatives ready for up to ``n_steps`` steps; return for how many.
@@ -180,25 +225,44 @@ class SampleStore:
         if self.n_batches == 0:
             self._upload(self._fresh(n_steps))
             return n_steps
-        if self._used == len(self._host):
-            self._host = self._fresh(max(n_steps, min(self.n_batches, n_steps_left)))
-            self._used = 0
+        if self._held is None or self._used == len(self._held.ids):
+            self._held, self._used = None, 0  # its memory before the next one's
+            self._held = self._fresh(max(n_steps, min(self.n_batches, n_steps_left)))
             if self.on_device:
-                self._upload(self._host)
-        n_served = min(n_steps, len(self._host) - self._used)
+                self._upload(self._held)
+        n_served = min(n_steps, len(self._held.ids) - self._used)
         if not self.on_device:
-            self._upload(self._host[self._used : self._used + n_served])
+            self._upload(_Rows(*(a[self._used : self._used + n_served] for a in self._held)))
         self._used += n_served
         return n_served
 
-    def _fresh(self, n_batches: int) -> np.ndarray:
+    def _fresh(self, n_batches: int) -> _Rows:
+        if self.on_device and hasattr(self._draw, "draw_on_device"):
+            return _Rows(*self._draw.draw_on_device(n_batches, self._merge))
         drawn = np.ascontiguousarray(self._draw(n_batches), dtype=np.int32)
         if drawn.shape != (n_batches, self._n_sample):
             raise ValueError(
                 f"negatives: expected shape {(n_batches, self._n_sample)}, got {drawn.shape}"
             )
-        return drawn
+        copies = np.empty(drawn.shape if self._merge else (n_batches, 0), dtype=np.float32)
+        n_distinct = np.empty(n_batches, dtype=np.int64)
+        if self._merge:
+            if not isinstance(self._draw, NegativeSampler):
+                drawn = drawn.copy()  # the user's, perhaps
+            merge = merge_in_c if kernel_library.usable() else merge_in_numpy
+            merge(drawn, copies, n_distinct)
+        return _Rows(drawn, copies, n_distinct)
 
-    def _upload(self, rows: np.ndarray) -> None:
-        self.samples.set_value(rows, borrow=True)
+    def _upload(self, rows: _Rows) -> None:
+        self.samples.set_value(rows.ids, borrow=True)
+        self.copies.set_value(rows.copies, borrow=True)
+        self.n_distinct.set_value(rows.n_distinct, borrow=True)
         self.row.set_value(np.int64(0))
+
+
+class _Rows(NamedTuple):
+    """Negatives of mini-batches, as `SampleStore` holds them."""
+
+    ids: np.ndarray
+    copies: np.ndarray
+    n_distinct: np.ndarray

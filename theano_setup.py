@@ -64,6 +64,8 @@ class Setup:
         Name of BLAS's float32 matrix product in C; empty where there is no BLAS to link with.
     team : bool
         Whether the threads are those of the kernels (`kernel_library`), else they are BLAS's own.
+    floatX : str
+        Type of the weights.
     """
 
     device: str
@@ -73,6 +75,12 @@ class Setup:
     compile_dir: str
     sgemm: str
     team: bool
+    floatX: str
+
+    @property
+    def own_ops(self) -> bool:
+        """Whether the graph is built of this project's Ops, else of plain Theano expressions."""
+        return self.team or (self.device != "cpu" and self.floatX == "float32")
 
     def __str__(self) -> str:
         return (
@@ -172,7 +180,8 @@ def _adopt_theano() -> Setup:
 def _describe(config, device: str, reason: str, blas: str) -> Setup:
     sgemm = _sgemm(config)
     team = device == "cpu" and config.floatX == "float32" and bool(sgemm)
-    return Setup(device, reason, blas, _threads(team), config.compiledir, sgemm, team)
+    threads = _threads(team)
+    return Setup(device, reason, blas, threads, config.compiledir, sgemm, team, config.floatX)
 
 
 def _check_compiler() -> None:

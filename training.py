@@ -13,10 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 import cpu_ops
-import kernel_library
+import losses
 import optimizers
 import sampling
 import sessions
+import theano_setup
 from theano_setup import tensor as tt
 from theano_setup import theano
 from user_errors import InputError
@@ -34,6 +35,14 @@ MERGE_BELOW = 0.98
 
 class TrainingDiverged(InputError):
     """The loss became NaN or infinite."""
+
+
+def _sampler_class() -> type:
+    if theano_setup.configure().device == "cpu":
+        return sampling.NegativeSampler
+    from gpu_sampling import GpuSampler  # needs pygpu
+
+    return GpuSampler
 
 
 class Training:
@@ -54,13 +63,17 @@ class Training:
         self.steps_done = theano.shared(np.int64(0), name="steps_done")
         self.store = None
         if model.n_sample:
-            draw = model.negative_sampler or sampling.NegativeSampler(
+            draw = model.negative_sampler or _sampler_class()(
                 log.support,
                 model.sample_alpha,
                 model.n_sample,
                 int(sample_seed.generate_state(1, dtype=np.uint64)[0]),
             )
-            self.store = sampling.SampleStore(draw, model.n_sample, n_store_ids, on_device)
+            merge = losses.has_kernel(model.final_act, model.loss) and (
+                sampling.expected_distinct(log.support, model.sample_alpha, model.n_sample)
+                < MERGE_BELOW * model.n_sample
+            )
+            self.store = sampling.SampleStore(draw, model.n_sample, n_store_ids, on_device, merge)
         nothing = np.zeros((1, 1), dtype=np.int32)
         self.inputs = theano.shared(nothing, name="inputs")
         self.targets = theano.shared(nothing, name="targets")
@@ -69,9 +82,6 @@ class Training:
         self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
         self.states = model._zero_states(0)
         self.steps_per_second = 1
-        model._merge_negatives = self.store is not None and sampling.expected_distinct(
-            log.support, model.sample_alpha, model.n_sample
-        ) < MERGE_BELOW * model.n_sample
         log_support = np.log(np.maximum(log.support, 1)).astype(theano.config.floatX)
         model._log_support = theano.shared(log_support[:, None], name="log_support")
         self.step_function = self._compile()
@@ -79,7 +89,7 @@ class Training:
     def _compile(self):
         """Compile one training step."""
         model = self.model
-        negatives = self.store.samples[self.store.row] if self.store else None
+        negatives = self.store.negatives() if self.store else None
         cost, new_states, looked_up = model._training_cost(
             self.inputs[self.step], self.targets[self.step], negatives, self.states, self._dropout
         )
@@ -117,7 +127,7 @@ class Training:
         """Zero each element with probability p, scale the others by 1 / (1 - p)."""
         if p <= 0:
             return x
-        if kernel_library.usable():
+        if cpu_ops.usable():
             self.n_dropouts += 1
             seed = self.dropout_seed + (self.n_dropouts << 32)
             return cpu_ops.Dropout()(x, float(p), seed, self.steps_done)

@@ -20,9 +20,10 @@ void gk_product(int trans_a, int trans_b, int m, int n, int k, const float* a, i
 long gk_gather(const float* table, long n_rows, long width, const int32_t* index, long n,
                float* out);
 
-// Distinct values of index (n,) in ascending order, and how often each comes up; both outputs have
-// room for n + 1. Returns how many there are, -1 if a value is negative, -2 if there is no memory.
-long gk_unique(long n, const int32_t* index, int32_t* distinct, float* counts);
+// Merges equal ids of each row of ids (rows, n): the row then begins with its n_distinct[row]
+// different ones in ascending order, and copies (rows, n) say how often each came up. Returns 0, 1
+// if an id is negative, 2 if there is no memory.
+int gk_merge(long rows, long n, int32_t* ids, float* copies, int64_t* n_distinct);
 
 // ids (n,) drawn from an alias table (n_items,); `first` is the number of draws made before.
 void gk_draw(uint64_t seed, uint64_t first, long n, long n_items, const uint64_t* threshold,

@@ -1,5 +1,6 @@
 // Negative samples: drawing them, and merging those that a mini-batch drew more than once.
 #include <algorithm>
+#include <atomic>
 #include <new>
 #include <vector>
 
@@ -65,29 +66,25 @@ void sort_by_digit(long n, int shift, const uint32_t* __restrict__ values,
     for (long e = 0; e < n; e++) sorted[places[values[e] >> shift & (DIGITS - 1)]++] = values[e];
 }
 
-}  // namespace
-
-extern "C" long gk_unique(long n, const int32_t* index, int32_t* distinct, float* counts) try {
-    static std::vector<uint32_t> buffers[2];
-    uint32_t top = 0;  // negative numbers are large ones
-    for (long e = 0; e < n; e++) top = std::max(top, static_cast<uint32_t>(index[e]));
-    if (top > INT32_MAX) return -1;
+// Merges equal ones of n numbers, all at most `top`: returns how many different ones there are.
+long merge(long n, uint32_t top, int32_t* ids, float* copies) {
+    static thread_local std::vector<uint32_t> buffers[2];
     // no branches below that depend on the numbers, since nobody could predict them
     if (top < FEW * n) {  // count all there can be
         std::vector<uint32_t>& found = buffers[0];
         found.assign(top + 1, 0);
-        for (long e = 0; e < n; e++) found[index[e]]++;
+        for (long e = 0; e < n; e++) found[ids[e]]++;
         long n_distinct = 0;
-        for (uint32_t value = 0; value <= top; value++) {
-            distinct[n_distinct] = value;
-            counts[n_distinct] = found[value];
+        for (uint32_t value = 0; value <= top && n_distinct < n; value++) {
+            ids[n_distinct] = value;
+            copies[n_distinct] = found[value];
             n_distinct += found[value] > 0;
         }
         return n_distinct;
     }
     for (auto& buffer : buffers) buffer.resize(n);
     uint32_t *sorted = buffers[0].data(), *scratch = buffers[1].data();
-    std::copy(index, index + n, sorted);
+    std::copy(ids, ids + n, sorted);
     for (int shift = 0; shift < 32 && top >> shift; shift += BITS) {
         sort_by_digit(n, shift, sorted, scratch);
         std::swap(sorted, scratch);
@@ -96,11 +93,34 @@ extern "C" long gk_unique(long n, const int32_t* index, int32_t* distinct, float
     long last = -1;
     for (long e = 0; e < n; e++) {
         last += e == 0 || sorted[e] != sorted[e - 1];
-        distinct[last] = sorted[e];
+        ids[last] = sorted[e];
         ends[last] = e + 1;
     }
-    for (long u = 0; u <= last; u++) counts[u] = ends[u] - (u ? ends[u - 1] : 0);
+    for (long u = 0; u <= last; u++) copies[u] = ends[u] - (u ? ends[u - 1] : 0);
     return last + 1;
-} catch (const std::bad_alloc&) {
-    return -2;
+}
+
+}  // namespace
+
+extern "C" int gk_merge(long rows, long n, int32_t* ids, float* copies, int64_t* n_distinct) {
+    std::atomic<int> problem{0};
+    team::run([&](int t, int n_threads) {
+        const auto s = team::share(rows, t, n_threads);
+        for (long row = s.begin; row < s.end; row++) {
+            int32_t* own = ids + row * n;
+            uint32_t top = 0;  // negative numbers are large ones
+            for (long e = 0; e < n; e++) top = std::max(top, static_cast<uint32_t>(own[e]));
+            if (top > INT32_MAX) {
+                problem = 1;
+                return;
+            }
+            try {
+                n_distinct[row] = merge(n, top, own, copies + row * n);
+            } catch (const std::bad_alloc&) {
+                problem = 2;
+                return;
+            }
+        }
+    });
+    return problem;
 }
