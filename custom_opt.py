@@ -44,26 +44,11 @@ def _in_place(ops: list[type]):
     return local_in_place
 
 
-def _register_lifter(op: type, twin, op_lifter, register_opt, register_opt2) -> None:
-    def lift(op, context_name, inputs, outputs):
-        made = twin(**{name: getattr(op, name) for name in op.__props__})
-        return made(*inputs, return_list=True)
-
-    lift.__name__ = f"local_gpu_{op.__name__}"
-    register_opt("fast_compile")(op_lifter([op])(lift))
-    register_opt2([op], "fast_compile")(lift)
-
-
-def _lift_onto_gpu() -> list[type]:
-    """Register, the way Theano's own are, that each Op becomes its twin on the GPU.
-
-    Returns the twins that can work in place.
-    """
+def gpu_twins() -> dict[type, type]:
+    """Return the GPU's twin of each Op of `cpu_ops` but the product, which is Theano's there."""
     import gpu_ops  # needs pygpu
 
-    from theano.gpuarray.opt import op_lifter, register_opt, register_opt2  # isort: skip
-
-    twins = {
+    return {
         cpu_ops.Gather: gpu_ops.GpuGather,
         cpu_ops.Outputs: gpu_ops.GpuOutputs,
         cpu_ops.LogQ: gpu_ops.GpuLogQ,
@@ -74,9 +59,24 @@ def _lift_onto_gpu() -> list[type]:
         cpu_ops.Dropout: gpu_ops.GpuDropout,
         cpu_ops.CountRanks: gpu_ops.GpuCountRanks,
     }
-    for op, twin in twins.items():
-        _register_lifter(op, twin, op_lifter, register_opt, register_opt2)
-    return [gpu_ops.GpuUpdate, gpu_ops.GpuLoss]
+
+
+def gpu_twin(op: cpu_ops.KernelOp):
+    """Return the same Op for the GPU."""
+    properties = {name: getattr(op, name) for name in op.__props__}
+    return gpu_twins()[type(op)](**properties)
+
+
+def _lift_onto_gpu(op: type) -> None:
+    """Register, the way Theano's own are, that Ops of a class become their twins."""
+    from theano.gpuarray.opt import op_lifter, register_opt, register_opt2
+
+    def lift(op, context_name, inputs, outputs):
+        return gpu_twin(op)(*inputs, return_list=True)
+
+    lift.__name__ = f"local_gpu_{op.__name__}"
+    register_opt("fast_compile")(op_lifter([op])(lift))
+    register_opt2([op], "fast_compile")(lift)
 
 
 def register() -> None:
@@ -91,7 +91,10 @@ def register() -> None:
     optdb.register("gru4rec_gather", register_local(local_gather), 1.66, "fast_run")
     works_in_place = [cpu_ops.Update, cpu_ops.Loss]
     if not kernel_library.usable():
-        works_in_place += _lift_onto_gpu()
+        twins = gpu_twins()
+        works_in_place = [twins[op] for op in works_in_place]
+        for op in twins:
+            _lift_onto_gpu(op)
     in_place = theano.gof.opt.TopoOptimizer(
         _in_place(works_in_place), failure_callback=theano.gof.opt.TopoOptimizer.warn_inplace
     )

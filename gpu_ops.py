@@ -311,13 +311,13 @@ class GpuUpdate(GpuKernelOp):
         return f"""
         {{
         if ({take}) {{ {fail} }}
-        const float* c = (const float*)PyArray_DATA({inputs[0]});
+        auto c = [&](int i) {{ return *(float*)PyArray_GETPTR1({inputs[0]}, i); }};
         const size_t n_rows = {dummy}->ga.dimensions[0], width = {width};
         {step(inputs, passed, f"&{time}", sub["params"], fail)}
         }}
         """
 
-    RATES = ("c[0]", "c[1]", "c[2]", "c[3]", "c[4]", "c[5]")
+    RATES = tuple(f"c({i})" for i in range(6))
 
     def _c_dense(self, inputs, tables, time, context, fail):
         arguments = ["n", "width", *tables, "&gradient.get()", *self.RATES]

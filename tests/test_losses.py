@@ -170,11 +170,19 @@ def test_diagonal(n_rows, n_cols):
 
 def test_log_q():
     """Targets are corrected by their support, samples by support^alpha."""
-    log_support = tt.fvector()
-    counts = np.array([3, 10, 1, 7, 200])
-    given = {log_support: np.log(counts).astype(np.float32)}
-    result = evaluate(losses.log_q(log_support, 2, 0.8, 0.5), given)
-    np.testing.assert_allclose(result, 0.8 * np.log(counts) * [1, 1, 0.5, 0.5, 0.5], rtol=1e-6)
+    biases, log_support, items = tt.fmatrix(), tt.fmatrix(), tt.ivector()
+    counts, index = np.array([3, 10, 1, 7, 200]), np.array([1, 0, 4, 4, 2])
+    given = {
+        biases: np.arange(5, dtype=np.float32)[:, None],
+        log_support: np.log(counts).astype(np.float32)[:, None],
+        items: index.astype(np.int32),
+    }
+    symbols = (biases, log_support, items, tt.as_tensor_variable(np.int64(2)))
+    expected = np.arange(5) - 0.8 * np.log(counts[index]) * [1, 1, 0.5, 0.5, 0.5]
+    result = evaluate(losses.log_q(*symbols, 0.8, 0.5), given)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    gradient = evaluate(theano.grad(losses.log_q(*symbols, 0.8, 0.5).sum(), biases), given)
+    np.testing.assert_array_equal(gradient, np.ones((5, 1)))
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "leaky-0.1", "elu-1"])

@@ -16,7 +16,10 @@ from sampling import (
     draw_in_c,
     draw_in_numpy,
     expected_distinct,
+    merge_in_c,
+    merge_in_numpy,
 )
+from theano_setup import theano
 
 SUPPORT = np.array([1, 1, 2, 3, 5, 8, 13, 40, 100, 1000])
 
@@ -104,6 +107,39 @@ def test_an_alias_table_holds_the_probabilities(support):
     assert np.allclose(found, p, atol=1e-12)
 
 
+@pytest.mark.parametrize("top", [0, 50, 5000, 2**22, 2**31 - 1])  # counted where few, else sorted
+@given(
+    rows=st.sampled_from([0, 1, 2, 9]),
+    n=st.sampled_from([0, 1, 2, 90, 700]),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=25, deadline=None)
+def test_c_merges_as_numpy_does(top, rows, n, seed):
+    if not kernel_library.usable():
+        pytest.skip("the kernels need float32")
+    rng = np.random.default_rng(seed)
+    # of few different values, so that most come up several times
+    values = rng.integers(0, top, 1 + n // 3, dtype=np.int32, endpoint=True)
+    drawn = rng.choice(values, (rows, n)).astype(np.int32)
+    merged = []
+    for merge in (merge_in_c, merge_in_numpy):
+        ids, copies = drawn.copy(), np.zeros((rows, n), dtype=np.float32)
+        n_distinct = np.zeros(rows, dtype=np.int64)
+        merge(ids, copies, n_distinct)
+        merged.append([(i[:k], c[:k]) for i, c, k in zip(ids, copies, n_distinct.tolist())])
+    for (ids, copies), (expected_ids, expected_copies) in zip(*merged):
+        assert np.array_equal(ids, expected_ids)
+        assert np.array_equal(copies, expected_copies)
+
+
+def test_negatives_that_are_no_item_indices():
+    if not kernel_library.usable():
+        pytest.skip("the kernels need float32")
+    ids = np.array([[3, -1]], dtype=np.int32)
+    with pytest.raises(ValueError, match="negative number"):
+        merge_in_c(ids, np.zeros((1, 2), dtype=np.float32), np.zeros(1, dtype=np.int64))
+
+
 class Counter:
     """Hands out the numbers of the mini-batches that it draws."""
 
@@ -140,6 +176,27 @@ def test_every_mini_batch_is_used_once_in_order(blocks, n_batches, on_device):
     assert used == list(range(sum(blocks)))
     # a short training draws no more than it needs
     assert draw.n_drawn <= max(sum(blocks), max(blocks))
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+@pytest.mark.parametrize("n_batches", [0, 2, 9])
+def test_a_store_that_merges_gives_each_mini_batchs_ids_with_their_number(on_device, n_batches):
+    drawn = np.array([[4, 4, 1], [7, 7, 7], [0, 2, 5], [3, 1, 3], [0, 0, 9]], dtype=np.int32)
+    kept, given = drawn.copy(), iter(range(len(drawn)))
+    store = SampleStore(
+        lambda n: drawn[[next(given) for _ in range(n)]], 3, 3 * n_batches, on_device, merge=True
+    )
+    current = theano.function([], store.negatives())
+    found, left = [], len(drawn)
+    while left:
+        served = store.serve(min(left, 2), left)
+        for _ in range(served):
+            ids, copies = current()
+            found.append(np.repeat(ids, copies.astype(int)).tolist())
+            store.row.set_value(store.row.get_value() + 1)
+        left -= served
+    assert found == np.sort(drawn, axis=1).tolist()
+    assert np.array_equal(drawn, kept)  # the user's
 
 
 def test_a_sampler_of_the_wrong_shape_is_found_out():

@@ -1,4 +1,7 @@
-"""Every Op's C code against its definition in numpy, `perform`."""
+"""Every Op against its definition in numpy, `perform`: its C code, and its kernels on a GPU.
+
+Which of the two depends on the device of the process; `test_gpu` runs this file on the other one.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cpu_ops
+import custom_opt
 import kernel_library
+import theano_setup
 from theano_setup import tensor as tt
 from theano_setup import theano
 
-pytestmark = pytest.mark.skipif(not kernel_library.usable(), reason="the kernels need float32")
+ON_GPU = theano_setup.configure().device != "cpu"
+pytestmark = pytest.mark.skipif(not cpu_ops.usable(), reason="the kernels need float32")
+only_on_cpu = pytest.mark.skipif(ON_GPU, reason="of the CPU's Op alone")
 
 # sizes below and above what one thread does alone, and no multiples of a vector
 ROWS = st.sampled_from([0, 1, 2, 3, 17, 40])
 WIDTHS = st.sampled_from([1, 2, 7, 33, 300])
 SEEDS = st.integers(0, 2**31)
-common = settings(max_examples=25, deadline=None)
+EXAMPLES = 6 if ON_GPU else 25  # a simulated GPU takes its time
+common = settings(max_examples=EXAMPLES, deadline=None)
 LOSSES = [
     ("cross-entropy", "softmax", 0.0),
     ("cross-entropy", "softmax", 0.1),
@@ -39,16 +47,28 @@ ACTIVATIONS = ["linear", "relu", "tanh", "leaky-0.1", "elu-0.5", "selu-1.05-1.67
 
 
 @functools.lru_cache(maxsize=None)
-def compiled(op, types):
+def compiled(op, types, strided=False):
     inputs = [theano.tensor.TensorType(dtype, (False,) * ndim)() for dtype, ndim in types]
     inputs = [theano.In(i, borrow=True) for i in inputs]
-    outputs = op(*[i.variable for i in inputs], return_list=True)
+    arguments = [i.variable for i in inputs]
+    if ON_GPU:
+        op = custom_opt.gpu_twin(op)
+        arguments = [a.transfer(None) if a.ndim else a for a in arguments]
+        if strided:
+            arguments = [a[..., ::2] if a.ndim else a for a in arguments]
+    outputs = [output.transfer("cpu") for output in op(*arguments, return_list=True)]
     mode = theano.Mode(linker="cvm", optimizer=None)
     return theano.function(inputs, outputs, mode=mode, accept_inplace=True)
 
 
-def in_c(op, values):
+def run_compiled(op, values):
     return compiled(op, tuple((str(v.dtype), v.ndim) for v in values))(*values)
+
+
+def run_on_strided_arrays(op, values):
+    """The same on a GPU, where only every other element of each array in its memory is meant."""
+    spread = [np.repeat(v, 2, axis=-1) if v.ndim else v for v in values]
+    return compiled(op, tuple((str(v.dtype), v.ndim) for v in values), strided=True)(*spread)
 
 
 def in_numpy(op, values):
@@ -62,8 +82,11 @@ def in_numpy(op, values):
 def agree(op, values, rtol=2e-6, scale=1e-3):
     """scale: of the terms that the results are sums of, which rounding is relative to."""
     expected = in_numpy(op, [v.copy() for v in values])
-    found = in_c(op, [v.copy(order="K") for v in values])
-    for e, f in zip(expected, found):
+    found = run_compiled(op, [v.copy(order="K") for v in values])
+    results = list(zip(expected, found))
+    if ON_GPU and not getattr(op, "inplace", False):
+        results += zip(expected, run_on_strided_arrays(op, values))
+    for e, f in results:
         assert f.dtype == e.dtype
         assert f.shape == e.shape
         atol = rtol * max(np.abs(e).max(initial=0), scale)
@@ -77,6 +100,7 @@ def normal(rng, *shape):
 # ---------------------------------------------------------------------------- products, rows
 
 
+@only_on_cpu
 @common
 @given(m=ROWS, k=ROWS, n=WIDTHS, layout=st.sampled_from("rcs"), seed=SEEDS)
 def test_product(m, k, n, layout, seed):
@@ -86,17 +110,20 @@ def test_product(m, k, n, layout, seed):
         x, y = np.asfortranarray(x), np.asfortranarray(y)
     elif layout == "s":
         x, y = normal(rng, 2 * m, 3 * k)[::2, ::3], normal(rng, k, 2 * n)[:, :n]
-    found = in_c(cpu_ops.Product(), [x, y])[0]
+    found = run_compiled(cpu_ops.Product(), [x, y])[0]
     np.testing.assert_allclose(found, x @ y, rtol=1e-4, atol=1e-5 * max(k, 1) ** 0.5)
 
 
+@only_on_cpu
 def test_product_of_large_matrices_is_shared_out_without_gaps():
     rng = np.random.default_rng(0)
     for m, n in ((32, 2080), (2080, 100), (33, 2077)):
         x, y = normal(rng, m, 64), normal(rng, 64, n)
-        np.testing.assert_allclose(in_c(cpu_ops.Product(), [x, y])[0], x @ y, rtol=1e-3, atol=1e-4)
+        found = run_compiled(cpu_ops.Product(), [x, y])[0]
+        np.testing.assert_allclose(found, x @ y, rtol=1e-3, atol=1e-4)
 
 
+@only_on_cpu
 @pytest.mark.parametrize("transposed", ["", "x", "y", "xy"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_product_with_a_long_sum_is_shared_out_by_its_terms(transposed, threads):
@@ -108,17 +135,19 @@ def test_product_with_a_long_sum_is_shared_out_by_its_terms(transposed, threads)
     before = library.gk_threads()
     library.gk_set_threads(threads)
     try:
-        found = in_c(cpu_ops.Product(), values)[0]
-        again = in_c(cpu_ops.Product(), values)[0]
+        found = run_compiled(cpu_ops.Product(), values)[0]
+        again = run_compiled(cpu_ops.Product(), values)[0]
     finally:
         library.gk_set_threads(before)
     np.testing.assert_allclose(found, x @ y, rtol=1e-3, atol=1e-3)
     assert np.array_equal(found, again)
 
 
+@only_on_cpu
 def test_product_of_sizes_that_do_not_fit():
+    values = [np.zeros((2, 3), np.float32), np.zeros((4, 2), np.float32)]
     with pytest.raises(ValueError, match="inner sizes"):
-        in_c(cpu_ops.Product(), [np.zeros((2, 3), np.float32), np.zeros((4, 2), np.float32)])
+        run_compiled(cpu_ops.Product(), values)
 
 
 @common
@@ -133,31 +162,41 @@ def test_gather(n_rows, n, width, seed):
 @pytest.mark.parametrize("wrong", [-1, 5])
 def test_gather_out_of_range(wrong):
     index = np.array([0, wrong, 1], dtype=np.int32)
+    values = [np.zeros((5, 3), np.float32), index]
+    if ON_GPU:  # without a flag to read back after every look-up
+        found = run_compiled(cpu_ops.Gather(), values)[0]
+        assert np.isnan(found[1]).all() and not np.isnan(found[[0, 2]]).any()
+        return
     with pytest.raises(IndexError):
-        in_c(cpu_ops.Gather(), [np.zeros((5, 3), np.float32), index])
+        run_compiled(cpu_ops.Gather(), values)
 
 
-@pytest.mark.parametrize("top", [0, 50, 5000, 2**22, 2**31 - 1])  # counted where few, else sorted
-@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("merged", [False, True])
 @common
-@given(
-    targets=st.lists(st.integers(0, 50), max_size=9),
-    n=st.sampled_from([0, 1, 2, 90, 700]),
-    seed=SEEDS,
-)
-def test_outputs(merge, top, targets, n, seed):
+@given(m=ROWS, k=st.sampled_from([0, 1, 2, 90, 700]), seed=SEEDS)
+def test_outputs(merged, m, k, seed):
     rng = np.random.default_rng(seed)
-    # of few different values, so that most come up several times
-    values = rng.integers(0, top, 1 + n // 3, dtype=np.int32, endpoint=True)
-    negatives = rng.choice(values, n)
-    agree(cpu_ops.Outputs(merge), [np.array(targets, dtype=np.int32), negatives], rtol=0)
+    values = [rng.integers(0, 50, n).astype(np.int32) for n in (m, k)]
+    if merged:
+        values.append(rng.integers(1, 9, k).astype(np.float32))
+    agree(cpu_ops.Outputs(), values, rtol=0)
 
 
-@pytest.mark.parametrize("wrong", [-1, -(2**31)])
-def test_outputs_of_a_negative_index(wrong):
-    targets, negatives = np.zeros(2, dtype=np.int32), np.array([3, wrong], dtype=np.int32)
-    with pytest.raises(IndexError, match="not item indices"):
-        in_c(cpu_ops.Outputs(True), [targets, negatives])
+@common
+@given(n_items=st.sampled_from([1, 40]), m=ROWS, k=ROWS, seed=SEEDS)
+def test_log_q(n_items, m, k, seed):
+    rng = np.random.default_rng(seed)
+    items = rng.integers(0, n_items, m + k).astype(np.int32)
+    values = [normal(rng, m + k, 1), normal(rng, n_items, 1), items, np.asarray(m)]
+    agree(cpu_ops.LogQ(0.7, 0.3), values)
+
+
+@only_on_cpu
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_log_q_of_an_item_out_of_range(wrong):
+    values = [np.zeros((1, 1), np.float32), np.zeros((3, 1), np.float32)]
+    with pytest.raises(IndexError, match="not an item index"):
+        run_compiled(cpu_ops.LogQ(1, 1), [*values, np.array([wrong], np.int32), np.asarray(1)])
 
 
 # ---------------------------------------------------------------------------- updates
@@ -186,7 +225,7 @@ def _update_inputs(rng, op, n_rows, width, lookups, decays=(0.9, 0.99)):
 
 @pytest.mark.parametrize("momentum", [False, True])
 @pytest.mark.parametrize("method", cpu_ops.METHODS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=min(EXAMPLES, 15), deadline=None)
 @given(n_rows=st.sampled_from([1, 7, 300]), n=ROWS, width=WIDTHS, seed=SEEDS)
 def test_update_of_rows(method, momentum, n_rows, n, width, seed):
     op = cpu_ops.Update(method, momentum, True, (False, True))
@@ -195,18 +234,19 @@ def test_update_of_rows(method, momentum, n_rows, n, width, seed):
 
 
 @pytest.mark.parametrize("method", cpu_ops.METHODS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=min(EXAMPLES, 15), deadline=None)
 @given(n_rows=st.sampled_from([0, 1, 7, 300]), width=WIDTHS, seed=SEEDS)
 def test_update_of_a_whole_parameter(method, n_rows, width, seed):
     op = cpu_ops.Update(method, True, True)
     agree(op, _update_inputs(np.random.default_rng(seed), op, n_rows, width, ()), rtol=2e-5)
 
 
+@only_on_cpu  # what comes from the host is a copy on the GPU
 def test_update_in_place_writes_into_the_tables():
     op = cpu_ops.Update("adagrad", True, False, (True,), inplace=True)
     values = _update_inputs(np.random.default_rng(0), op, 50, 40, (60,))
     expected = in_numpy(op, [v.copy() for v in values])
-    in_c(op, values)
+    run_compiled(op, values)
     for table, e in zip(values[1:4], expected):
         np.testing.assert_allclose(table, e, rtol=1e-5, atol=1e-6)
 
@@ -219,30 +259,43 @@ def test_equal_copies_can_be_given_as_one_weighted_row():
         gradient, index = normal(rng, 3, 20), np.array([4, 8, 1], dtype=np.int32)
         weights = np.array([3, 1, 2], dtype=np.float32)
         copies = np.repeat(np.arange(3), [3, 1, 2])
-        merged = in_c(
+        merged = run_compiled(
             cpu_ops.Update(method, True, False, (True,)),
             [*values, index, gradient * weights[:, None], weights],
         )
-        separate = in_c(single, [*values, index[copies], gradient[copies]])
+        separate = run_compiled(single, [*values, index[copies], gradient[copies]])
         for m, s in zip(merged, separate):
             np.testing.assert_allclose(m, s, rtol=1e-5, atol=1e-6)
 
 
+@only_on_cpu
 def test_update_out_of_range_changes_nothing():
     op = cpu_ops.Update(None, False, False, (False,), inplace=True)
     values = _update_inputs(np.random.default_rng(0), op, 5, 3, (4,))
     values[2][2] = 5
     before = values[1].copy()
     with pytest.raises(IndexError):
-        in_c(op, values)
+        run_compiled(op, values)
     assert (values[1] == before).all()
+
+
+@pytest.mark.skipif(not ON_GPU, reason="on the CPU it is an error")
+@pytest.mark.parametrize("method", ["adagrad", "adam"])
+def test_a_gpu_leaves_out_rows_that_the_table_does_not_have(method):
+    op = cpu_ops.Update(method, False, False, (False,))
+    values = _update_inputs(np.random.default_rng(0), op, 5, 3, (4,))
+    right = run_compiled(op, [*values[:-2], values[-2][[0, 1, 3]], values[-1][[0, 1, 3]]])
+    for wrong in (5, -1):
+        values[-2][2] = wrong
+        for found, e in zip(run_compiled(op, values), right):
+            np.testing.assert_array_equal(found, e)
 
 
 # ---------------------------------------------------------------------------- losses
 
 
 @pytest.mark.parametrize(("loss", "activation", "parameter"), LOSSES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=min(EXAMPLES, 15), deadline=None)
 @given(m=ROWS, k=st.sampled_from([1, 5, 300]), size=st.sampled_from([0.1, 3.0]), seed=SEEDS)
 def test_loss(loss, activation, parameter, m, k, size, seed):
     rng = np.random.default_rng(seed)
@@ -260,9 +313,9 @@ def test_loss_with_copies_is_that_of_repeated_columns(loss, activation, paramete
     weights = np.array([1, 1, 1, 3, 1, 2], dtype=np.float32)
     scores, offsets = normal(rng, 3, 6), normal(rng, 6)
     copies = np.repeat(np.arange(6), weights.astype(int))
-    cost, d_scores, d_offsets = in_c(op, [scores, offsets, weights])
+    cost, d_scores, d_offsets = run_compiled(op, [scores, offsets, weights])
     ones = np.ones(len(copies), dtype=np.float32)
-    expected = in_c(op, [scores[:, copies], offsets[copies], ones])
+    expected = run_compiled(op, [scores[:, copies], offsets[copies], ones])
     np.testing.assert_allclose(cost, expected[0], rtol=1e-5)
     for found, e in ((d_scores, expected[1]), (d_offsets[None], expected[2][None])):
         summed = np.stack([e[:, copies == j].sum(axis=1) for j in range(6)], axis=1)
@@ -274,14 +327,14 @@ def test_nan_is_not_hidden(loss, activation, parameter):
     scores = np.zeros((2, 9), dtype=np.float32)
     scores[1, 5] = np.nan
     values = [scores, np.zeros(9, np.float32), np.ones(9, np.float32)]
-    assert np.isnan(in_c(cpu_ops.Loss(loss, activation, 1.0, parameter), values)[0])
+    assert np.isnan(run_compiled(cpu_ops.Loss(loss, activation, 1.0, parameter), values)[0])
 
 
 # ---------------------------------------------------------------------------- hidden layers
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=min(EXAMPLES, 15), deadline=None)
 @given(m=ROWS, n=WIDTHS, seed=SEEDS)
 def test_gru(activation, m, n, seed):
     rng = np.random.default_rng(seed)
@@ -318,7 +371,7 @@ def test_dropout_drops_independently():
     masks = []
     for seed, counter in ((1, 0), (1, 1), (2, 0)):
         values = (x, np.float32(0.3), np.int64(seed), np.int64(counter))
-        masks.append(in_c(cpu_ops.Dropout(), [np.asarray(v) for v in values])[0] > 0)
+        masks.append(run_compiled(cpu_ops.Dropout(), [np.asarray(v) for v in values])[0] > 0)
     n = x.size
     for mask in masks:
         assert abs(mask.mean() - 0.7) < 5 * np.sqrt(0.21 / n)
