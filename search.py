@@ -1,0 +1,551 @@
+"""The search: a study, its trials as processes of their own, as many as the study lacks.
+
+A trial is complete, pruned or failed. The first two count; a failed one is replaced by another. Any
+number of workers, on any machines, share a study through its storage and together run its number of
+trials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+import search_methods
+import search_report
+import study_storage
+from search_report import NOT_NEEDED
+from search_space import SearchParameter
+from trial_process import Training, TrainingFailed, read_epoch, read_metric
+from user_errors import InputError
+
+# seconds between looks at the trials of other workers
+POLL_SECONDS = 1.0
+# of the study: what it searches
+DESCRIPTION = "gru4rec"
+OPENING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is searched, where and how: the checked command line.
+
+    Attributes
+    ----------
+    train, test : str
+        Training data and the data that trials are measured on.
+    space : sequence of SearchParameter
+    fixed : dict of str
+        The other parameters, as texts of a parameter string.
+    metric, length : str, int
+        recall or mrr, of lists of that length.
+    eval_type, model : str
+        Options ``-e`` and ``-g`` of run.py.
+    columns : dict of str
+        Parameters that name columns (``item_key``), where they are not the defaults.
+    n_trials : int
+        The study's trials in total.
+    storage, study : str
+    results : Path
+        Directory of the results and the logs.
+    devices : sequence of (str or None)
+        One a job; None leaves the choice to `theano_flags`.
+    threads : int or None
+        Threads of each training; None leaves the choice to it.
+    theano_flags : str
+    sampler, pruner : str
+    seed, heartbeat, max_failures : int
+    most_epochs : int
+    """
+
+    train: str
+    test: str
+    space: Sequence[SearchParameter]
+    fixed: dict[str, str]
+    metric: str
+    length: int
+    eval_type: str
+    model: str
+    columns: dict[str, str]
+    n_trials: int
+    storage: str
+    study: str
+    results: Path
+    devices: Sequence[str | None]
+    threads: int | None
+    theano_flags: str
+    sampler: str
+    pruner: str
+    seed: int
+    heartbeat: int
+    max_failures: int
+    most_epochs: int
+
+    @property
+    def metric_name(self) -> str:
+        return f"{self.metric}@{self.length}"
+
+
+class SearchFailed(Exception):
+    """The search cannot go on; the message says why."""
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Return what a study has to keep from one run to the next, by the options that say it."""
+    return {
+        "PATH": _digest(settings.train),
+        "TEST_PATH": _digest(settings.test),
+        "-opf": [parameter.as_json() for parameter in settings.space],
+        "-fp": dict(sorted(settings.fixed.items())),
+        "-m, -pm": settings.metric_name,
+        "-e": settings.eval_type,
+        "-g": Path(settings.model).name,
+        "-ik, -sk, -tk": settings.columns,
+    }
+
+
+def _digest(path: str) -> str:
+    """Identify data by its content: another machine may have it elsewhere."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError as err:
+        raise InputError(f"{path}: {err.strerror}; check the path") from None
+    return digest.hexdigest()
+
+
+@dataclass
+class _Shared:
+    """What a worker's jobs know of each other."""
+
+    claiming: threading.Lock = field(default_factory=threading.Lock)
+    printing: threading.RLock = field(default_factory=threading.RLock)
+    stop: threading.Event = field(default_factory=threading.Event)
+    trainings: set[Training] = field(default_factory=set)
+    failures: int = 0
+    last_reason: str = ""
+    last_finished: int | None = None
+    error: BaseException | None = None
+
+
+class Search:
+    """One worker of a study.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Raises
+    ------
+    InputError
+        If the storage cannot be used, or its study searches something else.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        study_storage.quiet_optuna()
+        self.worker = study_storage.this_worker()
+        self.logs = settings.results / "logs"
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise InputError(
+                f"--results {settings.results}: {err.strerror}; give a writable directory"
+            ) from None
+        self.storage = study_storage.open_storage(settings.storage, settings.heartbeat)
+        self.sampler = search_methods.make_sampler(
+            settings.sampler, settings.seed, settings.space
+        )
+        self.study = optuna.create_study(
+            storage=self.storage,
+            study_name=settings.study,
+            direction="maximize",
+            sampler=self.sampler,
+            pruner=search_methods.make_pruner(settings.pruner, settings.most_epochs),
+            load_if_exists=True,
+        )
+        self._check_description()
+        self.undertaker = study_storage.Undertaker(self.study, self.storage)
+        self.shared = _Shared()
+
+    def _check_description(self) -> None:
+        """Compare with what the study has searched so far."""
+        now = describe(self.settings)
+        before = self.study.user_attrs.get(DESCRIPTION)
+        if before is None:
+            if self.study.get_trials(deepcopy=False):
+                raise InputError(
+                    f"--study {self.settings.study}: this study has trials that are not of "
+                    "paropt.py; give another name"
+                )
+            self.study.set_user_attr(DESCRIPTION, now)
+            return
+        for option, value in now.items():
+            if before.get(option) != value:
+                raise InputError(
+                    f"study {self.settings.study} was begun with another {option}: "
+                    f"{_difference(before.get(option), value)}; give what it was begun with, or "
+                    "another --study"
+                )
+
+    # ------------------------------------------------------------------------ counting
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _open_places(self) -> int:
+        taken = sum(trial.state in OPENING for trial in self.trials())
+        return self.settings.n_trials - taken
+
+    def is_finished(self) -> bool:
+        """Whether all trials are done, or all of the grid is."""
+        trials = self.trials()
+        if sum(map(search_report.is_good, trials)) >= self.settings.n_trials:
+            return True
+        return self._exhausted(trials) and not any(
+            t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials
+        )
+
+    def _exhausted(self, trials: list[FrozenTrial]) -> bool:
+        if not isinstance(self.sampler, optuna.samplers.GridSampler):
+            return False
+        waiting = any(t.state == TrialState.WAITING for t in trials)
+        return not waiting and self.sampler.is_exhausted(self.study)
+
+    def _is_surplus(self, trial: optuna.Trial) -> bool:
+        """Whether trials with lower numbers, of other workers too, fill the study.
+
+        Workers that count at the same moment each create a trial; all of them agree which of these
+        is one too many.
+        """
+        states = (*OPENING, TrialState.WAITING)
+        ahead = sum(t.number < trial.number and t.state in states for t in self.trials())
+        return ahead >= self.settings.n_trials
+
+    # ------------------------------------------------------------------------ running
+
+    def run(self) -> None:
+        """Run trials until the study has its number, with those of all workers.
+
+        Raises
+        ------
+        SearchFailed
+            If too many trials fail in a row.
+        KeyboardInterrupt
+            On Ctrl-C; trials in progress are recorded as failed.
+        """
+        self.undertaker.look()
+        self.write_results()
+        jobs = [
+            threading.Thread(target=self._job, args=(i,), name=f"job {i}", daemon=True)
+            for i in range(len(self.settings.devices))
+        ]
+        try:
+            for job in jobs:
+                job.start()
+            while any(job.is_alive() for job in jobs):
+                for job in jobs:
+                    job.join(0.1)
+        except BaseException:
+            self._stop("interrupted")
+            for job in jobs:
+                job.join(30)
+            with contextlib.suppress(InputError):
+                self.write_results()
+            raise
+        if self.shared.error is not None:
+            raise self.shared.error
+
+    def _stop(self, reason: str) -> None:
+        self.shared.stop.set()
+        for training in list(self.shared.trainings):
+            training.stop(reason)
+
+    def _job(self, index: int) -> None:
+        """Run trials on one device, in a thread of its own."""
+        try:
+            waiting = False
+            while not self.shared.stop.is_set() and not self.is_finished():
+                self.undertaker.look()
+                if self._claim_and_run(index):
+                    waiting = False
+                    self._after_trial()
+                    continue
+                if not waiting and index == 0:
+                    self._print("Waiting for the last trials of other jobs and workers")
+                waiting = True
+                self.shared.stop.wait(POLL_SECONDS)
+        except BaseException as err:
+            with self.shared.printing:
+                self.shared.error = self.shared.error or _in_one_sentence(err)
+            self._stop("the search stopped")
+
+    def _claim_and_run(self, index: int) -> bool:
+        """Run a trial if the study lacks one."""
+        self.shared.claiming.acquire()
+        held = [True]
+
+        def claimed() -> None:
+            if held:
+                held.pop()
+                self.shared.claiming.release()
+
+        try:
+            if self._open_places() <= 0 or self._exhausted(self.trials()):
+                return False
+            self.study.optimize(
+                lambda trial: self._objective(trial, index, claimed),
+                n_trials=1,
+                catch=(TrainingFailed,),
+            )
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as err:
+            if isinstance(err, InputError) or "Cannot tell a" not in str(err):
+                finished = isinstance(err, optuna.exceptions.UpdateFinishedTrialError)
+                if not finished:
+                    raise
+            self._print(
+                "A trial's result came too late: other workers had missed this one's heartbeat and "
+                "queued the trial again"
+            )
+        finally:
+            claimed()
+        return True
+
+    def _objective(self, trial: optuna.Trial, index: int, claimed) -> float:
+        settings = self.settings
+        trial.set_user_attr("worker", self.worker)
+        chosen = {p.name: p.suggest(trial) for p in settings.space}
+        surplus = self._is_surplus(trial)
+        claimed()
+        if surplus:
+            trial.set_user_attr("reason", NOT_NEEDED)
+            raise TrainingFailed(NOT_NEEDED)
+        log = self.logs / f"trial_{trial.number:04d}.log"
+        trial.set_user_attr("log", os.path.relpath(log, settings.results))
+        training = Training(
+            self._arguments(chosen), log, self._environment(settings.devices[index])
+        )
+        self._print(f"TRIAL {trial.number}: {_string(chosen)}")
+        try:
+            return self._train(trial, training)
+        except TrainingFailed as err:
+            trial.set_user_attr("reason", str(err))
+            if not self.shared.stop.is_set():
+                self.shared.failures += 1
+                self.shared.last_reason = str(err)
+                self._print(f"TRIAL {trial.number} FAILED: {err} (log: {log})")
+            self._finished(trial)
+            raise
+
+    def _train(self, trial: optuna.Trial, training: Training) -> float:
+        metrics: list[float] = []
+        pruning = self.settings.pruner != "none"
+
+        def on_line(line: str) -> None:
+            self._print(f"[trial {trial.number}] {line}")
+            value = read_metric(line)
+            if value is not None:
+                metrics.append(value)
+            epoch = read_epoch(line, self.settings.metric) if pruning else None
+            if epoch is not None:
+                number, value = epoch
+                trial.report(value, step=number)
+                if trial.should_prune():
+                    self._print(f"TRIAL {trial.number} PRUNED after epoch {number}")
+                    raise optuna.TrialPruned(f"after epoch {number}")
+
+        self.shared.trainings.add(training)
+        if self.shared.stop.is_set():
+            training.stop("interrupted")
+        try:
+            training.run(on_line)
+        except optuna.TrialPruned:
+            self.shared.failures = 0
+            self._finished(trial)
+            raise
+        finally:
+            self.shared.trainings.discard(training)
+        if not metrics:
+            raise TrainingFailed("the training printed no line `PRIMARY METRIC: x`")
+        if not 0 <= metrics[-1] <= 1:  # NaN neither
+            raise TrainingFailed(f"the metric is {metrics[-1]}, not a number from 0 to 1")
+        self.shared.failures = 0
+        self._finished(trial)
+        return metrics[-1]
+
+    def _finished(self, trial: optuna.Trial) -> None:
+        self.shared.last_finished = trial.number
+
+    def _arguments(self, chosen: dict[str, str]) -> list[str]:
+        """Command line of a trial's run.py."""
+        settings = self.settings
+        arguments = [settings.train, "-ps", _string({**settings.fixed, **chosen})]
+        arguments += ["-t", settings.test, "-m", str(settings.length)]
+        arguments += ["-pm", settings.metric, "-lpm", "-e", settings.eval_type]
+        if settings.pruner != "none":
+            arguments.append("-ee")
+        return arguments + self._model_and_columns()
+
+    def _model_and_columns(self) -> list[str]:
+        columns = [(f"--{name}", value) for name, value in self.settings.columns.items()]
+        return ["-g", self.settings.model, *(text for pair in columns for text in pair)]
+
+    def _environment(self, device: str | None) -> dict[str, str]:
+        flags = [os.environ.get("THEANO_FLAGS", ""), self.settings.theano_flags]
+        flags += [f"device={device}"] if device else []
+        # of flags that are given twice Theano takes the last
+        environment = {"THEANO_FLAGS": ",".join(filter(None, flags))}
+        if self.settings.threads is not None:
+            environment["OPENBLAS_NUM_THREADS"] = str(self.settings.threads)
+        return environment
+
+    # ------------------------------------------------------------------------ results
+
+    def _print(self, text: str) -> None:
+        with self.shared.printing:
+            print(text, flush=True)
+
+    def _after_trial(self) -> None:
+        settings = self.settings
+        with self.shared.printing:
+            self.write_results()
+            trials = self.trials()
+            counts = {s: sum(t.state == s for t in trials) for s in TrialState}
+            failed = counts[TrialState.FAIL] - sum(
+                t.user_attrs.get("reason") == NOT_NEEDED for t in trials
+            )
+            done = counts[TrialState.COMPLETE] + counts[TrialState.PRUNED]
+            print(
+                f"\nTRIALS {done} of {settings.n_trials} done "
+                f"({counts[TrialState.PRUNED]} pruned), {failed} failed, "
+                f"{counts[TrialState.RUNNING]} running"
+            )
+            print(search_report.best_table(trials, settings.space, settings.metric_name))
+            print(flush=True)
+        if self.shared.failures >= settings.max_failures:
+            raise SearchFailed(
+                f"{self.shared.failures} trials in a row failed (--max_failures), the last one "
+                f"because: {self.shared.last_reason}; {settings.results / search_report.RESULTS} "
+                "names all reasons and logs; mend them and run the same command again"
+            )
+
+    def write_results(self) -> None:
+        """Write results.tsv and, once there is one, the best parameters' file."""
+        settings, trials = self.settings, self.trials()
+        search_report.write_whole(
+            settings.results / search_report.RESULTS,
+            search_report.results_table(trials, settings.space, settings.metric_name),
+        )
+        best = search_report.best_first(trials)
+        if best:
+            heading = (
+                f"Best of {sum(map(search_report.is_good, trials))} trials of study "
+                f"{settings.study}: trial {best[0].number}, {settings.metric_name} "
+                f"{best[0].value:.6f}."
+            )
+            search_report.write_whole(
+                settings.results / search_report.BEST,
+                search_report.paramfile(
+                    {**self.best_settings(best[0]), **settings.columns}, heading
+                ),
+            )
+
+    def best_settings(self, trial: FrozenTrial) -> dict[str, str]:
+        """Return all parameters of a trial that are not left at their defaults."""
+        return {**self.settings.fixed, **search_report.texts(trial, self.settings.space)}
+
+    def final_is_mine(self) -> bool:
+        """Whether this worker does the final training: it ended the last trial, or had none to run.
+
+        All workers of a study that ends see the same last trial.
+        """
+        if self.shared.last_finished is None:
+            return True
+        good = [t for t in self.trials() if search_report.is_good(t)]
+        last = max(good, key=lambda t: (t.datetime_complete, t.number), default=None)
+        return last is None or last.user_attrs.get("worker") == self.worker
+
+    def train_best(self, lengths: Sequence[int]) -> None:
+        """Train with the best parameters and print all metrics, as run.py does.
+
+        Raises
+        ------
+        SearchFailed
+            If no trial is complete or the training fails.
+        """
+        settings = self.settings
+        best = search_report.best_first(self.trials())
+        if not best:
+            raise SearchFailed("no trial is complete, so there are no best parameters")
+        log = settings.results / "final.log"
+        arguments = [settings.train, "-ps", _string(self.best_settings(best[0]))]
+        arguments += ["-t", settings.test, "-m", *map(str, lengths), "-e", settings.eval_type]
+        training = Training(
+            [*arguments, *self._model_and_columns()],
+            log,
+            # the other jobs have ended, so the threads are not divided
+            {**self._environment(settings.devices[0]), **_undivided()},
+        )
+        self._print(f"FINAL TRAINING with the parameters of trial {best[0].number}")
+        try:
+            training.run(self._print)
+        except TrainingFailed as err:
+            raise SearchFailed(f"the final training failed: {err} (log: {log})") from None
+        except BaseException:
+            training.stop("interrupted")
+            raise
+
+
+def _undivided() -> dict[str, str]:
+    threads = os.environ.get("OPENBLAS_NUM_THREADS")
+    return {"OPENBLAS_NUM_THREADS": threads or ""}
+
+
+def _string(settings: dict[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _difference(before: Any, now: Any) -> str:
+    def show(value: Any) -> str:
+        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+            return f"data with SHA-256 {value[:12]}..."
+        return str(value)
+
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
+        before = {n: before[n] for n in names if n in before}
+        now = {n: now[n] for n in names if n in now}
+    if isinstance(before, list) and isinstance(now, list):
+        before, now = [p for p in before if p not in now], [p for p in now if p not in before]
+    return f"it was {show(before)}, now it is {show(now)}"
+
+
+def _in_one_sentence(err: BaseException) -> BaseException:
+    """Turn what a storage raises while the search runs into a message."""
+    if isinstance(err, OSError) and not isinstance(err, BrokenPipeError):
+        place = f" ({err.filename})" if err.filename else ""
+        return SearchFailed(
+            f"the study cannot be written: {err.strerror or err}{place}; mend that and run the "
+            "same command again"
+        )
+    if type(err).__module__.startswith("sqlalchemy.") or isinstance(
+        err, optuna.exceptions.StorageInternalError
+    ):
+        cause = getattr(err.__cause__ or err, "orig", None) or err.__cause__ or err
+        return SearchFailed(
+            f"the study's database failed: {' '.join(str(cause).split())}; mend that and run the "
+            "same command again"
+        )
+    return err
+

@@ -1,0 +1,114 @@
+"""Optuna's samplers and pruners by name, seeded so that a search that is resumed repeats itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+
+from search_space import SearchParameter, grid_values
+from user_errors import InputError
+
+# combinations of a grid search; Optuna lists them all
+LARGEST_GRID = 100_000
+# what a sampler needs beside Optuna itself
+NEEDS = {"gp": ("torch", "scipy")}
+
+
+def check_sampler(name: str, space: Sequence[SearchParameter]) -> None:
+    """Find out before the first trial whether a sampler can work.
+
+    Raises
+    ------
+    InputError
+        If a package is missing, or the space has no (or too large a) grid.
+    """
+    for package in NEEDS.get(name, ()):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"--sampler {name} needs the package {package}; install it with "
+                f"`pip install {package}`, or choose tpe, random or grid"
+            )
+    if name == "grid":
+        grid_values(space, LARGEST_GRID)
+
+
+def make_sampler(name: str, seed: int, space: Sequence[SearchParameter]) -> BaseSampler:
+    """Return a sampler: tpe, random, gp or grid.
+
+    With the same seed, a trial's suggestions follow from its number and the trials before it alone.
+    So one job repeats a search, also where it was interrupted, and workers do not repeat each
+    other.
+    """
+    if name == "grid":
+        # its seed orders the grid, in the same way for all workers; the trial's number is the place
+        return optuna.samplers.GridSampler(grid_values(space, LARGEST_GRID), seed=seed)
+    make: dict[str, Callable[[int], BaseSampler]] = {
+        # the liar keeps parallel trials apart
+        "tpe": lambda s: optuna.samplers.TPESampler(seed=s, constant_liar=True),
+        "random": lambda s: optuna.samplers.RandomSampler(seed=s),
+        "gp": lambda s: optuna.samplers.GPSampler(seed=s),
+    }
+    return SeededByTrial(make[name], seed)
+
+
+class SeededByTrial(BaseSampler):
+    """A sampler that is made anew for every trial, with a seed of the trial's number.
+
+    Optuna's samplers begin their random numbers anew in every process: a search that goes on in
+    another process would suggest what it suggested at its beginning.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the sampler from a seed.
+    seed : int
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self.make, self.seed = make, seed
+        self._of_thread = threading.local()
+
+    def _of(self, trial: optuna.trial.FrozenTrial) -> BaseSampler:
+        mine = self._of_thread
+        if getattr(mine, "number", None) != trial.number:
+            sequence = np.random.SeedSequence([self.seed, trial.number])
+            mine.sampler = self.make(int(sequence.generate_state(1)[0]))
+            mine.number = trial.number
+        return mine.sampler
+
+    def infer_relative_search_space(self, study, trial) -> dict[str, Any]:
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study, trial, search_space) -> dict[str, Any]:
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study, trial, param_name, param_distribution) -> Any:
+        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study, trial) -> None:
+        self._of(trial).before_trial(study, trial)
+
+    def after_trial(self, study, trial, state, values) -> None:
+        self._of(trial).after_trial(study, trial, state, values)
+
+
+def make_pruner(name: str, most_epochs: int) -> optuna.pruners.BasePruner:
+    """Return a pruner: none, median or hyperband.
+
+    Parameters
+    ----------
+    name : str
+    most_epochs : int
+        Epochs of the longest training, hyperband's largest resource.
+    """
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=most_epochs)
+    return optuna.pruners.NopPruner()
