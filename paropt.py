@@ -300,6 +300,12 @@ def _check_data(settings: Settings) -> None:
         events.read_events(path, *keys, announce=False)
 
 
+def _ties_may_win(settings: Settings) -> bool:
+    """Whether the search may end at a model that gives all items one score."""
+    loss = settings.fixed.get("loss", parameters.PARAMETERS["loss"].default)
+    return settings.eval_type == "standard" and loss not in parameters.SOFTMAX_OF_LOSS
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line program.
 
@@ -323,6 +329,12 @@ def main(argv: list[str] | None = None) -> None:
     fixed = {**settings.fixed, **settings.columns} or {"none": ""}
     print(search_space.aligned(list(fixed.items())))
     print(flush=True)
+    if _ties_may_win(settings):
+        print(
+            "note: a final activation that saturates gives many items the same score, which "
+            "-e standard counts as hits; -e conservative does not",
+            file=sys.stderr,
+        )
     worker = search.Search(settings)
     try:
         worker.run()

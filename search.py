@@ -30,6 +30,8 @@ from user_errors import InputError
 
 # seconds between looks at the trials of other workers
 POLL_SECONDS = 1.0
+# seconds until a killed training's trial is recorded, at most
+STOP_SECONDS = 30
 # of the study: what it searches
 DESCRIPTION = "gru4rec"
 OPENING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -154,7 +156,6 @@ class Search:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        study_storage.quiet_optuna()
         self.worker = study_storage.this_worker()
         self.logs = settings.results / "logs"
         try:
@@ -167,6 +168,9 @@ class Search:
         self.sampler = search_methods.make_sampler(
             settings.sampler, settings.seed, settings.space
         )
+        self.grid_size = None
+        if settings.sampler == "grid":
+            self.grid_size = search_methods.grid_size(settings.space)
         self.study = optuna.create_study(
             storage=self.storage,
             study_name=settings.study,
@@ -213,15 +217,15 @@ class Search:
         trials = self.trials()
         if sum(map(search_report.is_good, trials)) >= self.settings.n_trials:
             return True
-        return self._exhausted(trials) and not any(
+        return self._grid_is_taken(trials) and not any(
             t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials
         )
 
-    def _exhausted(self, trials: list[FrozenTrial]) -> bool:
-        if not isinstance(self.sampler, optuna.samplers.GridSampler):
-            return False
+    def _grid_is_taken(self, trials: list[FrozenTrial]) -> bool:
+        """Whether every point of a grid search has had its trial; failed ones are not replaced."""
+        taken = {t.system_attrs["grid_id"] for t in trials if "grid_id" in t.system_attrs}
         waiting = any(t.state == TrialState.WAITING for t in trials)
-        return not waiting and self.sampler.is_exhausted(self.study)
+        return self.grid_size is not None and len(taken) >= self.grid_size and not waiting
 
     def _is_surplus(self, trial: optuna.Trial) -> bool:
         """Whether trials with lower numbers, of other workers too, fill the study.
@@ -230,7 +234,12 @@ class Search:
         is one too many.
         """
         states = (*OPENING, TrialState.WAITING)
-        ahead = sum(t.number < trial.number and t.state in states for t in self.trials())
+        trials = self.trials()
+        if self.grid_size is not None and trial.number >= self.grid_size:
+            # the first numbers are the points of the grid; beyond, only retries have one
+            (mine,) = (t for t in trials if t.number == trial.number)
+            return "failed_trial" not in mine.system_attrs
+        ahead = sum(t.number < trial.number and t.state in states for t in trials)
         return ahead >= self.settings.n_trials
 
     # ------------------------------------------------------------------------ running
@@ -247,20 +256,17 @@ class Search:
         """
         self.undertaker.look()
         self.write_results()
-        jobs = [
-            threading.Thread(target=self._job, args=(i,), name=f"job {i}", daemon=True)
-            for i in range(len(self.settings.devices))
-        ]
+        # not Thread.join: a Ctrl-C in it makes Python take the thread for ended
+        ended = [threading.Event() for _ in self.settings.devices]
         try:
-            for job in jobs:
-                job.start()
-            while any(job.is_alive() for job in jobs):
-                for job in jobs:
-                    job.join(0.1)
+            for index, end in enumerate(ended):
+                threading.Thread(target=self._job, args=(index, end), daemon=True).start()
+            for end in ended:
+                end.wait()
         except BaseException:
             self._stop("interrupted")
-            for job in jobs:
-                job.join(30)
+            for end in ended:
+                end.wait(STOP_SECONDS)
             with contextlib.suppress(InputError):
                 self.write_results()
             raise
@@ -272,7 +278,7 @@ class Search:
         for training in list(self.shared.trainings):
             training.stop(reason)
 
-    def _job(self, index: int) -> None:
+    def _job(self, index: int, ended: threading.Event) -> None:
         """Run trials on one device, in a thread of its own."""
         try:
             waiting = False
@@ -290,6 +296,8 @@ class Search:
             with self.shared.printing:
                 self.shared.error = self.shared.error or _in_one_sentence(err)
             self._stop("the search stopped")
+        finally:
+            ended.set()
 
     def _claim_and_run(self, index: int) -> bool:
         """Run a trial if the study lacks one."""
@@ -302,7 +310,7 @@ class Search:
                 self.shared.claiming.release()
 
         try:
-            if self._open_places() <= 0 or self._exhausted(self.trials()):
+            if self._open_places() <= 0 or self._grid_is_taken(self.trials()):
                 return False
             self.study.optimize(
                 lambda trial: self._objective(trial, index, claimed),

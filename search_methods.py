@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,7 +42,7 @@ def check_sampler(name: str, space: Sequence[SearchParameter]) -> None:
 def make_sampler(name: str, seed: int, space: Sequence[SearchParameter]) -> BaseSampler:
     """Return a sampler: tpe, random, gp or grid.
 
-    With the same seed, a trial's suggestions follow from its number and the trials before it alone.
+    With the same seed, a trial's suggestions follow from its place and the trials before it alone.
     So one job repeats a search, also where it was interrupted, and workers do not repeat each
     other.
     """
@@ -57,8 +58,13 @@ def make_sampler(name: str, seed: int, space: Sequence[SearchParameter]) -> Base
     return SeededByTrial(make[name], seed)
 
 
+def grid_size(space: Sequence[SearchParameter]) -> int:
+    """Return the number of points of a space's grid."""
+    return math.prod(len(values) for values in grid_values(space, LARGEST_GRID).values())
+
+
 class SeededByTrial(BaseSampler):
-    """A sampler that is made anew for every trial, with a seed of the trial's number.
+    """A sampler that is made anew for every trial, with a seed of the trial's place.
 
     Optuna's samplers begin their random numbers anew in every process: a search that goes on in
     another process would suggest what it suggested at its beginning.
@@ -74,28 +80,33 @@ class SeededByTrial(BaseSampler):
         self.make, self.seed = make, seed
         self._of_thread = threading.local()
 
-    def _of(self, trial: optuna.trial.FrozenTrial) -> BaseSampler:
+    def _of(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> BaseSampler:
         mine = self._of_thread
         if getattr(mine, "number", None) != trial.number:
-            sequence = np.random.SeedSequence([self.seed, trial.number])
+            # a retry of a killed worker's trial takes a number, but no suggestion
+            earlier = study.get_trials(deepcopy=False)
+            retries = sum(
+                t.number < trial.number and "failed_trial" in t.system_attrs for t in earlier
+            )
+            sequence = np.random.SeedSequence([self.seed, trial.number - retries])
             mine.sampler = self.make(int(sequence.generate_state(1)[0]))
             mine.number = trial.number
         return mine.sampler
 
     def infer_relative_search_space(self, study, trial) -> dict[str, Any]:
-        return self._of(trial).infer_relative_search_space(study, trial)
+        return self._of(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(self, study, trial, search_space) -> dict[str, Any]:
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._of(study, trial).sample_relative(study, trial, search_space)
 
-    def sample_independent(self, study, trial, param_name, param_distribution) -> Any:
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+    def sample_independent(self, study, trial, name, distribution) -> Any:
+        return self._of(study, trial).sample_independent(study, trial, name, distribution)
 
     def before_trial(self, study, trial) -> None:
-        self._of(trial).before_trial(study, trial)
+        self._of(study, trial).before_trial(study, trial)
 
     def after_trial(self, study, trial, state, values) -> None:
-        self._of(trial).after_trial(study, trial, state, values)
+        self._of(study, trial).after_trial(study, trial, state, values)
 
 
 def make_pruner(name: str, most_epochs: int) -> optuna.pruners.BasePruner:

@@ -9,12 +9,14 @@ trials are failed and queued again, as Optuna does it for its relational storage
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import socket
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -189,6 +191,7 @@ def open_storage(where: str, heartbeat: int) -> optuna.storages.BaseStorage:
     InputError
         If the storage cannot be opened; passwords are not shown.
     """
+    _quiet_optuna()
     if "://" in where:
         return _open_database(where, heartbeat)
     try:
@@ -223,6 +226,7 @@ def _open_database(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
             "postgresql://USER:PASSWORD@HOST/DATABASE or mysql+pymysql://..., or the path of a "
             "journal file"
         ) from None
+    url = _with_installed_driver(url)
     engine: dict[str, Any] = {"pool_pre_ping": True}  # connections outlive restarts of the server
     if url.startswith("sqlite"):
         engine = {"connect_args": {"timeout": 60}}  # other workers' writing is waited for
@@ -259,17 +263,26 @@ def _open_database(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
     raise AssertionError("not reached")
 
 
-def quiet_optuna() -> None:
+def _with_installed_driver(url: str) -> str:
+    """Name psycopg2 where it is the driver at hand: which one is SQLAlchemy's default changed."""
+    import sqlalchemy
+
+    parsed = sqlalchemy.engine.make_url(url)
+    if parsed.drivername != "postgresql" or find_spec("psycopg") or not find_spec("psycopg2"):
+        return url
+    named = parsed.set(drivername="postgresql+psycopg2")
+    return named.render_as_string(hide_password=False)
+
+
+def _quiet_optuna() -> None:
     """Silence warnings about what is used here on purpose, and tracebacks of failed trials."""
-    import logging
-
-    class NoTraceback(logging.Filter):
-        def filter(self, record: logging.LogRecord) -> bool:
-            record.exc_info = None
-            return True
-
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    logging.getLogger("optuna.study._optimize").addFilter(NoTraceback())
+    logging.getLogger("optuna.study._optimize").addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    return True
 
 
 # ---------------------------------------------------------------------------- dead workers

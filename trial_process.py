@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class Training:
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._stopped: str | None = None
+        # its last lines on standard output, which are in the log too
+        self._said: deque[str] = deque(maxlen=100)
 
     def run(self, on_line: Callable[[str], None]) -> None:
         """Run to the end.
@@ -87,13 +90,15 @@ class Training:
                     for line in self._process.stdout:
                         with self._writing():
                             log.write(line)
-                        on_line(line.decode(errors="replace").rstrip("\n"))
+                        self._said.append(line.decode(errors="replace").rstrip("\n"))
+                        on_line(self._said[-1])
                 finally:
                     self._end()
         if self._stopped is not None:
             raise TrainingFailed(self._stopped)
         if self._process.returncode != 0:
-            raise TrainingFailed(_reason(self._process.returncode, self.log, start))
+            lines = [x for x in last_lines(self.log, start) if x not in self._said]
+            raise TrainingFailed(_reason(self._process.returncode, lines))
 
     def _start(self, command: Sequence[str], log) -> None:
         launcher = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
@@ -173,17 +178,17 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _reason(code: int, log: Path, start: int) -> str:
-    """Say in one line why a process failed, by its exit code and what it wrote last."""
+def _reason(code: int, lines: Sequence[str]) -> str:
+    """Say in one line why a process failed, by its exit code and standard error's last lines."""
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = ", by somebody or, where memory ran out, by the system" if -code == 9 else ""
         return f"killed by {name}{hint}"
-    lines = [line.strip() for line in last_lines(log, start) if line.strip()]
+    lines = [line.strip() for line in lines if line.strip()]
     errors = [line[len("error: ") :] for line in lines if line.startswith("error: ")]
     if code == 2 and errors:
         return errors[-1]
-    return f"exit code {code}: {lines[-1] if lines else 'without a word'}"
+    return f"exit code {code}" + (f": {lines[-1]}" if lines else "")
 
 
 def last_lines(log: Path, start: int = 0, most: int = 20) -> list[str]:
