@@ -137,8 +137,29 @@ class _Shared:
     trainings: set[Training] = field(default_factory=set)
     failures: int = 0
     last_reason: str = ""
-    last_finished: int | None = None
+    last_begun: int | None = None
     error: BaseException | None = None
+
+
+class _Claim:
+    """The right of one of a worker's jobs to create a trial, until it is known to be needed."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock, self.held = lock, False
+        self.number: int | None = None
+        self.surplus = False
+
+    def __enter__(self) -> _Claim:
+        self.held = self.lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        if self.held:
+            self.held = False
+            self.lock.release()
 
 
 class Search:
@@ -228,18 +249,20 @@ class Search:
         return self.grid_size is not None and len(taken) >= self.grid_size and not waiting
 
     def _is_surplus(self, trial: optuna.Trial) -> bool:
-        """Whether trials with lower numbers, of other workers too, fill the study.
+        """Whether trials with lower numbers, of other workers too, leave no place or point.
 
         Workers that count at the same moment each create a trial; all of them agree which of these
         is one too many.
         """
         states = (*OPENING, TrialState.WAITING)
         trials = self.trials()
-        if self.grid_size is not None and trial.number >= self.grid_size:
-            # the first numbers are the points of the grid; beyond, only retries have one
-            (mine,) = (t for t in trials if t.number == trial.number)
-            return "failed_trial" not in mine.system_attrs
-        ahead = sum(t.number < trial.number and t.state in states for t in trials)
+        before = [t for t in trials if t.number < trial.number]
+        (mine,) = (t for t in trials if t.number == trial.number)
+        if self.grid_size is not None and "failed_trial" not in mine.system_attrs:
+            point = mine.system_attrs["grid_id"]
+            if any(t.system_attrs.get("grid_id") == point for t in before):
+                return True
+        ahead = sum(t.state in states for t in before)
         return ahead >= self.settings.n_trials
 
     # ------------------------------------------------------------------------ running
@@ -300,43 +323,38 @@ class Search:
             ended.set()
 
     def _claim_and_run(self, index: int) -> bool:
-        """Run a trial if the study lacks one."""
-        self.shared.claiming.acquire()
-        held = [True]
-
-        def claimed() -> None:
-            if held:
-                held.pop()
-                self.shared.claiming.release()
-
-        try:
+        """Run a trial if the study lacks one; returns whether it did."""
+        with _Claim(self.shared.claiming) as claim:
             if self._open_places() <= 0 or self._grid_is_taken(self.trials()):
                 return False
-            self.study.optimize(
-                lambda trial: self._objective(trial, index, claimed),
-                n_trials=1,
-                catch=(TrainingFailed,),
-            )
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as err:
-            if isinstance(err, InputError) or "Cannot tell a" not in str(err):
-                finished = isinstance(err, optuna.exceptions.UpdateFinishedTrialError)
-                if not finished:
+            try:
+                self.study.optimize(
+                    lambda trial: self._objective(trial, index, claim),
+                    n_trials=1,
+                    catch=(TrainingFailed,),
+                )
+            except Exception:
+                if not self._was_queued_again(claim.number):
                     raise
-            self._print(
-                "A trial's result came too late: other workers had missed this one's heartbeat and "
-                "queued the trial again"
-            )
-        finally:
-            claimed()
-        return True
+                self._print(
+                    f"TRIAL {claim.number} came too late: other workers had missed this one's "
+                    "heartbeat and queued the trial again"
+                )
+            return not claim.surplus
 
-    def _objective(self, trial: optuna.Trial, index: int, claimed) -> float:
+    def _was_queued_again(self, number: int | None) -> bool:
+        return number is not None and any(
+            t.user_attrs.get("retry_of") == number for t in self.trials()
+        )
+
+    def _objective(self, trial: optuna.Trial, index: int, claim: _Claim) -> float:
         settings = self.settings
+        claim.number = trial.number
         trial.set_user_attr("worker", self.worker)
         chosen = {p.name: p.suggest(trial) for p in settings.space}
-        surplus = self._is_surplus(trial)
-        claimed()
-        if surplus:
+        claim.surplus = self._is_surplus(trial)
+        claim.release()
+        if claim.surplus:
             trial.set_user_attr("reason", NOT_NEEDED)
             raise TrainingFailed(NOT_NEEDED)
         log = self.logs / f"trial_{trial.number:04d}.log"
@@ -345,15 +363,24 @@ class Search:
             self._arguments(chosen), log, self._environment(settings.devices[index])
         )
         self._print(f"TRIAL {trial.number}: {_string(chosen)}")
+        self.shared.last_begun = trial.number
         try:
-            return self._train(trial, training)
+            value = self._train(trial, training)
+            if self._was_queued_again(trial.number):
+                raise TrainingFailed("it came too late")
+            self.shared.failures = 0
+            return value
+        except optuna.TrialPruned:
+            self.shared.failures = 0
+            raise
         except TrainingFailed as err:
+            if self._was_queued_again(trial.number):
+                raise
             trial.set_user_attr("reason", str(err))
             if not self.shared.stop.is_set():
                 self.shared.failures += 1
                 self.shared.last_reason = str(err)
                 self._print(f"TRIAL {trial.number} FAILED: {err} (log: {log})")
-            self._finished(trial)
             raise
 
     def _train(self, trial: optuna.Trial, training: Training) -> float:
@@ -378,22 +405,13 @@ class Search:
             training.stop("interrupted")
         try:
             training.run(on_line)
-        except optuna.TrialPruned:
-            self.shared.failures = 0
-            self._finished(trial)
-            raise
         finally:
             self.shared.trainings.discard(training)
         if not metrics:
             raise TrainingFailed("the training printed no line `PRIMARY METRIC: x`")
         if not 0 <= metrics[-1] <= 1:  # NaN neither
             raise TrainingFailed(f"the metric is {metrics[-1]}, not a number from 0 to 1")
-        self.shared.failures = 0
-        self._finished(trial)
         return metrics[-1]
-
-    def _finished(self, trial: optuna.Trial) -> None:
-        self.shared.last_finished = trial.number
 
     def _arguments(self, chosen: dict[str, str]) -> list[str]:
         """Command line of a trial's run.py."""
@@ -478,7 +496,7 @@ class Search:
 
         All workers of a study that ends see the same last trial.
         """
-        if self.shared.last_finished is None:
+        if self.shared.last_begun is None:
             return True
         good = [t for t in self.trials() if search_report.is_good(t)]
         last = max(good, key=lambda t: (t.datetime_complete, t.number), default=None)
@@ -540,20 +558,16 @@ def _difference(before: Any, now: Any) -> str:
 
 
 def _in_one_sentence(err: BaseException) -> BaseException:
-    """Turn what a storage raises while the search runs into a message."""
-    if isinstance(err, OSError) and not isinstance(err, BrokenPipeError):
-        place = f" ({err.filename})" if err.filename else ""
-        return SearchFailed(
-            f"the study cannot be written: {err.strerror or err}{place}; mend that and run the "
-            "same command again"
-        )
-    if type(err).__module__.startswith("sqlalchemy.") or isinstance(
-        err, optuna.exceptions.StorageInternalError
-    ):
-        cause = getattr(err.__cause__ or err, "orig", None) or err.__cause__ or err
-        return SearchFailed(
-            f"the study's database failed: {' '.join(str(cause).split())}; mend that and run the "
-            "same command again"
-        )
+    """Turn what a storage raises while the search runs into a message; leave the rest alone."""
+    # Optuna wraps some of it, and stumbles over a trial whose end it cannot record
+    link: BaseException | None = err
+    while link is not None and not isinstance(err, (InputError, SearchFailed, BrokenPipeError)):
+        database = type(link).__module__.startswith("sqlalchemy.")
+        if isinstance(link, OSError) or database:
+            reason = getattr(link, "orig", None) or getattr(link, "strerror", None) or link
+            return SearchFailed(
+                f"the study cannot be written: {' '.join(str(reason).split())}; mend that and run "
+                "the same command again"
+            )
+        link = link.__cause__ or link.__context__
     return err
-

@@ -83,12 +83,13 @@ class SeededByTrial(BaseSampler):
     def _of(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> BaseSampler:
         mine = self._of_thread
         if getattr(mine, "number", None) != trial.number:
-            # a retry of a killed worker's trial takes a number, but no suggestion
-            earlier = study.get_trials(deepcopy=False)
+            # a retry of a killed worker's trial takes a number, but no place in the sequence
+            first = trial.system_attrs.get("failed_trial", trial.number)
             retries = sum(
-                t.number < trial.number and "failed_trial" in t.system_attrs for t in earlier
+                t.number < first and "failed_trial" in t.system_attrs
+                for t in study.get_trials(deepcopy=False)
             )
-            sequence = np.random.SeedSequence([self.seed, trial.number - retries])
+            sequence = np.random.SeedSequence([self.seed, first - retries])
             mine.sampler = self.make(int(sequence.generate_state(1)[0]))
             mine.number = trial.number
         return mine.sampler

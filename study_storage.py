@@ -86,6 +86,8 @@ def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     # renamed in Optuna 4.9; Python 3.8 has Optuna 4.5
     retry = getattr(optuna.storages, "RetryHeartbeatStaleTrialCallback", None)
     retry = retry or optuna.storages.RetryFailedTrialCallback
+    if "log" not in trial.user_attrs:  # killed before all was suggested
+        trial.params, trial.distributions = {}, {}
     trial.user_attrs = {"retry_of": trial.number}
     retry(max_retry=MOST_RETRIES)(study, trial)
 

@@ -10,14 +10,16 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 
 import optuna
 import pytest
-from cli import ROOT, TEST, TRAIN, complaint, files_in, python, run_py, succeeds
+from cli import ROOT, TEST, TRAIN, complaint, environment, files_in, python, run_py, succeeds
 from optuna.trial import TrialState
 from searches import Folder, is_running, kill, states, wait_until
 
@@ -425,6 +427,17 @@ def test_a_grid_is_searched_once(folder):
     assert "FINAL TRAINING" in done.out
 
 
+def test_a_grid_goes_on_after_a_kill(folder):
+    (folder.path / "space.json").write_text(SMALL_GRID)
+    folder.stub(SLOW)
+    with folder.background("--sampler", "grid", n_trials=6) as process:
+        in_trial(folder, process, done=2)
+        kill(process.pid)
+    succeeds(folder.search("--sampler", "grid", n_trials=6))
+    good = [row for row in folder.results() if row["state"] == "COMPLETE"]
+    assert len(good) == len(set(suggestions(good))) == 6
+
+
 def test_a_failed_point_of_a_grid_does_not_keep_it_from_ending(folder):
     (folder.path / "space.json").write_text(SMALL_GRID)
     folder.stub("if self.layers == [16] and self.learning_rate > 0.2: raise MemoryError")
@@ -445,6 +458,29 @@ def test_sqlite(folder):
     database = sqlite3.connect(folder.path / "results" / "study.db")
     assert database.execute("select count(*) from trial_heartbeats").fetchone()[0] == 5
     database.close()
+
+
+def test_a_full_disk(folder):
+    """The study cannot be written any more; with space again it goes on as if nothing had been."""
+    command = [sys.executable, *folder.command(n_trials=9)]
+    limited = f"ulimit -f 8; exec {shlex.join(command)}"  # files of 8 KiB at most
+    done = subprocess.run(
+        ["bash", "-c", limited],
+        cwd=folder.path,
+        env=environment(**folder.env()),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert re.search(r"^error: the study cannot be written: File too large", done.stderr, re.M)
+    assert "Traceback" not in done.stderr
+    succeeds(folder.search(n_trials=9))
+    assert states(folder.results())["COMPLETE"] == 9
+    other = Folder(folder.path.parent / "other")
+    succeeds(other.search(n_trials=9))
+    good = [row for row in folder.results() if row["state"] == "COMPLETE"]
+    assert suggestions(good) == suggestions(other.results())
 
 
 # --- workers that die elsewhere -------------------------------------------------------------------
@@ -483,6 +519,7 @@ def test_a_stopped_heartbeat_is_noticed(shared, clock):
     ours, our_study = shared()
     trial = their_study.ask()
     trial.set_user_attr("worker", ELSEWHERE)
+    trial.set_user_attr("log", "trial_0000.log")
     value = trial.suggest_int("layers", 1, 1000)
     undertaker = study_storage.Undertaker(our_study, ours)
     for _ in range(10):  # alive, whatever the clocks of the machines say
@@ -525,6 +562,23 @@ def test_trials_are_not_retried_for_ever(shared, clock):
     assert {t.state.name for t in study.trials} <= dead | {"WAITING"}
     retries = [len(t.system_attrs.get("retry_history", [])) for t in study.trials]
     assert max(retries) == study_storage.MOST_RETRIES
+
+
+def test_a_worker_that_was_taken_for_dead_goes_on(folder):
+    folder.stub(SLOW)
+    with folder.background(n_trials=2) as process:
+        in_trial(folder, process, done=0)
+        storage = study_storage.open_storage(str(folder.path / "results/study.journal"), 10)
+        study = optuna.load_study(study_name="train_space", storage=storage)
+        (trial,) = study.trials
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        study_storage._queue_again(study, storage.get_trial(trial._trial_id))
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "TRIAL 0 came too late" in out and "Traceback" not in err
+    rows = folder.results()
+    assert states(rows) == {"FAIL": 1, "COMPLETE": 2}
+    assert rows[1]["retry_of"] == "0" and suggestions(rows[:1]) == suggestions(rows[1:2])
 
 
 @pytest.mark.filterwarnings(ASKING)

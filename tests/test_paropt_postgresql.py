@@ -121,6 +121,7 @@ def test_a_worker_of_another_machine_is_known_by_its_heartbeat(server):
     study = optuna.create_study(storage=theirs, study_name="elsewhere")
     trial = study.ask()
     trial.set_user_attr("worker", {"host": "x", "machine": "another", "pid": 1, "start": 1})
+    trial.set_user_attr("log", "trial_0000.log")
     value = trial.suggest_int("layers", 1, 10**6)
     theirs.record_heartbeat(trial._trial_id)
     ours = study_storage.open_storage(server, heartbeat=1)
