@@ -13,15 +13,12 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import parameters
 import search_space
 import theano_setup
+from search_settings import Settings
 from user_errors import InputError, run_cli
-
-if TYPE_CHECKING:
-    from search import Settings
 
 SAMPLERS = ("tpe", "random", "gp", "grid")
 PRUNERS = ("none", "median", "hyperband")
@@ -215,7 +212,6 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     if importlib.util.find_spec("optuna") is None:
         raise InputError("paropt.py needs the package optuna; install it with `pip install optuna`")
 
-    import search
     import search_methods
     import search_report
 
@@ -224,7 +220,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         search_report.check_plots(args.plots)
     study = args.study or f"{Path(args.path).stem}_{Path(args.optuna_parameter_file).stem}"
     results = Path(args.results or Path("searches") / re.sub(r"[^\w.-]", "_", study))
-    settings = search.Settings(
+    settings = Settings(
         train=args.path,
         test=args.test,
         space=space,
@@ -322,7 +318,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # clusters end jobs with these: trials in progress are to be recorded
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
+            signal.signal(number, _interrupt)
     print("PARAMETER SPACE")
     print(search_space.space_table(settings.space))
     print("\nFIXED PARAMETERS")

@@ -8,14 +8,10 @@ trials.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -24,7 +20,7 @@ import search_methods
 import search_report
 import study_storage
 from search_report import NOT_NEEDED
-from search_space import SearchParameter
+from search_settings import Settings, describe, difference
 from trial_process import Training, TrainingFailed, read_epoch, read_metric
 from user_errors import InputError
 
@@ -34,97 +30,11 @@ POLL_SECONDS = 1.0
 STOP_SECONDS = 30
 # of the study: what it searches
 DESCRIPTION = "gru4rec"
-OPENING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is searched, where and how: the checked command line.
-
-    Attributes
-    ----------
-    train, test : str
-        Training data and the data that trials are measured on.
-    space : sequence of SearchParameter
-    fixed : dict of str
-        The other parameters, as texts of a parameter string.
-    metric, length : str, int
-        recall or mrr, of lists of that length.
-    eval_type, model : str
-        Options ``-e`` and ``-g`` of run.py.
-    columns : dict of str
-        Parameters that name columns (``item_key``), where they are not the defaults.
-    n_trials : int
-        The study's trials in total.
-    storage, study : str
-    results : Path
-        Directory of the results and the logs.
-    devices : sequence of (str or None)
-        One a job; None leaves the choice to `theano_flags`.
-    threads : int or None
-        Threads of each training; None leaves the choice to it.
-    theano_flags : str
-    sampler, pruner : str
-    seed, heartbeat, max_failures : int
-    most_epochs : int
-    """
-
-    train: str
-    test: str
-    space: Sequence[SearchParameter]
-    fixed: dict[str, str]
-    metric: str
-    length: int
-    eval_type: str
-    model: str
-    columns: dict[str, str]
-    n_trials: int
-    storage: str
-    study: str
-    results: Path
-    devices: Sequence[str | None]
-    threads: int | None
-    theano_flags: str
-    sampler: str
-    pruner: str
-    seed: int
-    heartbeat: int
-    max_failures: int
-    most_epochs: int
-
-    @property
-    def metric_name(self) -> str:
-        return f"{self.metric}@{self.length}"
+TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 class SearchFailed(Exception):
     """The search cannot go on; the message says why."""
-
-
-def describe(settings: Settings) -> dict[str, Any]:
-    """Return what a study has to keep from one run to the next, by the options that say it."""
-    return {
-        "PATH": _digest(settings.train),
-        "TEST_PATH": _digest(settings.test),
-        "-opf": [parameter.as_json() for parameter in settings.space],
-        "-fp": dict(sorted(settings.fixed.items())),
-        "-m, -pm": settings.metric_name,
-        "-e": settings.eval_type,
-        "-g": Path(settings.model).name,
-        "-ik, -sk, -tk": settings.columns,
-    }
-
-
-def _digest(path: str) -> str:
-    """Identify data by its content: another machine may have it elsewhere."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                digest.update(block)
-    except OSError as err:
-        raise InputError(f"{path}: {err.strerror}; check the path") from None
-    return digest.hexdigest()
 
 
 @dataclass
@@ -220,7 +130,7 @@ class Search:
             if before.get(option) != value:
                 raise InputError(
                     f"study {self.settings.study} was begun with another {option}: "
-                    f"{_difference(before.get(option), value)}; give what it was begun with, or "
+                    f"{difference(before.get(option), value)}; give what it was begun with, or "
                     "another --study"
                 )
 
@@ -230,7 +140,7 @@ class Search:
         return self.study.get_trials(deepcopy=False)
 
     def _open_places(self) -> int:
-        taken = sum(trial.state in OPENING for trial in self.trials())
+        taken = sum(trial.state in TAKEN for trial in self.trials())
         return self.settings.n_trials - taken
 
     def is_finished(self) -> bool:
@@ -254,7 +164,7 @@ class Search:
         Workers that count at the same moment each create a trial; all of them agree which of these
         is one too many.
         """
-        states = (*OPENING, TrialState.WAITING)
+        states = (*TAKEN, TrialState.WAITING)
         trials = self.trials()
         before = [t for t in trials if t.number < trial.number]
         (mine,) = (t for t in trials if t.number == trial.number)
@@ -540,21 +450,6 @@ def _undivided() -> dict[str, str]:
 
 def _string(settings: dict[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in settings.items())
-
-
-def _difference(before: Any, now: Any) -> str:
-    def show(value: Any) -> str:
-        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
-            return f"data with SHA-256 {value[:12]}..."
-        return str(value)
-
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
-        before = {n: before[n] for n in names if n in before}
-        now = {n: now[n] for n in names if n in now}
-    if isinstance(before, list) and isinstance(now, list):
-        before, now = [p for p in before if p not in now], [p for p in now if p not in before]
-    return f"it was {show(before)}, now it is {show(now)}"
 
 
 def _in_one_sentence(err: BaseException) -> BaseException:

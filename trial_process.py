@@ -92,8 +92,13 @@ class Training:
                             log.write(line)
                         self._said.append(line.decode(errors="replace").rstrip("\n"))
                         on_line(self._said[-1])
+                except BaseException:
+                    with self._lock:
+                        self._kill_group()
+                    raise
                 finally:
-                    self._end()
+                    self._process.wait()
+                    self._process.stdout.close()
         if self._stopped is not None:
             raise TrainingFailed(self._stopped)
         if self._process.returncode != 0:
@@ -132,15 +137,6 @@ class Training:
             self._stopped = reason
             if self._process is not None:
                 self._kill_group()
-
-    def _end(self) -> None:
-        """Wait for the process; kill it first unless it has closed its standard output itself."""
-        raised = sys.exc_info()[0] is not None
-        with self._lock:
-            if raised:
-                self._kill_group()
-        self._process.wait()
-        self._process.stdout.close()
 
     def _kill_group(self) -> None:
         """Kill the process with all that it started, compilers included."""
@@ -193,7 +189,10 @@ def _reason(code: int, lines: Sequence[str]) -> str:
 
 def last_lines(log: Path, start: int = 0, most: int = 20) -> list[str]:
     """Return the last lines of a log from byte `start` on."""
-    with open(log, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(start, end - 16384))
-        return file.read().decode(errors="replace").splitlines()[-most:]
+    try:
+        with open(log, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(start, end - 16384))
+            return file.read().decode(errors="replace").splitlines()[-most:]
+    except OSError:  # somebody deleted it
+        return []

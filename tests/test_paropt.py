@@ -241,6 +241,25 @@ def test_an_interrupted_search_says_so_and_goes_on(folder, number):
     assert states(folder.results()) == {"COMPLETE": 2, "FAIL": 1}
 
 
+def test_nohup(folder):
+    folder.stub(SLOW)
+    process = subprocess.Popen(
+        ["nohup", sys.executable, *folder.command(n_trials=2)],
+        cwd=folder.path,
+        env=environment(**folder.env()),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        in_trial(folder, process, done=1)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+    assert states(folder.results()) == {"COMPLETE": 2}
+
+
 def test_a_half_line_of_a_killed_writer_does_no_harm(folder):
     succeeds(folder.search(n_trials=1))
     with open(folder.path / "results" / "study.journal", "ab") as file:
