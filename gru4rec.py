@@ -9,7 +9,7 @@ Reproducibility, RecSys 2023.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -293,6 +293,7 @@ class GRU4Rec:
         sample_store: int = 10_000_000,
         store_type: str = "gpu",
         retrain: bool = False,
+        after_epoch: Callable[[int], None] | None = None,
     ) -> None:
         """Train the model.
 
@@ -309,6 +310,9 @@ class GRU4Rec:
         retrain : bool
             Go on from the present weights instead of new ones. Items that the model does not know
             are added to it; known ones need not be in the data.
+        after_epoch : callable, optional
+            Called after every epoch with its number, from 1 on. It may evaluate the model or save
+            it; what it raises ends the training.
 
         Raises
         ------
@@ -340,7 +344,7 @@ class GRU4Rec:
             self._keep_trained(weights)
         self._set_weights(weights)
         self.item_ids = log.item_ids
-        Training(self, log, sample_store, store_type == "gpu").run()
+        Training(self, log, sample_store, store_type == "gpu").run(after_epoch)
 
     def _keep_trained(self, weights: dict[str, np.ndarray]) -> None:
         """Put the present weights over new ones; rows of new items stay new."""

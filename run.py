@@ -7,12 +7,14 @@ typing error answer at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import parameters
 from user_errors import InputError, run_cli
@@ -110,6 +112,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print `PRIMARY METRIC: x` as the last line (one test set, one list length)",
     )
+    add(
+        "-ee",
+        "--evaluate_each_epoch",
+        action="store_true",
+        help="evaluate on the test set after every epoch too, one line an epoch (one test set)",
+    )
     return parser
 
 
@@ -129,6 +137,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if args.log_primary_metric and (len(args.test) != 1 or len(args.measure) != 1):
         raise InputError(
             "-lpm prints one number: it needs exactly one test set (-t) and one list length (-m)"
+        )
+    if args.evaluate_each_epoch and (args.load_model or len(args.test) != 1):
+        raise InputError(
+            "-ee evaluates after every epoch: it needs a training (no -l) and exactly one test set "
+            "(-t)"
         )
     if args.load_model and args.save_model is not None:
         raise InputError("-s saves a model after training; leave it out with -l")
@@ -213,7 +226,9 @@ def _train(model_class: type, args: argparse.Namespace):
     store_type = "cpu" if args.sample_store_on_cpu else "gpu"
     print("Started training", flush=True)
     start = time.perf_counter()
-    gru.fit(data, sample_store=args.sample_store_size, store_type=store_type)
+    # a variant's fit need not know after_epoch
+    hook = {"after_epoch": _epoch_evaluation(gru, args)} if args.evaluate_each_epoch else {}
+    gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **hook)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
     if args.save_model is not None:
         print(f"Saving trained model to: {args.save_model}")
@@ -235,17 +250,25 @@ def _check_test_sets(gru, paths: list[str], training_data=None) -> None:
         sessions.check_test_log(log, path)
 
 
-def _evaluate(gru, path: str, args: argparse.Namespace) -> None:
-    import evaluation
+def _epoch_evaluation(gru, args: argparse.Namespace) -> Callable[[int], None]:
+    """Return what evaluates the model in training, and prints one line, after an epoch."""
     import events
 
-    print("Loading test data...")
-    data = events.read_events(path, *_keys(gru))
-    print(
-        f"Starting evaluation (cut-off={args.measure}, using {args.eval_type} mode for tiebreaking)"
-    )
-    start = time.perf_counter()
-    recall, mrr = evaluation.evaluate_gpu(
+    data = events.read_events(args.test[0], *_keys(gru), announce=False)
+
+    def evaluate(epoch: int) -> None:
+        with contextlib.redirect_stdout(sys.stderr):  # the evaluation's announcement
+            recall, mrr = _metrics(gru, data, args)
+        texts = map(_metric_text, args.measure, recall, mrr)
+        print(f"Epoch{epoch} --> {' '.join(texts)}", flush=True)
+
+    return evaluate
+
+
+def _metrics(gru, data, args: argparse.Namespace) -> tuple[list[float], list[float]]:
+    import evaluation
+
+    return evaluation.evaluate_gpu(
         gru,
         data,
         session_key=gru.session_key,
@@ -254,9 +277,25 @@ def _evaluate(gru, path: str, args: argparse.Namespace) -> None:
         cut_off=args.measure,
         mode=args.eval_type,
     )
+
+
+def _metric_text(n: int, recall: float, mrr: float) -> str:
+    return f"Recall@{n}: {recall:.6f} MRR@{n}: {mrr:.6f}"
+
+
+def _evaluate(gru, path: str, args: argparse.Namespace) -> None:
+    import events
+
+    print("Loading test data...")
+    data = events.read_events(path, *_keys(gru))
+    print(
+        f"Starting evaluation (cut-off={args.measure}, using {args.eval_type} mode for tiebreaking)"
+    )
+    start = time.perf_counter()
+    recall, mrr = _metrics(gru, data, args)
     print(f"Evaluation took {time.perf_counter() - start:.2f}s")
     for n, r, m in zip(args.measure, recall, mrr):
-        print(f"Recall@{n}: {r:.6f} MRR@{n}: {m:.6f}")
+        print(_metric_text(n, r, m))
     if args.log_primary_metric:
         print(f"PRIMARY METRIC: {recall[0] if args.primary_metric == 'recall' else mrr[0]}")
 

@@ -347,7 +347,12 @@ def _threads(team: bool) -> int:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(name, "").isdigit():
             return max(int(os.environ[name]), 1)
-    return min(_cores(), _quota(), MOST_THREADS) if team else 1
+    return min(available_cores(), MOST_THREADS) if team else 1
+
+
+def available_cores() -> int:
+    """Return how many processor cores this process may use, within its container's quota."""
+    return min(_cores(), _quota())
 
 
 def _quota() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,7 +136,8 @@ class Training:
         mask = self.dropout_rng.binomial(x.shape, p=keep, ndim=x.ndim, dtype=x.dtype)
         return x * mask * np.float32(1 / keep)
 
-    def run(self) -> None:
+    def run(self, after_epoch: Callable[[int], None] | None = None) -> None:
+        """Run all epochs; `after_epoch` gets the number of each one that is done, from 1 on."""
         model = self.model
         if self.store and self.store.n_batches:
             kind = "GPU" if self.store.on_device else "CPU"
@@ -146,6 +148,8 @@ class Training:
             print("No sample store was used")
         for epoch in range(model.n_epochs):
             self._run_epoch(epoch)
+            if after_epoch is not None:
+                after_epoch(epoch + 1)
 
     def _run_epoch(self, epoch: int) -> None:
         model, log = self.model, self.log

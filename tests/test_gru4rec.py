@@ -46,6 +46,22 @@ def weights_equal(a, b):
 # --- training -------------------------------------------------------------------------------------
 
 
+def test_a_function_is_called_after_every_epoch(train_data):
+    seen = []
+    gru = GRU4Rec(**{**SHARED, "n_epochs": 3})
+    gru.fit(train_data, after_epoch=lambda epoch: seen.append((epoch, gru.weights())))
+    assert [epoch for epoch, _ in seen] == [1, 2, 3]
+    assert np.array_equal(seen[2][1]["Wy"], gru.weights()["Wy"])
+    assert not np.array_equal(seen[1][1]["Wy"], seen[2][1]["Wy"])
+    assert weights_equal(gru, trained(train_data, n_epochs=3))
+
+    def enough(epoch):
+        raise StopIteration(epoch)
+
+    with pytest.raises(StopIteration, match="1"):
+        gru.fit(train_data, after_epoch=enough)
+
+
 @pytest.mark.parametrize("sample_store, store_type", [(10**7, "gpu"), (10**7, "cpu"), (0, "gpu")])
 @pytest.mark.parametrize("block_steps", [7, 512])
 def test_the_kind_of_store_and_blocks_do_not_matter(

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from conftest import GOLDEN
+
+import search_space
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -30,7 +33,8 @@ def folder(tmp_path_factory):
     shutil.copy(GOLDEN / "train.tsv", folder / "train.tsv")
     for name in ("test.tsv", "valid.tsv"):
         shutil.copy(GOLDEN / "test.tsv", folder / name)
-    (folder / "paramfiles").symlink_to(ROOT / "paramfiles")
+    for name in ("paramfiles", "paramspaces"):
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 
@@ -53,6 +57,35 @@ def test_the_run_commands(folder):
         assert re.search(r"^Recall@20: \d\.\d{6} MRR@20: \d\.\d{6}$", output, re.MULTILINE)
 
 
+def test_the_search_commands(folder):
+    """One trial each, in a file instead of a server's database."""
+    commands = [shlex.split(line) for line in COMMANDS if line.startswith("python paropt.py")]
+    assert len(commands) == 2
+    for _, _, *arguments in commands:
+        arguments[arguments.index("-nt") + 1] = "1"
+        if "--storage" in arguments:
+            arguments[arguments.index("--storage") + 1] = "sqlite:///study.db"
+        fixed = arguments.index("-fp") + 1
+        arguments[fixed] = arguments[fixed].replace("n_epochs=5", "n_epochs=1")
+        output = run(folder, str(ROOT / "paropt.py"), *arguments)
+        assert "TRIALS 1 of 1 done" in output
+        name = arguments[arguments.index("--study") + 1]
+        files = {path.name for path in (folder / "searches" / name).iterdir()}
+        assert {"results.tsv", "best_parameters.py", "logs"} <= files
+    # what the dashboard opens
+    (dashboard,) = (line.split() for line in COMMANDS if line.startswith("optuna-dashboard"))
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / dashboard[1]))
+    study = optuna.load_study(study_name="xe", storage=optuna.storages.JournalStorage(backend))
+    assert len(study.trials) == 1
+
+
+def test_the_space_of_the_readme(tmp_path):
+    (lines,) = blocks("json")
+    path = tmp_path / "space.json"
+    path.write_text(lines)
+    assert [p.name for p in search_space.read_space(str(path))] == ["layers", "final_act"]
+
+
 def test_the_python_code(folder):
     (code,) = blocks("python")
     script = folder / "example.py"
@@ -62,7 +95,8 @@ def test_the_python_code(folder):
 
 
 def test_the_other_commands_are_targets_of_the_makefile_or_pip():
-    others = [line for line in COMMANDS if not line.startswith("python run.py")]
+    run_above = ("python run.py", "python paropt.py", "optuna-dashboard")
+    others = [line for line in COMMANDS if not line.startswith(run_above)]
     targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for line in others:
         words = line.split()
@@ -71,9 +105,10 @@ def test_the_other_commands_are_targets_of_the_makefile_or_pip():
 
 def test_tables_name_every_option_and_parameter():
     import parameters
+    import paropt
     import run as cli
 
-    for action in cli.build_parser()._actions:
+    for action in cli.build_parser()._actions + paropt.build_parser()._actions:
         for option in action.option_strings:
             assert option in ("-h", "--help") or f"`{option}`" in README or (
                 option.lstrip("-").endswith("_key") and option.startswith("--")

@@ -246,6 +246,19 @@ def test_primary_metric(job, here, metric, column):
     assert recall != mrr  # so the two can be told apart
 
 
+def test_evaluation_after_every_epoch(plain, here):
+    """One line an epoch; the training is the same as without."""
+    done = succeeds(here(TRAIN, "-ps", SMALL, "-t", TEST, "-m", 1, 5, "-ee"))
+    pattern = r"Epoch{} --> Recall@1: \S+ MRR@1: \S+ Recall@5: \S+ MRR@5: \S+"
+    epochs = [line for line in done.lines if line.startswith("Epoch")]
+    assert_matches(epochs, [EPOCH.format(1), pattern.format(1), EPOCH.format(2), pattern.format(2)])
+    assert done.losses == plain.losses
+    assert done.metrics[1:] == plain.metrics
+    assert epochs[1].split("--> ")[1] != epochs[3].split("--> ")[1]
+    assert epochs[3].endswith(" ".join(done.metrics))
+    assert sum(line.startswith("Measuring") for line in done.lines) == 1
+
+
 # --- ways to train --------------------------------------------------------------------------------
 
 
@@ -453,7 +466,8 @@ def test_help(tmp_path):
     options = "-ps --parameter_string -pf --parameter_file -l --load_model -s --save_model "
     options += "-t --test -m --measure -e --eval_type -ss --sample_store_size "
     options += "--sample_store_on_cpu -g --gru4rec_model -d --device -ik --item_key "
-    options += "-sk --session_key -tk --time_key -pm --primary_metric -lpm --log_primary_metric"
+    options += "-sk --session_key -tk --time_key -pm --primary_metric -lpm --log_primary_metric "
+    options += "-ee --evaluate_each_epoch"
     named = re.split(r"[\s,\[\]|()]+", done.out)
     assert [option for option in options.split() if option not in named] == []
     for mode in ("standard", "conservative", "median", "tiebreaking"):
@@ -556,6 +570,8 @@ TWO_TESTS = ("-t", TEST, TEST)
         (("-lpm", *TWO_TESTS), "-lpm"),
         (("-lpm", "-t", TEST, "-m", 1, 5), "-lpm"),
         (("-lpm",), "-lpm"),
+        (("-ee", *TWO_TESTS), "-ee"),
+        (("-ee",), "-ee"),
         (("-d", "gpu0"), "gpu0"),
         (("-d", ""), "cuda0"),
         (("-t", "missing.tsv"), "missing.tsv"),

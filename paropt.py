@@ -1,0 +1,367 @@
+"""Search hyperparameters of GRU4Rec with Optuna: the command line.
+
+Everything is checked before the first trial, and arguments are parsed before anything heavy is
+imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import parameters
+import search_space
+import theano_setup
+from search_settings import Settings
+from user_errors import InputError, run_cli
+
+SAMPLERS = ("tpe", "random", "gp", "grid")
+PRUNERS = ("none", "median", "hyperband")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="paropt.py",
+        description="Search the parameters of a GRU4Rec model with Optuna. Running the same "
+        "command again goes on with the same study; running it on several machines with the same "
+        "--storage shares the work.",
+    )
+    add = parser.add_argument
+    add("path", metavar="PATH", help="training data, as run.py takes it")
+    add("test", metavar="TEST_PATH", help="data that the trials are measured on")
+    add(
+        "-g",
+        "--gru4rec_model",
+        metavar="GRFILE",
+        default="gru4rec",
+        help="module (or its .py file) that holds the GRU4Rec class (default: gru4rec)",
+    )
+    add(
+        "-tf",
+        "--theano_flags",
+        metavar="FLAGS",
+        help="THEANO_FLAGS of the training processes (default: device=auto)",
+    )
+    add(
+        "-fp",
+        "--fixed_parameters",
+        metavar="STRING",
+        help="parameters that are not searched, as name=value,name=value",
+    )
+    add(
+        "-opf",
+        "--optuna_parameter_file",
+        metavar="FILE",
+        required=True,
+        help="the space: one JSON object a line, as "
+        '{"name": "layers", "dtype": "int", "values": [64, 512], "step": 32} (paramspaces/)',
+    )
+    add(
+        "-m",
+        "--measure",
+        metavar="AT",
+        type=int,
+        default=20,
+        help="list length of the metric that is maximised (default: 20)",
+    )
+    add(
+        "-nt",
+        "--ntrials",
+        metavar="NT",
+        type=int,
+        default=50,
+        help="trials of the study in total, those of earlier runs and other workers included; "
+        "failed ones do not count (default: 50)",
+    )
+    add(
+        "-fm",
+        "--final_measure",
+        metavar="AT",
+        nargs="+",
+        type=int,
+        default=[20],
+        help="list lengths of the final evaluation (default: 20)",
+    )
+    add(
+        "-pm",
+        "--primary_metric",
+        choices=("recall", "mrr"),
+        default="recall",
+        help="the metric that is maximised (default: recall)",
+    )
+    add(
+        "-e",
+        "--eval_type",
+        choices=parameters.TIE_MODES,
+        default="standard",
+        help="rank of a target that ties with other items (default: standard)",
+    )
+    add("-ik", "--item_key", metavar="IK", help="column of item ids (default: ItemId)")
+    add("-sk", "--session_key", metavar="SK", help="column of session ids (default: SessionId)")
+    add("-tk", "--time_key", metavar="TK", help="column of time stamps (default: Time)")
+    add(
+        "--study",
+        metavar="NAME",
+        help="the study's name in the storage (default: from the names of PATH and the space)",
+    )
+    add(
+        "--storage",
+        metavar="URL",
+        help="where the study is kept: the path of a journal file, or a database, as in "
+        "sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE, mysql+pymysql://... "
+        "(default: study.journal in the directory of the results)",
+    )
+    add(
+        "--results",
+        metavar="DIR",
+        help="directory of results.tsv, best_parameters.py and the logs "
+        "(default: searches/NAME)",
+    )
+    add("--plots", metavar="DIR", help="draw the study as PNG files into this directory at the end")
+    add(
+        "--jobs",
+        metavar="N",
+        type=int,
+        help="trials that run at the same time (default: one a device, else 1)",
+    )
+    add(
+        "--devices",
+        metavar="D",
+        nargs="+",
+        help="devices of the jobs, as in cuda0 cuda1 (default: what -tf says)",
+    )
+    add(
+        "--sampler",
+        choices=SAMPLERS,
+        default="tpe",
+        help="how values are chosen (default: tpe)",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=42,
+        help="of the sampler; one job repeats its suggestions (default: 42)",
+    )
+    add(
+        "--pruner",
+        choices=PRUNERS,
+        default="none",
+        help="stops trials that do badly, by an evaluation after every epoch (default: none)",
+    )
+    add(
+        "--max_failures",
+        metavar="N",
+        type=int,
+        default=5,
+        help="end the search when so many trials in a row have failed (default: 5)",
+    )
+    add(
+        "--heartbeat",
+        metavar="SECONDS",
+        type=int,
+        default=60,
+        help="a worker's sign of life; after three that are missing its trial is given to another "
+        "(default: 60)",
+    )
+    return parser
+
+
+def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, Settings]:
+    """Parse and check the command line.
+
+    Raises
+    ------
+    InputError
+        If an option, a parameter, the space or a path cannot be used.
+    """
+    args = build_parser().parse_args(argv)
+    for option, value in (
+        ("-m", args.measure),
+        ("-fm", min(args.final_measure)),
+        ("-nt", args.ntrials),
+        ("--jobs", args.jobs),
+        ("--max_failures", args.max_failures),
+        ("--heartbeat", args.heartbeat),
+    ):
+        if value is not None and value < 1:
+            raise InputError(f"{option}: expected 1 or more, got {value}")
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed: expected an integer from 0 to 4294967295, got {args.seed}")
+    for path in (args.path, args.test):
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: no such file; check the path")
+    fixed = parameters.parse_string(args.fixed_parameters) if args.fixed_parameters else {}
+    columns = {
+        name: getattr(args, name)
+        for name in ("session_key", "item_key", "time_key")
+        if getattr(args, name) is not None
+    }
+    for name in columns:
+        if name in fixed:
+            raise InputError(f"{name} is given twice, by -fp and by an option of its own")
+    space = search_space.read_space(args.optuna_parameter_file)
+    converted = parameters.convert({**fixed, **columns})
+    search_space.check_space(space, converted)
+    devices = _devices(args)
+    if importlib.util.find_spec("optuna") is None:
+        raise InputError("paropt.py needs the package optuna; install it with `pip install optuna`")
+
+    import search_methods
+    import search_report
+
+    search_methods.check_sampler(args.sampler, space)
+    if args.plots is not None:
+        search_report.check_plots(args.plots)
+    study = args.study or f"{Path(args.path).stem}_{Path(args.optuna_parameter_file).stem}"
+    results = Path(args.results or Path("searches") / re.sub(r"[^\w.-]", "_", study))
+    settings = Settings(
+        train=args.path,
+        test=args.test,
+        space=space,
+        fixed=fixed,
+        metric=args.primary_metric,
+        length=args.measure,
+        eval_type=args.eval_type,
+        model=args.gru4rec_model,
+        columns=columns,
+        n_trials=args.ntrials,
+        storage=args.storage or str(results / "study.journal"),
+        study=study,
+        results=results,
+        devices=devices,
+        threads=_threads(len(devices)),
+        theano_flags=_theano_flags(args),
+        sampler=args.sampler,
+        pruner=args.pruner,
+        seed=args.seed,
+        heartbeat=args.heartbeat,
+        max_failures=args.max_failures,
+        most_epochs=_most_epochs(space, converted),
+    )
+    return args, settings
+
+
+def _devices(args: argparse.Namespace) -> list[str | None]:
+    """Return one device a job, in turns."""
+    devices: list[str | None] = args.devices or [None]
+    for device in args.devices or []:
+        if not re.fullmatch(theano_setup.DEVICE_PATTERN, device):
+            raise InputError(
+                f"--devices: {device!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+            )
+    if args.devices and re.search(r"(^|,)\s*device\s*=", args.theano_flags or ""):
+        raise InputError("--devices and device=... in -tf exclude each other; leave one out")
+    n_jobs = args.jobs or len(devices)
+    return [devices[i % len(devices)] for i in range(n_jobs)]
+
+
+def _threads(n_jobs: int) -> int | None:
+    """Divide the cores among the jobs; one job is left what it takes by itself."""
+    if n_jobs == 1:
+        return None
+    named = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    cores = int(named) if named.isdigit() else theano_setup.available_cores()
+    return min(max(cores // n_jobs, 1), theano_setup.MOST_THREADS)
+
+
+def _theano_flags(args: argparse.Namespace) -> str:
+    if args.theano_flags is not None:
+        return args.theano_flags
+    named = re.search(r"(^|,)\s*device\s*=", os.environ.get("THEANO_FLAGS", ""))
+    return "" if named else "device=auto"
+
+
+def _most_epochs(space: list[search_space.SearchParameter], fixed: dict) -> int:
+    searched = [p for p in space if p.name == "n_epochs"]
+    if searched:
+        return max(int(float(text)) for text in searched[0].samples())
+    return fixed.get("n_epochs", parameters.PARAMETERS["n_epochs"].default)
+
+
+def _check_data(settings: Settings) -> None:
+    """Find out before the first trial whether the data can be read."""
+    import events
+
+    keys = [
+        {**parameters.defaults(), **settings.fixed, **settings.columns}[name]
+        for name in ("session_key", "item_key", "time_key")
+    ]
+    for path in (settings.train, settings.test):
+        events.read_events(path, *keys, announce=False)
+
+
+def _ties_may_win(settings: Settings) -> bool:
+    """Whether the search may end at a model that gives all items one score."""
+    loss = settings.fixed.get("loss", parameters.PARAMETERS["loss"].default)
+    return settings.eval_type == "standard" and loss not in parameters.SOFTMAX_OF_LOSS
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line program.
+
+    Raises
+    ------
+    InputError
+        For everything that the user can mend before the first trial.
+    """
+    args, settings = parse_arguments(argv)
+    _check_data(settings)
+
+    import search
+    import search_report
+
+    # clusters end jobs with these: trials in progress are to be recorded
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
+            signal.signal(number, _interrupt)
+    print("PARAMETER SPACE")
+    print(search_space.space_table(settings.space))
+    print("\nFIXED PARAMETERS")
+    fixed = {**settings.fixed, **settings.columns} or {"none": ""}
+    print(search_space.aligned(list(fixed.items())))
+    print(flush=True)
+    if _ties_may_win(settings):
+        print(
+            "note: a final activation that saturates gives many items the same score, which "
+            "-e standard counts as hits; -e conservative does not",
+            file=sys.stderr,
+        )
+    worker = search.Search(settings)
+    try:
+        worker.run()
+        trials = worker.trials()
+        worker.write_results()
+        if args.plots is not None:
+            plots = search_report.write_plots(worker.study, settings.metric_name, args.plots)
+            for path, problem in plots.items():
+                print(f"Plot not drawn: {path} ({problem})" if problem else f"Plot: {path}")
+        print(search_report.best_table(trials, settings.space, settings.metric_name))
+        print(f"Results: {settings.results / search_report.RESULTS}")
+        print(f"Best parameters: {settings.results / search_report.BEST}", flush=True)
+        if worker.final_is_mine():
+            worker.train_best(args.final_measure)
+        else:
+            print("The final training runs where the study's last trial ran")
+    except search.SearchFailed as err:
+        sys.stdout.flush()
+        print(f"error: {err}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def cli() -> None:
+    """Entry point of the console script ``gru4rec-paropt``."""
+    run_cli(main)
+
+
+if __name__ == "__main__":
+    cli()
