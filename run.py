@@ -28,8 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "path",
         metavar="PATH",
-        help="training data: tab separated .tsv or .txt, or a pickled pandas.DataFrame as .pickle; "
-        "with -l a saved model",
+        help="training data: tab separated .tsv or .txt, comma separated .csv, each also as .gz, "
+        "a pickled pandas.DataFrame as .pickle, .parquet or .feather; with -l a saved model",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from events import check_events, check_ids, column_keys, row_place
+from event_checks import check_events, check_ids, column_keys, row_place
 from user_errors import InputError
 
 # --- indexing -------------------------------------------------------------------------------------
