@@ -60,7 +60,8 @@ def write_challenge(folder: Path, rows: list[Row]) -> None:
     lines = {"clicks": [], "test": []}
     for who, time, item, _ in rows:
         stamp = utc(time).strftime("%Y-%m-%dT%H:%M:%S") + f".{time % 1000:03d}Z"
-        lines["test" if who >= CHALLENGE_TEST else "clicks"].append(f"{who},{stamp},{empty(item)},S\n")
+        part = "test" if who >= CHALLENGE_TEST else "clicks"
+        lines[part].append(f"{who},{stamp},{empty(item)},S\n")
     for name, part in lines.items():
         (folder / f"yoochoose-{name}.dat").write_text(
             "".join(part) or "1,2014-01-01T00:00:00Z,1,0\n"
