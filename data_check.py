@@ -7,6 +7,7 @@ wrong and says what to do about it, a *note* something that is worth knowing.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -116,22 +117,22 @@ class Log:
         starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
         return cls(codes, items[order], times[order], starts, session_ids, item_ids, was_sorted)
 
-    @property
+    @functools.cached_property
     def lengths(self) -> np.ndarray:
         return np.diff(np.append(self.starts, len(self.items)))
 
-    @property
+    @functools.cached_property
     def same_session(self) -> np.ndarray:
         """Whether an event is of the session of the one before it: bool (n_events - 1,)."""
         return self.sessions[1:] == self.sessions[:-1]
 
-    @property
+    @functools.cached_property
     def support(self) -> np.ndarray:
         """Number of events of each item that occurs."""
         counts = np.bincount(self.items, minlength=len(self.item_ids))
         return counts[counts > 0]
 
-    @property
+    @functools.cached_property
     def unit(self) -> str | None:
         """What the times seem to count since 1970; None if they are no dates of our days."""
         typical = float(np.median(self.times))
@@ -268,6 +269,13 @@ def compare(train: Log, test: Log) -> Iterator[tuple[str, str]]:
     """Find what makes a test set a bad one for training data, as `findings` does."""
     import sessions as indexing
 
+    if train.unit != test.unit:
+        yield (
+            "warning",
+            f"times seem to be in {test.unit or 'no unit of dates'}, those of the training data in "
+            f"{train.unit or 'no unit of dates'}: use one unit in both",
+        )
+        return
     n_sessions = len(test.lengths)
     end = train.times.max()
     n_early = int(np.count_nonzero(test.times[test.starts] < end))

@@ -336,8 +336,8 @@ def four_parts(events: Events, days: int, end: int | None = None) -> dict[str, E
     events = filter_iteratively(drop_repeated(drop_irrelevant(events)))
     if not len(events):
         raise InputError(
-            "no session is left after filtering: an item needs 5 events, a session 2; "
-            "this is a data set for much more data, check that the raw files are complete"
+            "no session is left after filtering (an item needs 5 events, a session 2); check that "
+            "the raw files are complete"
         )
     end = int(events.time.max()) if end is None else end
     length = days * 86400 * events.ticks

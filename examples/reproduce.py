@@ -69,6 +69,7 @@ def main() -> None:
 
     theano_setup.configure(args.device)
     import evaluation
+    import sessions
     from events import read_events
     from gru4rec import GRU4Rec
 
@@ -76,6 +77,10 @@ def main() -> None:
     gru = GRU4Rec()
     gru.set_params(**settings)
     train, test = read_events(paths[train_part]), read_events(paths[test_part])
+    # find out now, not after hours of training, whether there is something to evaluate
+    known = sessions.extend_item_ids([], train)
+    test_log = sessions.index_sessions(test, item_ids=known, source=paths[test_part])
+    sessions.check_test_log(test_log, paths[test_part])
     began = time.perf_counter()
     gru.fit(train)
     print(f"Total training time: {time.perf_counter() - began:.2f}s")

@@ -178,6 +178,12 @@ def test_train_and_test_that_do_not_go_together(tmp_path, capsys, test, expected
         assert re.match(pattern, line), line
 
 
+def test_times_in_another_unit(tmp_path, capsys):
+    test = good_log(100, **LATE)
+    (found,) = checked(tmp_path, capsys, good_log(), test.assign(Time=test["Time"] * 1000))
+    assert re.match("warning: times seem to be in milliseconds, .* in seconds: use one unit", found)
+
+
 def test_test_items(tmp_path, capsys):
     test = good_log(100, **LATE)
     (found,) = checked(tmp_path, capsys, good_log(), test.assign(ItemId=test["ItemId"] + 500))

@@ -426,14 +426,25 @@ def test_a_bad_row_in_the_middle_is_named(tmp_path, name, old, new, words):
     assert files_in(tmp_path) == before
 
 
-def test_a_row_without_a_time(tmp_path):
-    write_retailrocket(tmp_path, long_log("retailrocket"))
-    path = tmp_path / "events.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    lines[70] = lines[70][lines[70].index(",") :]
-    path.write_text("".join(lines))
-    with pytest.raises(InputError, match=rf"{tmp_path}: .* 1 rows? without a time"):
-        preprocess(data_set("retailrocket"), str(tmp_path))
+@pytest.mark.parametrize(
+    "name, column, what",
+    [
+        ("retailrocket", 0, "time"),
+        ("retailrocket", 1, "session"),
+        ("diginetica", 3, "timeframe"),
+        ("diginetica", 4, "time"),
+        ("coveo", 0, "session"),
+    ],
+)
+def test_a_row_without_a_value(tmp_path, name, column, what):
+    WRITERS[name](tmp_path, long_log(name))
+    (file,) = data_set(name).files
+    lines = (tmp_path / file.name).read_text().splitlines()
+    fields = lines[70].split(file.separator)
+    lines[70] = file.separator.join([*fields[:column], "", *fields[column + 1 :]])
+    (tmp_path / file.name).write_text("\n".join(lines))
+    with pytest.raises(InputError, match=rf"^{tmp_path}: .* rows without a {what}; "):
+        preprocess(data_set(name), str(tmp_path))
 
 
 def test_no_directory_and_no_room(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import numpy as np
 from examples.cli import preprocess_cli
 from examples.preprocessing import Collector, DataSet, Events, four_parts, sort
 from examples.raw_files import RawFile, read_batches
+from user_errors import InputError
 
 COLUMNS = {
     "sessionId": "integer",
@@ -31,6 +32,8 @@ HOME = "https://competitions.codalab.org/competitions/11161"
 def prepare(directory: str) -> dict[str, Events]:
     views, frames = Collector("diginetica"), []
     for batch in read_batches(directory, FILES[0]):
+        if batch["timeframe"].null_count:
+            raise InputError("the raw data has rows without a timeframe; download the file again")
         views.add(batch["sessionId"], batch["itemId"], batch["eventdate"])
         frames.append(batch["timeframe"].to_numpy())
     events = views.finish(ticks=1000)
