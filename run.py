@@ -30,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "path",
         metavar="PATH",
-        help="training data: tab separated .tsv or .txt, or a pickled pandas.DataFrame as .pickle; "
-        "with -l a saved model",
+        help="training data: tab separated .tsv or .txt, comma separated .csv, each also as .gz, "
+        "a pickled pandas.DataFrame as .pickle, .parquet or .feather; with -l a saved model",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -50,6 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     source.add_argument(
         "-l", "--load_model", action="store_true", help="PATH is a saved model; no training"
+    )
+    source.add_argument(
+        "--check",
+        action="store_true",
+        help="train nothing, say what the data at PATH and -t looks like and what ruins results",
     )
     add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
     add("-t", "--test", metavar="TEST_PATH", nargs="+", default=[], help="one or more test sets")
@@ -143,8 +148,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             "-ee evaluates after every epoch: it needs a training (no -l) and exactly one test set "
             "(-t)"
         )
-    if args.load_model and args.save_model is not None:
-        raise InputError("-s saves a model after training; leave it out with -l")
+    if (args.load_model or args.check) and args.save_model is not None:
+        option = "-l" if args.load_model else "--check"
+        raise InputError(f"-s saves a model after training; leave it out with {option}")
     args.settings = {}
     if args.parameter_string is not None:
         args.settings = parameters.convert(parameters.parse_string(args.parameter_string))
@@ -170,6 +176,12 @@ def main(argv: list[str] | None = None) -> None:
         For everything that the user can mend.
     """
     args = parse_arguments(argv)
+    if args.check:
+        import data_check
+
+        keys = {name: key for name, key in args.settings.items() if name.endswith("_key")}
+        data_check.report(args.path, args.test, **keys)
+        return
     # ours at INFO only: Theano's logger would report every wait for another process's compilation
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)

@@ -2,10 +2,17 @@
 
 `index_sessions` turns a table of events into the integer arrays of a `SessionLog`,
 `training_order` puts its sessions in a row and `schedule_blocks` deals them to the slots of the
-session-parallel mini-batches (Hidasi et al., ICLR 2016, section 3.1.1).
+session-parallel mini-batches (Hidasi et al., ICLR 2016, section 3.1.1). `python -m sessions PATH`
+checks a click log (`data_check`).
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":  # before the heavy imports: -h answers at once
+    import data_check
+
+    data_check.cli()
+    raise SystemExit
 
 import functools
 import heapq
@@ -17,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from events import check_events, check_ids, column_keys, row_place
+from event_checks import check_events, check_ids, column_keys, row_place
 from user_errors import InputError
 
 # --- indexing -------------------------------------------------------------------------------------
@@ -100,13 +107,13 @@ def index_sessions(
     """
     keys = column_keys(session_key, item_key, time_key)
     session_column, item_column, times = check_events(data, keys, source, row_place)
-    sessions = _sortable_ids(session_column, source)
-    codes, ids = _split_ids(item_column, source)
+    sessions = sortable_ids(session_column, source)
+    codes, ids = split_ids(item_column, source)
     if item_ids is None:
         items, item_ids = _by_first_appearance(codes, ids)
     else:
         item_ids = _canonical_ids(item_ids)
-        items = _find_ids(ids, item_ids)[codes]
+        items = find_ids(ids, item_ids)[codes]
         known = items >= 0
         if not known.any():
             raise InputError(
@@ -117,7 +124,7 @@ def index_sessions(
             items, sessions, times = items[known], sessions[known], times[known]
 
     columns = f"{session_key}, {time_key}"
-    if _is_sorted(sessions, times):
+    if is_sorted(sessions, times):
         if announce:
             print(f"The dataframe is already sorted by {columns}")
     else:
@@ -157,9 +164,9 @@ def extend_item_ids(
         int64 if the ids on both sides are integers, else all of them are strings.
     """
     check_ids(data, {"item": item_key}, source, row_place)
-    _, ids = _by_first_appearance(*_split_ids(data[item_key], source))
+    _, ids = _by_first_appearance(*split_ids(data[item_key], source))
     item_ids = _canonical_ids(item_ids)
-    new = ids[_find_ids(ids, item_ids) < 0]
+    new = ids[find_ids(ids, item_ids) < 0]
     return np.concatenate(_same_type(item_ids, new)) if len(new) else item_ids
 
 
@@ -176,8 +183,8 @@ def item_indices(item_ids: np.ndarray, values: Sequence) -> np.ndarray:
     int64 array (n,)
         -1 where the model does not know the item.
     """
-    codes, ids = _split_ids(pd.Series(values), "items")
-    return np.where(codes < 0, -1, _find_ids(ids, _canonical_ids(item_ids))[codes])
+    codes, ids = split_ids(pd.Series(values), "items")
+    return np.where(codes < 0, -1, find_ids(ids, _canonical_ids(item_ids))[codes])
 
 
 def check_training_log(log: SessionLog, batch_size: int, source: str) -> None:
@@ -206,7 +213,7 @@ def check_test_log(log: SessionLog, source: str) -> None:
         )
 
 
-def _split_ids(column: pd.Series, source: str) -> tuple[np.ndarray, np.ndarray]:
+def split_ids(column: pd.Series, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Give codes (n_events,) and the canonical id behind each code."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy(), _canonical_ids(column.cat.categories)
@@ -248,7 +255,7 @@ def _same_type(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndar
     return left, right
 
 
-def _find_ids(ids: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
+def find_ids(ids: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
     """Position of each of `ids` in `item_ids`, -1 where it is not among them."""
     ids, item_ids = _same_type(ids, item_ids)
     return pd.Index(item_ids, dtype=item_ids.dtype).get_indexer(pd.Index(ids, dtype=ids.dtype))
@@ -261,15 +268,15 @@ def _by_first_appearance(codes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray
     return codes, ids[used]
 
 
-def _sortable_ids(column: pd.Series, source: str) -> np.ndarray:
+def sortable_ids(column: pd.Series, source: str) -> np.ndarray:
     """Give numbers (n_events,) in the order of the ids: integers by value, strings by letters."""
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
         return column.to_numpy()
-    codes, ids = _split_ids(column, source)
+    codes, ids = split_ids(column, source)
     return np.unique(ids, return_inverse=True)[1][codes]
 
 
-def _is_sorted(sessions: np.ndarray, times: np.ndarray) -> bool:
+def is_sorted(sessions: np.ndarray, times: np.ndarray) -> bool:
     later = sessions[1:] > sessions[:-1]
     same = sessions[1:] == sessions[:-1]
     return bool((later | same & (times[1:] >= times[:-1])).all())

@@ -14,6 +14,11 @@ class InputError(ValueError):
     """
 
 
+def one_line(err: Exception) -> str:
+    """Name another library's complaint in one line, to put it in brackets behind ours."""
+    return " ".join(f"{type(err).__name__}: {err}".split())
+
+
 def run_cli(main: Callable[[], None]) -> None:
     """Run a command line program and turn what users meet into exit codes.
 

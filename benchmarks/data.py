@@ -3,13 +3,14 @@
 For each number of synthetic events (default: 1, 5, 10, 50 million) a process of its own reads them
 from a tab separated file, indexes them, schedules an epoch, and trains a block of steps. Each line
 gives a stage's seconds, the memory that it left behind, and its peak above what was in use when it
-began.
+began. The last two lines are the speed of the training and the peak of the whole process.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import resource
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,8 @@ def main() -> None:
                 kind, *_ = line.split()
                 if kind == "speed":
                     print(f"{n_events:<11d} {float(line.split()[1]):.0f} mini-batches/s")
+                if kind == "whole":
+                    print(f"{n_events:<11d} whole process, peak: {float(line.split()[1]):.0f} MB")
                 if kind != "stage":
                     continue
                 _, stage, *numbers = line.split()
@@ -150,6 +153,7 @@ def run_stages(path: str) -> None:
             run._run_block(block, training.BLOCK_STEPS, progress)
             n_steps += len(block.inputs)
     print("speed", n_steps / (time.perf_counter() - start))
+    print("whole", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 
 
 def synthetic_start():

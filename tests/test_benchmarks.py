@@ -56,10 +56,24 @@ def test_profile_by_op():
 def test_data_from_the_file_to_the_first_block():
     rows = run("benchmarks.data", "3000", "20000", "--items", "500").splitlines()[1:]
     stages = ["read", "index", "schedule", "weights", "training"]
-    for n_events, found in (("3000", rows[:6]), ("20000", rows[6:])):
-        assert [row.split()[0] for row in found] == [n_events] * 6
+    for n_events, found in (("3000", rows[:7]), ("20000", rows[7:])):
+        assert [row.split()[0] for row in found] == [n_events] * 7
         assert [row.split()[1] for row in found[:5]] == stages
         assert float(found[5].split()[1]) > 0
+        assert re.search(r"whole process, peak: [1-9]\d+ MB$", found[6])
+
+
+def test_reading_beside_the_reader_underneath():
+    rows = run("benchmarks.reading", "2000", "--items", "50", "--rounds", "1").splitlines()[1:]
+    formats = ["tsv", "tsv.gz", "csv", "pickle", "parquet", "feather"]
+    assert [row.split()[:2] for row in rows] == [["2000", kind] for kind in formats]
+    assert all(re.search(r" \d+\.\d\d +\d+\.\d\d +\d+% +\d+$", row) for row in rows), rows
+
+
+def test_preprocessing_of_raw_files():
+    rows = run("benchmarks.preprocessing", "20000").splitlines()[1:]
+    assert [row.split()[:2] for row in rows] == [["yoochoose", "20000"], ["rees46", "20000"]]
+    assert all(float(row.split()[-2]) > 10 for row in rows)
 
 
 def test_modes_beside_the_plain_step():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import builtins
 import copyreg
+import csv
+import gzip
 import io
 import os
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import events as events_module
+import pickled_frames
+import text_files
 from events import read_events
 from user_errors import InputError
 
@@ -106,7 +110,7 @@ def test_a_late_row_decides_about_a_column(tmp_path, late):
 @pytest.mark.parametrize("word", ["07", "+7", "-0", "-07", "7"])
 @pytest.mark.parametrize("n_bytes", [1, 2, 3, 5, 64])
 def test_odd_numbers_are_seen_across_the_blocks_of_the_scan(tmp_path, monkeypatch, word, n_bytes):
-    monkeypatch.setattr(events_module, "SCAN_BYTES", n_bytes)
+    monkeypatch.setattr(text_files, "SCAN_BYTES", n_bytes)
     for shift in range(n_bytes if n_bytes < 64 else 1):
         rows = "10\t100\t0\n" * 1001 + "1\t1\t1" + "1" * shift + f"\n1\t{word}\t1\n"
         frame = read(write(tmp_path / "a.tsv", HEADER + rows))
@@ -134,7 +138,10 @@ def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(tmp_path):
         ("Time\t" + HEADER + "1\t1\t1\t1\n", ['"Time"', "more than once"]),
         (HEADER + "1\t1\t1\n1\t1\tx\n1\t1\ty\n", ['"Time"', "'x'", "line 3"]),
         (HEADER + "\n1\t1\t1\n\n  \n1\t1\tx\n", ['"Time"', "'x'", "line 6"]),
-        (HEADER + "1\t1\t2014-04-07T10:51:09\n", ['"Time"', "'2014-04-07T10:51:09'", "line 2"]),
+        (HEADER + "1\t1\t2014-04-07T10:51\n1\t1\t2014-04-31\n", ["'2014-04-31'", "line 3"]),
+        (HEADER + "1\t1\t2014-04-07\n1\t1\tx\n", ['"Time"', "'x'", "line 3", "ISO date"]),
+        (HEADER + "1\t1\t5\n1\t1\t2014-04-07\n", ['"Time"', "'2014-04-07'", "line 3"]),
+        (HEADER + "1\t1\tApril 7\n", ['"Time"', "'April 7'", "line 2"]),
         (HEADER + "1\t1\tTrue\n", ['"Time"', "'True'", "line 2"]),
         (HEADER + "1\t1\t1\n1\t1\tinf\n", ['"Time"', "'inf'", "line 3"]),
         (HEADER + "1\t1\t1.5\n1\t1\tNaN\n", ['"Time"', "'NaN'", "line 3"]),
@@ -163,7 +170,9 @@ def test_text_files_that_cannot_be_used(tmp_path, text, words):
         assert word in message
 
 
-@pytest.mark.parametrize("name", ["a.tsv", "a.txt", "a.pickle", "a.pkl"])
+@pytest.mark.parametrize(
+    "name", ["a.tsv", "a.txt", "a.csv", "a.tsv.gz", "a.pickle", "a.pkl", "a.parquet", "a.feather"]
+)
 def test_paths_that_cannot_be_read(tmp_path, name, monkeypatch):
     path = tmp_path / name
     with pytest.raises(InputError, match="no such file") as caught:
@@ -185,10 +194,199 @@ def test_paths_that_cannot_be_read(tmp_path, name, monkeypatch):
         read(path)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a", "a.parquet", "a.tsv.gz"])
-def test_other_extensions(tmp_path, name):
-    with pytest.raises(InputError, match=r"\.tsv, \.txt.*\.pickle, \.pkl"):
+@pytest.mark.parametrize(
+    "name, extension",
+    [
+        ("a.xlsx", ".xlsx"),
+        ("a", ""),
+        ("a.gz", ".gz"),
+        ("a.pickle.gz", ".pickle.gz"),
+        ("a.zip", ".zip"),
+    ],
+)
+def test_other_extensions(tmp_path, name, extension):
+    with pytest.raises(InputError, match=rf'"{extension}" .*\.tsv, \.txt.*\.parquet or \.feather'):
         read(write(tmp_path / name, HEADER))
+
+
+# --- other kinds of text --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tsv", "txt", "csv", "TSV"])
+def test_compressed_text(tmp_path, kind):
+    text = (HEADER + "3\ta\t1\n1\tb\t2\n").replace("\t", "," if kind == "csv" else "\t")
+    plain = read(write(tmp_path / f"a.{kind}", text))
+    compressed = read(write(tmp_path / f"a.{kind}.gz", gzip.compress(text.encode())))
+    pd.testing.assert_frame_equal(plain, compressed)
+    assert plain.astype(str).to_numpy().tolist() == [["3", "a", "1"], ["1", "b", "2"]]
+
+
+@pytest.mark.parametrize("cut", [slice(20), slice(-30), slice(-4), slice(1, None)])
+def test_damaged_compressed_text(tmp_path, cut):
+    content = gzip.compress((HEADER + "".join(f"{i}\t{i * i}\t1\n" for i in range(99))).encode())
+    with pytest.raises(InputError, match=r"compressed file is damaged or cut short"):
+        read(write(tmp_path / "a.tsv.gz", content[cut]))
+
+
+FIELDS = st.sampled_from(["1", "07", "a", "a,b", 'say "hi"', "two\nlines", " x", "é", "3.0", "0"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(FIELDS, FIELDS, st.integers(-5, 5), FIELDS), min_size=1))
+def test_comma_separated_text(tmp_path_factory, rows):
+    """As Python's csv module writes it: quotes where they are needed."""
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["SessionId", "ItemId", "Time", 'the "rest", of it'])
+        writer.writerows(rows)
+    frame = read(path)
+    assert frame["SessionId"].astype(str).tolist() == [row[0] for row in rows]
+    assert frame["ItemId"].astype(str).tolist() == [row[1] for row in rows]
+    assert frame["Time"].tolist() == [row[2] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        ("1,1,1\n1,1,1,1\n", ["line 3", "4 comma separated", "3 columns"]),
+        ('"a,b",1,1\n"c\nd",1,1,1\n', ["line 4", "4 comma"]),
+        ('"a,b",1,1\n"c\nd",1,x\n', ["line 4", "'x'"]),
+        ("1,1\n", ["line 2", "2 comma"]),
+        ("1,1,\n", ['"Time"', "missing", "line 2"]),
+    ],
+)
+def test_comma_separated_text_that_cannot_be_used(tmp_path, rows, words):
+    with pytest.raises(InputError) as caught:
+        read(write(tmp_path / "a.csv", HEADER.replace("\t", ",") + rows))
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["007", '"007"', "+7", "-0", '"7 "', "7"])
+def test_odd_numbers_are_seen_between_commas(tmp_path, word):
+    rows = "10,100,0\n" * 1001 + f"1,{word},1\n"
+    ids = read(write(tmp_path / "a.csv", "SessionId,ItemId,Time\n" + rows))["ItemId"]
+    assert ids.iloc[-1] == (7 if word == "7" else word.strip('"'))
+
+
+# --- dates ----------------------------------------------------------------------------------------
+
+DATES = {
+    "2014-04-07": 1396828800,
+    "2014-04-07T10:51": 1396867860,
+    "2014-04-07T10:51:09": 1396867869,
+    "2014-04-07 10:51:09": 1396867869,
+    "2014-04-07T10:51:09Z": 1396867869,
+    "2014-04-07T10:51:09+02:00": 1396860669,
+    "2014-04-07T10:51:09.277Z": 1396867869.277,
+    "1969-12-31T23:59:59.5Z": -0.5,
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(st.sampled_from(list(DATES)), min_size=1, max_size=7), in_parts=st.booleans())
+@pytest.mark.parametrize("item", ["7", "007"])
+def test_dates_in_text_are_seconds(tmp_path_factory, words, in_parts, item):
+    path = tmp_path_factory.mktemp("dates") / "a.tsv"
+    write(
+        path, HEADER + "".join(f"{i}\t{item if i > 2 else 5}\t{w}\n" for i, w in enumerate(words))
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_files, "ROWS_AT_ONCE", 2 if in_parts else 1000)
+        frame = read(path)
+    assert frame["Time"].tolist() == [DATES[word] for word in words]
+    whole = all(isinstance(DATES[word], int) for word in words)
+    assert frame["Time"].dtype == (np.int64 if whole else np.float64)
+    assert frame["ItemId"].astype(str).tolist() == ["5"] * min(3, len(words)) + [item] * (
+        len(words) - 3
+    )
+    assert frame["SessionId"].tolist() == list(range(len(words)))
+    assert frame["SessionId"].dtype == np.int64
+
+
+# --- Parquet and Feather --------------------------------------------------------------------------
+
+COLUMNS = {
+    "integers": [3, 3, 1],
+    "small integers": [np.int8(3), np.int8(3), np.int8(1)],
+    "strings": ["é", "007", "é"],
+    "categories": pd.Categorical(["b", "a", "b"]),
+    "string type": pd.array(["b", "a", "b"], dtype="string"),
+    "integer categories": pd.Categorical([9, 8, 9]),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("extension", ["parquet", "feather"])
+def test_arrow_files(tmp_path, kind, extension, capsys):
+    frame = pd.DataFrame({"x": 1.5, "ItemId": COLUMNS[kind], "Time": [2, 3, 4], "SessionId": 7})
+    path = tmp_path / f"a.{extension}"
+    getattr(frame, f"to_{extension}")(path)
+    events = read_events(path)
+    assert capsys.readouterr().out == f"Loading data from {extension.title()} file: {path}\n"
+    assert events.columns.tolist() == ["SessionId", "ItemId", "Time"]
+    for name in events.columns:
+        assert events[name].tolist() == frame[name].tolist()
+    assert "integer" in kind or events["ItemId"].dtype == "category"
+    assert events["Time"].dtype == np.int64
+
+
+@pytest.mark.parametrize("extension", ["parquet", "feather"])
+@pytest.mark.parametrize(
+    "times, seconds",
+    [
+        ([1.5, 2.0, 3.0], [1.5, 2.0, 3.0]),
+        (pd.to_datetime(["2014-04-07", "2014-04-08", "2014-04-09"]), [1396828800, 86400, 172800]),
+        (pd.to_datetime(["2014-04-07T00:00+02:00"] * 3), [1396821600, 0, 0]),
+        (["2014-04-07T00:00:00Z", "2014-04-08", "2014-04-09"], [1396828800, 86400, 172800]),
+    ],
+)
+def test_times_in_arrow_files(tmp_path, extension, times, seconds):
+    path = tmp_path / f"a.{extension}"
+    frame = pd.DataFrame({"SessionId": 1, "ItemId": 1, "Time": times})
+    getattr(frame, f"to_{extension}")(path)
+    found = read(path)["Time"]
+    if seconds[0] > 9:
+        assert found.dtype == np.int64
+        seconds = [seconds[0], *(seconds[0] + later for later in seconds[1:])]
+    assert found.tolist() == seconds
+
+
+@pytest.mark.parametrize("extension", ["parquet", "feather"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"SessionId": None}, ['"SessionId"', "3 missing", "row 0"]),
+        ({"ItemId": pd.array([1, None, 2], dtype="Int64")}, ['"ItemId"', "1 missing", "row 1"]),
+        ({"ItemId": ["a", "b", None]}, ['"ItemId"', "1 missing", "row 2"]),
+        ({"Time": ["2014-04-07", "2014-04-08", "x"]}, ['"Time"', "'x'", "row 2"]),
+        ({"Time": [1.0, float("inf"), 2.0]}, ['"Time"', "'inf'", "row 1"]),
+        ({"Time": [[1], [2], [3]]}, ['"Time"']),
+    ],
+)
+def test_arrow_files_that_cannot_be_used(tmp_path, extension, change, words):
+    path = tmp_path / f"a.{extension}"
+    frame = pd.DataFrame({"SessionId": [1, 1, 2], "ItemId": [1, 2, 3], "Time": [1, 2, 3]})
+    getattr(frame.assign(**change), f"to_{extension}")(path)
+    with pytest.raises(InputError) as caught:
+        read(path)
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
+    frame.drop(columns="ItemId").to_parquet(path)
+    with pytest.raises(InputError, match="ItemId" if extension == "parquet" else "Feather"):
+        read(path)
+    for content in (b"", b"PAR1", path.read_bytes()[:-20]):
+        with pytest.raises(InputError, match=f"cannot be read as a {extension.title()} file"):
+            read(write(path, content))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.feather"])
+def test_without_pyarrow(tmp_path, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=rf"{name}: reading .* needs the package pyarrow.*pip"):
+        read(write(tmp_path / name, b"PAR1"))
+    assert read(write(tmp_path / "a.tsv", HEADER + "1\t2\t3\n"))["ItemId"].tolist() == [2]
 
 
 # --- pickles --------------------------------------------------------------------------------------
@@ -222,7 +420,7 @@ PICKLED = {
 def test_pickled_frames(tmp_path, kind, protocol):
     frame = PICKLED[kind]
     frame.to_pickle(tmp_path / "a.pickle", protocol=protocol)
-    loaded = events_module._read_pickle(str(tmp_path / "a.pickle"))
+    loaded = pickled_frames.read_pickle(str(tmp_path / "a.pickle"))
     pd.testing.assert_frame_equal(loaded, frame)
     events = read(tmp_path / "a.pickle")
     expected = frame[["SessionId", "ItemId", "Time"]].reset_index(drop=True)
@@ -235,7 +433,7 @@ def test_pickles_of_numpy_2_and_pandas_1(tmp_path):
     content = pickle.dumps(PLAIN, protocol=2)
     modern = content.replace(b"cnumpy.core.multiarray\n", b"cnumpy._core.multiarray\n")
     old = content.replace(b"indexes.base\nIndex\n", b"indexes.numeric\nInt64Index\n")
-    assert modern != content or "_core" in events_module._NUMPY_CORE
+    assert modern != content or "_core" in pickled_frames._NUMPY_CORE
     if not pd.__version__.startswith("1."):  # where that class is Index itself
         assert old != content
     for variant in (modern, content if pd.__version__.startswith("1.") else old):

@@ -49,9 +49,12 @@ def run(folder, *arguments):
 def test_the_run_commands(folder):
     """In the order of the README: the second one loads what the first one saved."""
     commands = [shlex.split(line) for line in COMMANDS if line.startswith("python run.py")]
-    assert len(commands) >= 3
+    assert len(commands) >= 4
     for _, _, *arguments in commands:
         output = run(folder, str(ROOT / "run.py"), *arguments)
+        if "--check" in arguments:
+            assert re.search(r"^\d+ warnings?, \d+ notes?$", output, re.MULTILINE)
+            continue
         n_tests = len(re.findall(r"\.tsv", " ".join(arguments[arguments.index("-t") :])))
         assert output.count("Evaluation took") == n_tests
         assert re.search(r"^Recall@20: \d\.\d{6} MRR@20: \d\.\d{6}$", output, re.MULTILINE)

@@ -403,7 +403,7 @@ def test_dates_are_times():
     frame = pd.DataFrame({"SessionId": 1, "ItemId": [1, 2], "Time": times})
     for column in (frame["Time"], frame["Time"].dt.tz_localize("UTC")):
         log = index_sessions(frame.assign(Time=column))
-        assert log.items.tolist() == [1, 0] and log.start_times.tolist() == [1396867869276000000]
+        assert log.items.tolist() == [1, 0] and log.start_times.tolist() == [1396867869.276]
 
 
 def test_times_beyond_2_to_53_are_exact():

@@ -1,0 +1,108 @@
+"""Event tables in Parquet and Feather files, read by pyarrow, which is needed for these only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from event_checks import as_times, check_columns
+from user_errors import InputError, one_line
+
+
+def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
+    """Read three columns of a Parquet or Feather file; the others stay on the disk.
+
+    Parameters
+    ----------
+    path : str
+    keys : dict
+        Names of the columns by role: session, item, time.
+    kind : str
+        ``Parquet`` or ``Feather`` (version 2, that is, an Arrow file).
+
+    Returns
+    -------
+    pandas.DataFrame
+        Numbers and dates keep their type; strings become categories, but times in text are seconds
+        (`event_checks.as_times`).
+
+    Raises
+    ------
+    InputError
+        pyarrow is missing, or the file cannot be read.
+    """
+    pa = import_pyarrow(f"{path}: reading {kind} files")
+    try:
+        with pa.OSFile(path) as source:
+            table = _read_columns(source, path, keys, kind)
+    except pa.ArrowException as err:
+        raise InputError(
+            f"{path}: cannot be read as a {kind} file ({one_line(err)}); the file may be cut "
+            "short or be of another kind, save it again"
+        ) from None
+    times = _times_in_text(table.column(keys["time"]))
+    if times is not None:
+        position = table.column_names.index(keys["time"])
+        table = table.set_column(position, keys["time"], pa.array(times))
+    try:
+        return table.to_pandas(
+            strings_to_categorical=True, ignore_metadata=True, split_blocks=True, self_destruct=True
+        )
+    except (pa.ArrowException, ValueError, TypeError) as err:
+        raise InputError(
+            f"{path}: a column's type cannot be used ({one_line(err)}); save ids as integers or "
+            "strings and times as numbers or dates"
+        ) from None
+
+
+def import_pyarrow(purpose: str):
+    """Import pyarrow.
+
+    Raises
+    ------
+    InputError
+        It is not installed; the message says what it is needed for and how to get it.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(
+            f"{purpose} needs the package pyarrow; install it with `pip install pyarrow`"
+        ) from None
+    return pyarrow
+
+
+def _read_columns(source, path: str, keys: dict[str, str], kind: str):
+    """Read the columns of an open file as a pyarrow.Table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = list(keys.values())
+    if kind == "Parquet":
+        schema = pq.read_schema(source)
+        check_columns(schema.names, keys, path)
+        source.seek(0)
+        # a string that occurs often is stored once in the file, and should be so in memory
+        words = [key for key in wanted if _is_text(schema.field(key).type)]
+        return pq.ParquetFile(source, read_dictionary=words).read(columns=wanted)
+    names = pa.ipc.open_file(source).schema.names
+    check_columns(names, keys, path)
+    fields = pa.ipc.IpcReadOptions(included_fields=sorted(names.index(key) for key in wanted))
+    return pa.ipc.open_file(source, options=fields).read_all()
+
+
+def _is_text(kind) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _times_in_text(column) -> np.ndarray | None:
+    """Give times that are strings as numbers, chunk by chunk; None if one of them is no time."""
+    if not _is_text(column.type) or column.null_count or not len(column):
+        return None
+    times = np.concatenate([as_times(chunk.to_pandas()) for chunk in column.chunks if len(chunk)])
+    return times if np.isfinite(times).all() else None

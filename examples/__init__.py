@@ -1,0 +1,1 @@
+"""From the public data sets' raw files to the published results."""

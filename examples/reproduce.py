@@ -1,0 +1,96 @@
+"""Reproduce the published results of a data set: preprocess, train, evaluate, compare."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import parameters
+from examples.published import CUT_OFFS, RESULTS, comparison, paramfile
+from user_errors import run_cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("data_set", metavar="DATASET", choices=list(RESULTS), help=", ".join(RESULTS))
+    add("raw_directory", metavar="RAW_DIRECTORY", help="where the raw files are")
+    add(
+        "-o",
+        "--output",
+        metavar="DIRECTORY",
+        help="where to write the preprocessed data (default: RAW_DIRECTORY)",
+    )
+    add(
+        "-ps",
+        "--parameter_string",
+        metavar="STRING",
+        help="changes to the parameter file, as name=value,name=value",
+    )
+    add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
+    add("-d", "--device", metavar="D", help="auto, cpu, cuda0... (default: as for run.py)")
+    add(
+        "--valid",
+        action="store_true",
+        help="train on train_tr, evaluate on train_valid: for tuning, not comparable",
+    )
+    return parser
+
+
+def main() -> None:
+    """Run the command line program."""
+    args = build_parser().parse_args()
+    settings = parameters.read_file(paramfile(args.data_set))
+    if args.parameter_string is not None:
+        settings = {**settings, **parameters.parse_string(args.parameter_string)}
+    settings = parameters.convert(settings)
+    parameters.check_combination({**parameters.defaults(), **settings})
+
+    import logging
+
+    import modelfile
+    from examples.cli import preprocess
+
+    if args.save_model is not None:
+        modelfile.check_writable(args.save_model)
+    data_set = importlib.import_module(f"examples.{args.data_set}.preprocess").DATA_SET
+    paths = preprocess(data_set, args.raw_directory, args.output)
+
+    # ours at INFO only: Theano's logger would report every wait for another's compilation
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("gru4rec").setLevel(logging.INFO)
+    import theano_setup
+
+    theano_setup.configure(args.device)
+    import evaluation
+    import sessions
+    from events import read_events
+    from gru4rec import GRU4Rec
+
+    train_part, test_part = ("train_tr", "train_valid") if args.valid else ("train_full", "test")
+    gru = GRU4Rec()
+    gru.set_params(**settings)
+    train, test = read_events(paths[train_part]), read_events(paths[test_part])
+    # find out now, not after hours of training, whether there is something to evaluate
+    known = sessions.extend_item_ids([], train)
+    test_log = sessions.index_sessions(test, item_ids=known, source=paths[test_part])
+    sessions.check_test_log(test_log, paths[test_part])
+    began = time.perf_counter()
+    gru.fit(train)
+    print(f"Total training time: {time.perf_counter() - began:.2f}s")
+    if args.save_model is not None:
+        gru.savemodel(args.save_model)
+    recall, mrr = evaluation.evaluate_gpu(gru, test, cut_off=list(CUT_OFFS))
+    print(comparison(args.data_set, recall, mrr))
+    if args.valid or args.parameter_string is not None:
+        print("not comparable: the published results are on the test set, with the parameter file")
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,286 @@
+"""Event tables in text, tab or comma separated, with ids as compact integers or categories."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import io
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import union_categoricals
+
+from event_checks import as_times, check_columns
+from user_errors import InputError, one_line
+
+SCAN_BYTES = 1 << 22
+ROWS_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text file and how it is written.
+
+    Attributes
+    ----------
+    path : str
+        Compressed if it ends in ``.gz``.
+    separator : str
+        A tab, or a comma; with a comma fields may stand in double quotes.
+    """
+
+    path: str
+    separator: str
+
+    @property
+    def quoting(self) -> int:
+        return csv.QUOTE_NONE if self.separator == "\t" else csv.QUOTE_MINIMAL
+
+    def open_bytes(self) -> io.BufferedIOBase:
+        return gzip.open(self.path) if self.path.lower().endswith(".gz") else open(self.path, "rb")
+
+    def open(self, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
+        return io.TextIOWrapper(self.open_bytes(), encoding, errors)
+
+    def fields(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+        """Number the lines (from 1) that are not empty and split them; slow."""
+        if self.separator == "\t":
+            for number, line in enumerate(lines, start=1):
+                if line.strip(" \r\n"):
+                    yield number, line.rstrip("\r\n").split("\t")
+        else:
+            reader = csv.reader(lines)
+            for row in reader:
+                if any(field.strip(" ") for field in row) or len(row) > 1:
+                    yield reader.line_num, row
+
+    def line_of_row(self, row: int) -> str:
+        """Name the line of an event, given its position."""
+        with self.open(errors="replace") as lines:
+            return f"line {next(itertools.islice(self.fields(lines), row + 1, None))[0]}"
+
+
+def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
+    """Read three columns; ids are int64 or categories, never a Python string an event.
+
+    Parameters
+    ----------
+    file : TextFile
+        The first line names the columns.
+    keys : dict
+        Names of the columns by role: session, item, time.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Ids are int64 if every one of the column is a plain decimal integer, else categories. Times
+        are as they stand in the file, or seconds (`event_checks.as_times`) where they are dates.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read; the message names the line.
+    """
+    names = _read_header(file)
+    check_columns(names, keys, file.path)
+    separators, plain = _scan(file)
+    positions = [names.index(key) for key in keys.values()]
+    parse = functools.partial(
+        pd.read_csv,
+        file.path,
+        sep=file.separator,
+        header=None,
+        skiprows=1,
+        names=range(len(names)),  # the header may repeat a name that is of no interest here
+        usecols=positions,
+        index_col=False,
+        quoting=file.quoting,
+        keep_default_na=False,  # an item may be called "NA" or "null"
+        na_values=[""],
+        encoding="utf-8",
+    )
+    try:
+        with warnings.catch_warnings():
+            # numbers and words in one time column: reported by check_events, with its line
+            warnings.simplefilter("ignore", pd.errors.DtypeWarning)
+            frame = _parse(parse, positions, plain)
+    except UnicodeDecodeError:
+        raise _not_utf8(file) from None
+    except pd.errors.ParserError as err:
+        # pandas stops only where all rows are short, and does not say where that is
+        _check_widths(file, len(names), lambda width: width < len(names))
+        raise InputError(
+            f"{file.path}: cannot be read as separated text ({one_line(err)})"
+        ) from None
+    if separators > (len(frame) + 1) * (len(names) - 1):
+        _check_widths(file, len(names), lambda width: width > len(names))
+    frame = frame[positions]
+    frame.columns = list(keys.values())
+    return frame
+
+
+# --- parsing --------------------------------------------------------------------------------------
+
+
+def _parse(parse: Callable, positions: Sequence[int], plain: bool) -> pd.DataFrame:
+    """Parse a text file with compact ids.
+
+    Categories suit any id, but integers parse faster and smaller without them. That is tried where
+    the first rows look like it, provided that no two spellings can mean one integer (`plain`).
+    """
+    *ids, time = positions
+    as_categories = dict.fromkeys(ids, "category")
+    head = _compact_ids(parse(dtype=as_categories, nrows=1000))
+    is_text = head[time].dtype == object and not head[time].hasnans and len(head) > 0
+    if is_text and _are_times(as_times(head[time])):
+        frame = _parse_dates(functools.partial(parse, dtype=as_categories), ids, time)
+        if frame is not None:
+            return frame
+    words = [column for column in ids if not plain or head[column].dtype != np.int64]
+    # pandas must find the integers by itself: told to, it makes integers of "1.5" and of 2**63 too
+    frame = parse(dtype=dict.fromkeys(words, "category"))
+    if any(frame[column].dtype != np.int64 for column in ids if column not in words):
+        frame = parse(dtype=as_categories)
+    return _compact_ids(frame)
+
+
+def _parse_dates(parse: Callable, ids: Sequence[int], time: int) -> pd.DataFrame | None:
+    """Parse part by part, for no more date strings at a time than a part has.
+
+    None if some time is no date: then the strings are needed to say which.
+    """
+    parts = {column: [] for column in (*ids, time)}
+    for part in parse(chunksize=ROWS_AT_ONCE):
+        if part[time].hasnans:
+            return None
+        times = as_times(part[time])
+        if not _are_times(times):
+            return None
+        part = _compact_ids(part)
+        parts[time].append(times)
+        for column in ids:
+            parts[column].append(part[column])
+    frame = {column: _join_ids(parts.pop(column)) for column in ids}
+    return pd.DataFrame({**frame, time: np.concatenate(parts[time])}, copy=False)
+
+
+def _are_times(times: np.ndarray) -> bool:
+    return bool(np.isfinite(times).all())
+
+
+def _join_ids(parts: list[pd.Series]) -> np.ndarray | pd.Categorical:
+    if all(part.dtype == np.int64 for part in parts):
+        return np.concatenate([part.to_numpy() for part in parts])
+    words = [part.astype(str) if part.dtype == np.int64 else part for part in parts]
+    return union_categoricals([pd.Categorical(part) for part in words])
+
+
+def _compact_ids(frame: pd.DataFrame) -> pd.DataFrame:
+    """Replace the categories that are plain decimal integers by int64."""
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype) and not column.hasnans:
+            integers = _as_integers(column.cat)
+            if integers is not None:
+                frame[name] = integers[column.cat.codes.to_numpy()]
+    return frame
+
+
+def _as_integers(accessor) -> np.ndarray | None:
+    """Give the categories as int64 if all are written as Python writes integers, else None."""
+    words = accessor.categories.tolist()
+    try:
+        integers = np.array([int(word) for word in words], dtype=np.int64)
+    except (ValueError, OverflowError):
+        return None
+    # "007", "+7", " 7" and "7" are four different ids
+    return integers if all(map(str.__eq__, map(str, integers.tolist()), words)) else None
+
+
+# --- what pandas does not tell --------------------------------------------------------------------
+
+
+def _read_header(file: TextFile) -> list[str]:
+    """Give the column names in the first line of a text file."""
+    with file.open(encoding="utf-8-sig") as lines:
+        try:
+            header = lines.readline(1 << 20)
+        except UnicodeDecodeError:
+            raise _not_utf8(file) from None
+    if not header:
+        raise InputError(
+            f"{file.path}: the file is empty; expected a line of column names, then one line an "
+            "event"
+        )
+    header = header.rstrip("\n")
+    return header.split("\t") if file.separator == "\t" else next(csv.reader([header]), [""])
+
+
+def _scan(file: TextFile) -> tuple[int, bool]:
+    """Look at the bytes of a text file before pandas does, for what pandas does not tell.
+
+    Returns
+    -------
+    separators : int
+        Number of separators outside of quotes: pandas ignores surplus fields silently if only some
+        columns are read.
+    plain : bool
+        No number has a leading zero, a sign other than "-" or blanks around it, so that reading
+        ids as integers cannot make one id out of two.
+    """
+    separator = file.separator.encode()
+    n_separators, plain, tail, in_quotes = 0, True, b"", False
+    with file.open_bytes() as stream:
+        for block in iter(functools.partial(stream.read, SCAN_BYTES), b""):
+            if b"\0" in block:
+                raise _not_text(file, "it holds zero bytes")
+            if file.quoting != csv.QUOTE_NONE and (in_quotes or b'"' in block):
+                codes = np.frombuffer(block, dtype=np.uint8)
+                quotes = np.cumsum(codes == ord('"'), dtype=np.uint8)  # only odd or even matters
+                outside = (quotes + in_quotes) % 2 == 0
+                n_separators += int(np.count_nonzero((codes == ord(separator)) & outside))
+                in_quotes = not outside[-1]
+            else:
+                n_separators += block.count(separator)
+            plain = plain and not any(odd in block for odd in (b"+", b" ", b"\v", b"\f"))
+            joined = tail + block  # two bytes of the previous block: no number is cut
+            if plain:
+                codes = np.frombuffer(joined, dtype=np.uint8)
+                zeros = np.flatnonzero(codes[1:-1] == ord("0")) + 1
+                before, after = codes[zeros - 1], codes[zeros + 1]
+                is_digit = (after >= ord("0")) & (after <= ord("9"))
+                first = (before <= ord("\r")) | (before == ord('"')) | (before == ord(","))
+                plain = not (first & is_digit | (before == ord("-"))).any()
+            tail = joined[-2:]
+    return n_separators, plain
+
+
+def _check_widths(file: TextFile, width: int, is_wrong: Callable[[int], bool]) -> None:
+    """Raise an InputError that names the first line with a wrong number of fields, if any."""
+    kind = "tab" if file.separator == "\t" else "comma"
+    with file.open(errors="replace") as lines:
+        for number, fields in itertools.islice(file.fields(lines), 1, None):
+            if is_wrong(len(fields)):
+                raise InputError(
+                    f"{file.path}: line {number} has {len(fields)} {kind} separated fields, but "
+                    f"the header names {width} columns; correct that line"
+                )
+
+
+def _not_utf8(file: TextFile) -> InputError:
+    with file.open(errors="surrogateescape") as lines:
+        broken = (n for n, line in enumerate(lines, start=1) if re.search("[\udc80-\udcff]", line))
+        return _not_text(file, f"line {next(broken, 1)} is not UTF-8")
+
+
+def _not_text(file: TextFile, reason: str) -> InputError:
+    kind = "tab" if file.separator == "\t" else "comma"
+    return InputError(
+        f"{file.path}: this is no text file ({reason}); save it as UTF-8, {kind} separated"
+    )
