@@ -66,12 +66,12 @@ def write_yoochoose(directory: Path, n_rows: int) -> None:
     def columns(log, times, rng) -> dict:
         return {
             "session": log["SessionId"].to_numpy(),
-            "time": _text(pa.array(times, pa.timestamp("ms")), "%Y-%m-%dT%H:%M:%SZ"),
+            "time": _text(times, "%Y-%m-%dT%H:%M:%S.277Z"),
             "item": log["ItemId"].to_numpy() + 214_500_000,
             "category": pa.repeat("0", len(log)),
         }
 
-    span = 1_396_310_400_000, 1_412_035_200_000  # 2014-04-01 to 2014-09-30, ms
+    span = 1_396_310_400, 1_412_035_200  # 2014-04-01 to 2014-09-30
     n_test = n_rows // 4
     _write(directory / "yoochoose-clicks.dat", n_rows - n_test, 52_000, span, columns, 1, "")
     _write(directory / "yoochoose-test.dat", n_test, 52_000, span, columns, n_rows, "")
@@ -90,7 +90,7 @@ def write_rees46(directory: Path, n_rows: int) -> None:
         users = (sessions * 2_654_435_761) % n_users + 500_000_000
         kinds = pa.compute.if_else(pa.array(rng.random(n) < 0.05), "cart", "view")
         return {
-            "event_time": _text(pa.array(times, pa.timestamp("s")), "%Y-%m-%d %H:%M:%S UTC"),
+            "event_time": _text(times, "%Y-%m-%d %H:%M:%S UTC"),
             "event_type": kinds,
             "product_id": log["ItemId"].to_numpy() * 499 + 1_000_000,
             "category_id": np.full(n, 2_053_013_555_631_882_655),
@@ -116,10 +116,13 @@ def write_rees46(directory: Path, n_rows: int) -> None:
 WRITERS = {"yoochoose": write_yoochoose, "rees46": write_rees46}
 
 
-def _text(times, pattern: str):
+def _text(times: np.ndarray, pattern: str):
+    """Write seconds as text; each second once, for many events share it."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.strftime(times, pattern)
+    seconds, codes = np.unique(times, return_inverse=True)
+    return pc.strftime(pa.array(seconds, pa.timestamp("s")), pattern).take(pa.array(codes))
 
 
 def _write(
