@@ -1,5 +1,5 @@
-// Matrix products on the team's threads, each computing its part of them: by tiles.cpp where that is
-// faster, else by single-threaded BLAS.
+// Matrix products on the team's threads, each computing its part of them: by the tiles of tiles.cpp
+// where they are faster, else by single-threaded BLAS.
 //
 // BLAS's own threads would wait in busy loops beside ours; in pure products the team equals them.
 #include "products.h"

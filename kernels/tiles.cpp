@@ -1,14 +1,16 @@
-// Products of a mini-batch: one side of them is some dozens long, so packing both operands, as BLAS
-// does for every call, is a large part of the work. Here at most the smaller one is packed.
+// Products in which a mini-batch is one of the sizes, some dozens: to pack both operands, as BLAS
+// does in every call, is a good part of their work. Here at most one is packed, the small one.
 //
-// All three products of a layer are made of tiles of 6 x 16 elements: 12 of the 16 vector
-// registers add up, two hold 16 neighbours in a row of b, one an element of a. A step of a tile is
-// 12 multiply-adds beside 8 loads, which leaves the arithmetic as the bound: some 85% of the peak.
+// All three products of a layer consist of tiles of 6 x 16 elements: 12 of the 16 vector registers
+// add up, two hold 16 neighbours in a row of b, one an element of a. For every term a tile does 12
+// multiply-adds and 8 loads, so that the arithmetic is the bound.
 //
-//   a b     as it is: rows of b are read along their columns
-//   a^T b   the same, with the six elements of a side by side
-//   a b^T   is (b a^T)^T: a^T is packed, tiles of the result are transposed while they are in L1
+//   a b     both are read where they lie
+//   a^T b   the same with b, which is small, packed; six neighbours of a are one column of a tile
+//   a b^T   is (b a^T)^T: a^T is packed, and results are transposed while they are in L1
 #include "tiles.h"
+
+#include "kernels.h"
 
 #if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
 
@@ -24,12 +26,12 @@ namespace {
 typedef const float* __restrict__ In;
 typedef float* __restrict__ Out;
 
-constexpr int WIDTH = 8;                   // floats in a vector
-constexpr int PANEL = 2 * WIDTH;           // columns of a tile
-constexpr int TALL = 6, NARROW_TALL = 8;   // rows of a tile of two vectors and of one
-constexpr int TERMS = 128;                 // of a sum, so that a panel of b stays in L1
-constexpr int ROWS = 48;                   // of a result, so that their part of a stays in L1
-constexpr int PACKED = 1 << 15;            // floats that are packed at a time, in L2
+constexpr int WIDTH = 8;                  // floats in a vector
+constexpr int PANEL = 2 * WIDTH;          // columns of a tile
+constexpr int TALL = 6, NARROW_TALL = 8;  // rows of a tile of two vectors, and of one
+// parts of the work that stay in L1: terms of a sum, rows of a result
+constexpr int TERMS = 128, ROWS = 48;
+constexpr int PACKED = 1 << 15;  // floats that are packed at a time, in L2
 
 // one a thread, and not on its stack, which is small on some systems
 alignas(64) thread_local float packed[PACKED];
@@ -67,7 +69,7 @@ struct Part {
     }
 };
 
-// Matrices of one product. Element (i, p) of a: a[i * lda + p], or a[i + p * lda] where transposed.
+// The matrices of a product. Element (i, p) of a lies at i * lda + p, transposed at i + p * lda.
 struct Operands {
     const float *a, *b;
     float* c;
@@ -75,7 +77,7 @@ struct Operands {
     long between = PANEL;  // elements of b from one panel of columns to the next
 };
 
-// Rows i.. of c, R of them, and V vectors of columns: a b, or c + a b.
+// R rows and V vectors of columns: c = a b, or c += a b.
 template <bool TRANSPOSED, class Vector, int R, int V>
 __attribute__((noinline)) void tile(Vector vector, long k, const Operands& x, bool add) {
     const float *a = x.a, *b = x.b;
@@ -144,7 +146,7 @@ void copy_panels(long n, long k, In b, long ldb, Out packed) {
         for (long p = 0; p < k; p++) {
             if (n - j >= PANEL)
                 for (long v = 0; v < PANEL; v += WIDTH)
-                    _mm256_store_ps(packed + p * PANEL + v, _mm256_loadu_ps(b + p * ldb + j + v));
+                    _mm256_storeu_ps(packed + p * PANEL + v, _mm256_loadu_ps(b + p * ldb + j + v));
             else
                 std::copy_n(b + p * ldb + j, n - j, packed + p * PANEL);
         }
@@ -196,7 +198,7 @@ void pack(long rows, long k, In a, long lda, Out packed) {
                     return i + r < rows ? some.load(a + (i + r) * lda + p) : _mm256_setzero_ps();
                 },
                 [&](long q, __m256 column) {
-                    if (p + q < k) _mm256_store_ps(packed + (p + q) * PANEL + i, column);
+                    if (p + q < k) _mm256_storeu_ps(packed + (p + q) * PANEL + i, column);
                 });
         }
 }
@@ -213,9 +215,9 @@ void unpack(long m, long n, In from, Out c, long ldc) {
         }
 }
 
-// c = a b^T. Rows of b are read once for every PACKED floats of a.
+// c = a b^T; b is read once for every PACKED floats of a
 void with_b_transposed(long m, long n, long k, const Operands& x) {
-    alignas(64) float result[ROWS * PANEL] = {};
+    alignas(64) float result[ROWS * PANEL] = {};  // transposed
     const long group = PACKED / (k * PANEL) * PANEL;  // rows of a
     for (long first = 0; first < m; first += group) {
         const long after = std::min(m, first + group);
@@ -225,9 +227,10 @@ void with_b_transposed(long m, long n, long k, const Operands& x) {
             for (long i = first; i < after; i += PANEL) {
                 const long rows = std::min<long>(PANEL, m - i);
                 const long columns = std::min<long>(ROWS, n - j);
+                const float* panel = packed + (i - first) * k;
                 for (long p = 0; p < k; p += 2 * TERMS) {
-                    const Operands part = {x.b + j * x.ldb + p, packed + (i - first) * k + p * PANEL,
-                                           result, x.ldb, PANEL, PANEL};
+                    const Operands part = {x.b + j * x.ldb + p, panel + p * PANEL, result,
+                                           x.ldb, PANEL, PANEL};
                     panels<false>(columns, rows > WIDTH ? PANEL : WIDTH,
                                   std::min<long>(2 * TERMS, k - p), part, p > 0);
                 }
@@ -238,26 +241,32 @@ void with_b_transposed(long m, long n, long k, const Operands& x) {
 
 }  // namespace
 
+// Beyond the limits BLAS is as fast (on a Zen 3), and so it may be with AVX-512: all is left to it.
 bool tiled_product(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
                    const float* b, int ldb, float* c, int ldc) {
     const Operands x = {a, b, c, lda, ldb, ldc};
     if (trans_a && trans_b) return false;
     if (trans_b) {
-        // not a matter of n: ranking compares scores of one product with those of others
-        if (m > 96 || k > PACKED / PANEL) return false;
+        // whatever n is: ranking compares scores of products that differ in it
+        if (m > 128 || k > PACKED / PANEL) return false;
         with_b_transposed(m, n, k, x);
     } else if (trans_a) {
         if (k > 96) return false;
         with_a_transposed(m, n, k, x);
     } else {
-        // b is read from L2 time and again, and rows at multiples of 1 KB displace each other from L1
+        // b is read from L2 again and again, and what lies at multiples of 1 KB is in each other's
+        // way in L1
         if (m > 80 || 1L * k * n > 1 << 17 || ldb % 256 == 0) return false;
         as_they_are(m, n, k, x);
     }
     return true;
 }
 
+extern "C" int gk_has_tiles(void) { return 1; }
+
 #else
+
+extern "C" int gk_has_tiles(void) { return 0; }
 
 bool tiled_product(int, int, int, int, int, const float*, int, const float*, int, float*, int) {
     return false;
