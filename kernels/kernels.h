@@ -16,6 +16,10 @@ int gk_threads(void);
 void gk_product(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
                 const float* b, int ldb, float* c, int ldc);
 
+// Whether products of a mini-batch go without BLAS (tiles.h), so that the products of a row do not
+// depend, in their last bit, on where it lies in b^T: equal items have equal scores.
+int gk_has_tiles(void);
+
 // out (n, width) = table[index]; returns -1, or the first position whose index is out of range.
 long gk_gather(const float* table, long n_rows, long width, const int32_t* index, long n,
                float* out);

@@ -1,4 +1,5 @@
-// Matrix products on the team's threads, each calling single-threaded BLAS on its part of them.
+// Matrix products on the team's threads, each computing its part of them: by the tiles of tiles.cpp
+// where they are faster, else by single-threaded BLAS.
 //
 // BLAS's own threads would wait in busy loops beside ours; in pure products the team equals them.
 #include "products.h"
@@ -9,6 +10,7 @@
 
 #include "kernels.h"
 #include "team.h"
+#include "tiles.h"
 
 extern "C" {
 void BLAS_SGEMM(const char* trans_a, const char* trans_b, const int* m, const int* n, const int* k,
@@ -54,6 +56,7 @@ bool share_terms(int trans_a, int trans_b, int m, int n, int k, const float* a, 
 
 void product_alone(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
                    const float* b, int ldb, float* c, int ldc) {
+    if (tiled_product(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc)) return;
     const float one = 1, zero = 0;
     // Fortran's matrices are column-major: c^T = op(b)^T op(a)^T
     BLAS_SGEMM(trans_b ? "T" : "N", trans_a ? "T" : "N", &n, &m, &k, &one, b, &ldb, a, &lda, &zero,
@@ -72,7 +75,8 @@ extern "C" void gk_product(int trans_a, int trans_b, int m, int n, int k, const 
                       b + (trans_b ? column * ldb : column), ldb, c + row * ldc + column, ldc);
     };
     if (1.0 * m * n * k < WORTH_THREADS || team::size() == 1) return part(0, m, 0, n);
-    if (k / LONG >= std::max(m, n) &&
+    // scores are not: ranking compares those of different products, and ties have to stay ties
+    if (!trans_b && k / LONG >= std::max(m, n) &&
         share_terms(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc))
         return;
     team::run([&](int t, int n_threads) {
