@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 QUICKSTART_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup clean
+.PHONY: help demo test lint setup gpu gpu-sim clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -30,6 +30,12 @@ setup: ## make .venv with everything that is needed (the other targets do it the
 	echo 'error: no Python was found: install Python 3.8 to 3.11, for example with' \
 	    '`apt-get install -y python3 python3-dev python3-venv`' >&2; \
 	exit 2
+
+gpu: setup ## install what an NVIDIA GPU needs (Debian 12, with NVIDIA's driver), and test it
+	@$(PY) tools/gpu.py
+
+gpu-sim: setup ## the same for a simulated GPU (PoCL), on which the GPU's tests run
+	@$(PY) tools/gpu.py --simulated
 
 clean: ## delete everything that these targets made in the project
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

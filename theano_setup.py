@@ -277,7 +277,16 @@ def _choose_device(wanted: str, source: str) -> tuple[str, str]:
     return wanted, source
 
 
+def _load_cuda_libraries() -> None:
+    """Load what `make gpu` has put under the names by which libgpuarray looks for it."""
+    for library in (Path(sys.prefix) / "lib" / "gru4rec-gpu").glob("lib*.so"):
+        with contextlib.suppress(OSError):  # pygpu says what it misses
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
 def _gpu_problem(device: str) -> str | None:
+    if device.startswith("cuda"):
+        _load_cuda_libraries()
     try:
         pygpu = importlib.import_module("pygpu")
     except ImportError:

@@ -3,7 +3,7 @@
     python -m benchmarks.training [--data FILE] [--rounds N] [--other COMMAND] [NAME ...]
 
 Each round times, one after the other: whole epochs of training, with and without merging equal
-negatives, drawing included; the matrix products alone (by the kernels' team and by BLAS's own
+negatives, drawing included; the matrix products alone by BLAS (on the kernels' team and on its own
 threads, of which the faster is the limit); and any other implementation. Only ratios within a run
 mean anything.
 """
@@ -108,9 +108,11 @@ class Limit:
 
     def _rate(self, team: bool, *sizes: int) -> float:
         self._set_blas_threads(1 if team else self.threads)
+        self.kernels.gk_use_tiles(0)
         seconds = self.library.time_products(int(team), ctypes.c_long(5), *sizes) / 5
         n_steps = max(5, int(LIMIT_SECONDS / seconds))
         rate = n_steps / self.library.time_products(int(team), ctypes.c_long(n_steps), *sizes)
+        self.kernels.gk_use_tiles(1)
         if not team:
             self._set_blas_threads(1)
             time.sleep(BLAS_SPINS_SECONDS)

@@ -20,6 +20,9 @@ void gk_product(int trans_a, int trans_b, int m, int n, int k, const float* a, i
 // depend, in their last bit, on where it lies in b^T: equal items have equal scores.
 int gk_has_tiles(void);
 
+// Whether they are used (they are, at first); without them all products are BLAS's, for comparison.
+void gk_use_tiles(int use);
+
 // out (n, width) = table[index]; returns -1, or the first position whose index is out of range.
 long gk_gather(const float* table, long n_rows, long width, const int32_t* index, long n,
                float* out);

@@ -27,6 +27,8 @@ constexpr long COLUMNS = 16, ROWS = 8;
 // times that the inner size is larger than the result's from which it is shared out instead
 constexpr int LONG = 6;
 
+bool use_tiles = true;
+
 // A small result of a long sum: each thread adds up its own part of the terms, which for a product
 // with looked-up rows it has looked up itself; a small result's tiles cannot be shared out evenly.
 // Returns false if there is no memory.
@@ -56,7 +58,7 @@ bool share_terms(int trans_a, int trans_b, int m, int n, int k, const float* a, 
 
 void product_alone(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
                    const float* b, int ldb, float* c, int ldc) {
-    if (tiled_product(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc)) return;
+    if (use_tiles && tiled_product(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc)) return;
     const float one = 1, zero = 0;
     // Fortran's matrices are column-major: c^T = op(b)^T op(a)^T
     BLAS_SGEMM(trans_b ? "T" : "N", trans_a ? "T" : "N", &n, &m, &k, &one, b, &ldb, a, &lda, &zero,
@@ -64,6 +66,8 @@ void product_alone(int trans_a, int trans_b, int m, int n, int k, const float* a
 }
 
 extern "C" void gk_set_threads(int n_threads) { team::resize(n_threads); }
+
+extern "C" void gk_use_tiles(int use) { use_tiles = use; }
 
 extern "C" int gk_threads(void) { return team::size(); }
 
