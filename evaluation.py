@@ -220,7 +220,7 @@ class _RankCounter:
         float_zeros = np.zeros((1, 1), dtype=theano.config.floatX)
         int_zeros = np.zeros((1, 1), dtype=np.int32)
         self.inputs, self.targets = theano.shared(int_zeros), theano.shared(int_zeros)
-        self.ends = theano.shared(int_zeros.astype(np.int8))
+        self.goes_on = theano.shared(float_zeros)  # 0 where a session ends, else 1
         self.step, self.item_block = theano.shared(np.int64(0)), theano.shared(np.int64(0))
         self.states = gru._zero_states(n_rows)
         self.hidden, self.target_scores = theano.shared(float_zeros), theano.shared(float_zeros[0])
@@ -245,7 +245,7 @@ class _RankCounter:
         # the blocks of items, so equal rows get equal scores
         scores = gru._scores(hidden, gru.Wy[targets], gru.By[targets])
         zeros = tt.zeros_like(targets, dtype="int64")
-        goes_on = (1 - self.ends[self.step]).astype(theano.config.floatX).dimshuffle(0, "x")
+        goes_on = self.goes_on[self.step].dimshuffle(0, "x")
         updates = [(h, new * goes_on) for h, new in zip(self.states, new_states)]
         updates += [
             (self.hidden, hidden),
@@ -295,7 +295,7 @@ class _RankCounter:
             h.set_value(h.get_value(borrow=True)[block.kept], borrow=True)
         self.inputs.set_value(block.inputs, borrow=True)
         self.targets.set_value(block.targets, borrow=True)
-        self.ends.set_value(block.ends, borrow=True)
+        self.goes_on.set_value((1 - block.ends).astype(theano.config.floatX), borrow=True)
         counts = []
         for step in range(len(block.inputs)):
             self.step.set_value(np.int64(step))

@@ -207,6 +207,7 @@ class SampleStore:
         # on the host, so that taking part of a row needs nothing from the device
         nothing = np.empty(0, dtype=np.int64)
         self.n_distinct = theano.shared(nothing, name="n_distinct", target="cpu")
+        self.n_distinct.tag.target = "cpu"
         self.row = theano.shared(np.int64(0), name="negative_row")
 
     def negatives(self) -> tuple[tt.TensorVariable, tt.TensorVariable | None]:

@@ -78,7 +78,8 @@ class Training:
         nothing = np.zeros((1, 1), dtype=np.int32)
         self.inputs = theano.shared(nothing, name="inputs")
         self.targets = theano.shared(nothing, name="targets")
-        self.ends = theano.shared(nothing.astype(np.int8), name="ends")
+        # 0 where a session ends, so that its state is reset, else 1
+        self.goes_on = theano.shared(nothing.astype(theano.config.floatX), name="goes_on")
         self.step = theano.shared(np.int64(0), name="step")
         self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
         self.states = model._zero_states(0)
@@ -105,7 +106,7 @@ class Training:
             model.lmbd,
             model.grad_cap,
         )
-        goes_on = (1 - self.ends[self.step]).astype(theano.config.floatX).dimshuffle(0, "x")
+        goes_on = self.goes_on[self.step].dimshuffle(0, "x")
         updates += [(h, new * goes_on) for h, new in zip(self.states, new_states)]
         updates += [(self.costs, tt.set_subtensor(self.costs[self.step], cost))]
         updates += [(self.step, self.step + 1), (self.steps_done, self.steps_done + 1)]
@@ -183,7 +184,7 @@ class Training:
             h.set_value(h.get_value(borrow=True)[block.kept], borrow=True)
         self.inputs.set_value(block.inputs, borrow=True)
         self.targets.set_value(block.targets, borrow=True)
-        self.ends.set_value(block.ends, borrow=True)
+        self.goes_on.set_value((1 - block.ends).astype(theano.config.floatX), borrow=True)
         self.step.set_value(np.int64(0))
         n_steps, done = len(block.inputs), 0
         while done < n_steps:

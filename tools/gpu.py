@@ -4,8 +4,8 @@ Run by the Python of the environment that gets it, on Debian 12. The modules com
 (pygpu, libgpuarray) and NVIDIA's libraries from PyPI: no CUDA toolkit is needed, only the driver.
 ``--simulated`` installs PoCL instead, which runs the same kernels on the CPU, slowly.
 
-Usage: ``python tools/gpu.py [--simulated]``. Every step says what it found. Exit codes: 0 all works;
-1 a step failed; 2 something is missing, named in one sentence.
+Usage: ``python tools/gpu.py [--simulated]``. Every step says what it found. Exit codes: 0 all
+works; 1 a step failed; 2 something is missing, named in one sentence.
 """
 
 from __future__ import annotations
