@@ -72,7 +72,7 @@ def kernel_source(file: str, name: str, **constants) -> tuple[str, list]:
     for macro in ("TABLES", "RATES"):
         definition = re.search(rf"#define {macro} \\\n((?:.*\\\n)*.*\n)", text)
         if definition:
-            arguments = re.sub(rf"\b{macro}\b", definition.group(1), arguments)
+            arguments = arguments.replace(macro, definition.group(1))
     for array, scalar in re.findall(r"ARRAY\((\w+), \w+\)|(ga_\w+) \w+", arguments):
         types += [gpuarray.GpuArray, gpuarray.SIZE] if array else [_SCALARS[scalar]]
     common = (SOURCES / "common.cl").read_text()

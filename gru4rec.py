@@ -18,6 +18,7 @@ import pandas as pd
 import cpu_ops
 import custom_opt
 import losses
+import memory
 import modelfile
 import parameters
 import sessions
@@ -225,9 +226,8 @@ class GRU4Rec:
         weights["By"] = np.zeros((n_items, 1))
         return {name: w.astype(theano.config.floatX, copy=False) for name, w in weights.items()}
 
-    def _check_shapes(self, weights: dict[str, np.ndarray], path: str) -> None:
-        """Raise an InputError unless weights that were read fit the parameters."""
-        n_items = 0 if self.item_ids is None else len(self.item_ids)
+    def _shapes(self, n_items: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every weight, by name."""
         expected = {"Wy": (n_items, self.layers[-1]), "By": (n_items, 1)}
         n_in = self.layers[-1] if self.constrained_embedding else n_items
         if self.embedding and not self.constrained_embedding:
@@ -239,7 +239,12 @@ class GRU4Rec:
             )
             expected[f"Bh{i}"] = (3 * n,)
             n_in = n
-        if {name: w.shape for name, w in weights.items()} != expected:
+        return expected
+
+    def _check_shapes(self, weights: dict[str, np.ndarray], path: str) -> None:
+        """Raise an InputError unless weights that were read fit the parameters."""
+        n_items = 0 if self.item_ids is None else len(self.item_ids)
+        if {name: w.shape for name, w in weights.items()} != self._shapes(n_items):
             raise InputError(
                 f"model file {path}: not a GRU4Rec model, its weights do not fit its parameters; "
                 "give a file that was saved with -s or savemodel"
@@ -317,7 +322,7 @@ class GRU4Rec:
         Raises
         ------
         user_errors.InputError
-            If the data cannot be used.
+            If the data cannot be used, or memory is lacking.
         TrainingDiverged
             If the loss becomes NaN or infinite.
         """
@@ -339,12 +344,13 @@ class GRU4Rec:
             announce=True,
         )
         sessions.check_training_log(log, self.batch_size, "training data")
-        weights = self._init_weights(log.n_items)
-        if retrain:
-            self._keep_trained(weights)
-        self._set_weights(weights)
-        self.item_ids = log.item_ids
-        Training(self, log, sample_store, store_type == "gpu").run(after_epoch)
+        with memory.explained(self, log.n_items, sample_store):
+            weights = self._init_weights(log.n_items)
+            if retrain:
+                self._keep_trained(weights)
+            self._set_weights(weights)
+            self.item_ids = log.item_ids
+            Training(self, log, sample_store, store_type == "gpu").run(after_epoch)
 
     def _keep_trained(self, weights: dict[str, np.ndarray]) -> None:
         """Put the present weights over new ones; rows of new items stay new."""

@@ -13,7 +13,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 # found at run time by their place beside the modules
-DATA_FILES = [".theanorc_gru4rec", *sorted(glob.glob("kernels/*.*"))]
+DATA_FILES = [".theanorc_gru4rec", *sorted(glob.glob("kernels/**/*.*", recursive=True))]
 
 
 class BuildWithData(build_py):

@@ -169,6 +169,26 @@ def test_a_gpu_that_is_not_there_is_named_and_auto_goes_on_without_it(tmp_path):
     assert "device cuda0 (asked for) cannot be opened: " in result.stderr
 
 
+def test_lack_of_memory_is_explained():
+    lacking = """
+    import user_errors
+    from pygpu import gpuarray
+    import gpu_sampling
+    def fail(*_):
+        raise gpuarray.GpuArrayException("cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+    gpu_sampling.GpuSampler._empty = fail
+    try:
+        gru.fit(log)
+    except user_errors.InputError as err:
+        print("MESSAGE", err)
+    """
+    message = program(FIT + lacking, json.dumps(BPR_MAX), "{}").split("MESSAGE ")[1]
+    assert message.startswith(f"not enough memory on {DEVICE}: the parameters of 50 items with ")
+    # 50 rows of 16 + 1, 16 x 48, 16 x 16, 16 x 32 and 48; with Adagrad's sums and the velocity
+    assert f"take {4 * 3 * (50 * 17 + 16 * (48 + 16 + 32) + 48) / 1000:.3g} kB" in message
+    assert "the store of negatives up to 160 MB (sample_store, -ss)" in message
+
+
 # ---------------------------------------------------------------------------- CUDA's compiler
 
 

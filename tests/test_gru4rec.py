@@ -411,3 +411,21 @@ def test_a_wrong_parameter_sets_nothing():
     with pytest.raises(InputError, match="final_act=softmax"):
         gru.set_params(loss="cross-entropy")
     assert gru.loss == "bpr-max"
+
+
+def test_lack_of_memory_is_explained(train_data, monkeypatch):
+    def fail(*_):
+        raise MemoryError("Unable to allocate 1. TiB")
+
+    monkeypatch.setattr(GRU4Rec, "_random", fail)
+    with pytest.raises(InputError, match=r"not enough memory on cpu: the parameters of \d+ items"):
+        GRU4Rec(layers=[10]).fit(train_data)
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(train_data, monkeypatch):
+    def fail(*_):
+        raise ValueError("something else")
+
+    monkeypatch.setattr(GRU4Rec, "_random", fail)
+    with pytest.raises(ValueError, match="something else"):
+        GRU4Rec(layers=[10]).fit(train_data)

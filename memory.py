@@ -1,0 +1,62 @@
+"""What a training needs of memory, for the message when there is not enough of it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import optimizers
+import theano_setup
+from user_errors import InputError
+
+if TYPE_CHECKING:
+    from gru4rec import GRU4Rec
+
+# how numpy, CUDA and OpenCL say it
+_NO_MEMORY = re.compile(r"out of memory|OUT_OF_MEMORY|ALLOCATION_FAILURE|OUT_OF_HOST|OUT_OF_RES")
+FLOAT = 4  # bytes
+# of an id of the store: itself and its number of copies; twice that on a GPU while they are drawn
+STORED_ID, DRAWN_ID = 8, 16
+
+
+def needed(model: GRU4Rec, n_items: int, n_store_ids: int) -> dict[str, int]:
+    """Return the large parts of what a training keeps on its device, in bytes."""
+    n_weights = sum(np.prod(shape, dtype=float) for shape in model._shapes(n_items).values())
+    copies = 1 + len(optimizers.STATES.get(model.adapt, ())) + (model.momentum > 0)
+    on_cpu = theano_setup.configure().device == "cpu"
+    ids = n_store_ids if model.n_sample and not model.negative_sampler else 0
+    scores = 2 * model.batch_size * (model.batch_size + model.n_sample)
+    return {
+        "parameters": int(FLOAT * n_weights * copies),
+        "store": ids * (STORED_ID if on_cpu else DRAWN_ID),
+        "scores": FLOAT * scores,
+    }
+
+
+@contextlib.contextmanager
+def explained(model: GRU4Rec, n_items: int, n_store_ids: int) -> Iterator[None]:
+    """Turn an error of lacking memory into an InputError that says what needs how much."""
+    try:
+        yield
+    except Exception as err:  # pygpu and Theano raise their own
+        if not isinstance(err, MemoryError) and not _NO_MEMORY.search(str(err)):
+            raise
+        sizes = {name: _readable(n) for name, n in needed(model, n_items, n_store_ids).items()}
+        raise InputError(
+            f"not enough memory on {theano_setup.configure().device}: the parameters of {n_items} "
+            f"items with the optimizer's states take {sizes['parameters']} (layers, embedding, "
+            f"adapt and momentum shrink them), the store of negatives up to {sizes['store']} "
+            f"(sample_store, -ss), a mini-batch's scores {sizes['scores']} (batch_size, n_sample)"
+        ) from err
+
+
+def _readable(n_bytes: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} GB"
