@@ -151,9 +151,16 @@ def _import_theano(device: str | None) -> Setup:
         _set_blas_threads(_threads(team=False))
     if "base_compiledir" not in named and "compiledir" not in named:
         flags["base_compiledir"] = str(_compile_base())
+    # Theano sets it where it opens a GPU, against forked processes; this one has just been started
+    os.environ.pop("THEANO_GPU_IS_ALREADY_ACTIVE", None)
     theano = _import_with(flags)
     if not theano.config.cxx:
         raise InputError(f"Theano found no C++ compiler; install one with: {_APT} g++")
+    if chosen != "cpu" and not importlib.import_module("theano.gpuarray").pygpu_activated:
+        raise InputError(
+            f"Theano could not use the device {chosen}, for the reason above; use -d cpu to run on "
+            "the CPU"
+        )
     return _describe(theano.config, chosen, reason, blas)
 
 

@@ -16,7 +16,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
     trainer = Trainer(read_settings(args.name), read_log(args), merge=True)
-    rewind, run_steps, n_steps = trainer.prepare_block(args.steps)
+    print_profile(trainer, args.steps)
+
+
+def print_profile(trainer: Trainer, most_steps: int) -> None:
+    """Print how long the Ops of a step take: on a GPU, how long the host takes to launch them."""
+    rewind, run_steps, n_steps = trainer.prepare_block(most_steps)
     vm = trainer.training.step_function.fn
     run_steps(n_steps)
     rewind()

@@ -176,6 +176,7 @@ class Trainer:
         self.training = training.Training(model, self.log, 10_000_000, True)
         self.order = sessions.training_order(self.log, model.time_sort)
         self.n_steps = sessions.count_steps(self.log, self.order, model.batch_size)
+        self.events_a_step = (len(self.log.items) - len(self.order)) / self.n_steps
 
     def epochs(self) -> float:
         """Train for whole epochs, at least one; returns mini-batches per second."""
@@ -202,7 +203,7 @@ class Trainer:
         t.costs.set_value(np.zeros(n_steps, dtype=np.float32))
         t.inputs.set_value(block.inputs)
         t.targets.set_value(block.targets)
-        t.ends.set_value(block.ends)
+        t.goes_on.set_value((1 - block.ends).astype(np.float32))
         n_steps = len(block.inputs)
         t.store.serve(n_steps, n_steps)
 

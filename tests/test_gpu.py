@@ -10,6 +10,7 @@ import ctypes
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -187,6 +188,76 @@ def test_lack_of_memory_is_explained():
     # 50 rows of 16 + 1, 16 x 48, 16 x 16, 16 x 32 and 48; with Adagrad's sums and the velocity
     assert f"take {4 * 3 * (50 * 17 + 16 * (48 + 16 + 32) + 48) / 1000:.3g} kB" in message
     assert "the store of negatives up to 160 MB (sample_store, -ss)" in message
+
+
+def test_a_process_on_the_gpu_can_start_others():
+    """Theano leaves a variable behind that would keep them from the GPU."""
+    out = program(
+        """
+        import subprocess, sys
+        import theano_setup
+        command = "import theano_setup; print(theano_setup.configure())"
+        theano_setup.configure()
+        subprocess.run([sys.executable, "-c", command], check=True)
+        """
+    )
+    assert f"device: {DEVICE} (THEANO_FLAGS or a configuration file)" in out
+
+
+def test_the_benchmark():
+    options = ("-d", DEVICE, "--events", "800", "--items", "60", "--rounds", "1", "--steps", "10")
+    out = succeeds("-m", "benchmarks.gpu", *options, "rsc15").stdout
+    row = r"^\| rsc15 \| 32 x 100 \| \d+\.\d \(\d+\.\d to \d+\.\d\) \| \d+ \| \d+ \| 0 \|$"
+    assert re.search(row, out, re.MULTILINE), out
+    by_op = out.split("\nrsc15:\n")[1]
+    assert re.match(r"\d+\.\d us a step, \d+ nodes", by_op)
+    assert all(op in by_op for op in ("GpuLoss", "GpuUpdate", "GpuGRU", "GpuGather")), out
+
+
+# ---------------------------------------------------------------------------- what `make gpu` does
+
+
+def test_libraries_are_found_by_the_names_that_libgpuarray_opens(tmp_path, monkeypatch):
+    """Without any search path: by a stub that is loaded before."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import gpu
+
+    package = tmp_path / "nvidia" / "thing" / "lib"
+    package.mkdir(parents=True)
+    for name, code in (("libother.so.3", "int other() {return 40;}"),
+                       ("libthing.so.12", "int other(); int thing() {return other() + 2;}")):
+        source = tmp_path / "source.c"
+        source.write_text(code)
+        command = ["gcc", "-shared", "-fPIC", "-o", package / name, source, f"-Wl,-soname,{name}"]
+        needed = [package / "libother.so.3"] if name != "libother.so.3" else []
+        subprocess.run([*command, *needed], check=True)
+    monkeypatch.setattr(gpu, "LIBRARIES", {"libthing.so": "nvidia/thing/lib/libthing.so.12"})
+    stubs = tmp_path / "prefix" / "lib" / "gru4rec-gpu"
+    gpu.link_libraries(tmp_path, stubs)
+    out = program(
+        """
+        import ctypes, sys
+        import theano_setup
+        sys.prefix = sys.argv[1]
+        theano_setup._load_cuda_libraries()
+        print("FOUND", ctypes.CDLL("libthing.so").thing())
+        """,
+        tmp_path / "prefix",
+    )
+    assert "FOUND 42" in out
+
+
+def test_a_missing_driver_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import gpu
+
+    monkeypatch.setattr(gpu, "LIBRARIES", {"libcuda.so": "libnot-there.so.1"})
+    with pytest.raises(SystemExit) as stop:
+        gpu.link_libraries(tmp_path, tmp_path / "stubs")
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: libnot-there.so.1, a part of NVIDIA's driver, is not installed")
+    assert error.count("\n") == 1
 
 
 # ---------------------------------------------------------------------------- CUDA's compiler

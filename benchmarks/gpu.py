@@ -1,0 +1,82 @@
+"""Training speed on a GPU: ``python -m benchmarks.gpu [-d DEVICE] [--data FILE] [NAME ...]``.
+
+For each of the public data sets' parameters: mini-batches and events per second over whole epochs,
+drawing of negatives included, as a table ready to paste; then a step's time by Op. For the latter,
+every launch waits for its kernel on CUDA (CUDA_LAUNCH_BLOCKING, in a process of its own), so that
+an Op's time is that of its kernels; beside the time of a step without waiting it tells the GPU's
+share. On OpenCL, which cannot be told to wait, it is the time of the launches alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+
+from benchmarks.profile import print_profile
+from benchmarks.training import NAMES, Trainer, add_data_arguments, read_log, read_settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("-d", "--device", default="cuda0", help="default: cuda0")
+    add_data_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=5, help="of about half a second each")
+    parser.add_argument("--steps", type=int, default=200, help="that are profiled")
+    parser.add_argument("--by-op", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(NAMES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+
+    import theano_setup
+
+    theano_setup.configure(args.device)
+    log = read_log(args)
+    if args.by_op:
+        for name in args.names:
+            print_profile(Trainer(read_settings(name), log, merge=True), args.steps)
+        return
+    print(f"{describe()}\n")
+    print("| parameters | mini-batch x units | mini-batches/s | events/s | nodes | transfers |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    names = args.names or list(NAMES)
+    for name in names:
+        print(measure(name, log, args.rounds), flush=True)
+    for name in names:
+        print(f"\n{name}:", flush=True)
+        command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]]
+        command = [word for word in command if word not in names] + ["--by-op", name]
+        subprocess.run(command, env={**os.environ, "CUDA_LAUNCH_BLOCKING": "1"}, check=True)
+
+
+def describe() -> str:
+    """Say what the figures are of."""
+    from theano.gpuarray.type import get_context
+
+    import theano_setup
+
+    context = get_context(None)
+    return f"{context.devname.strip()} ({theano_setup.configure().device})"
+
+
+def measure(name: str, log, n_rounds: int) -> str:
+    """Return a row of the table."""
+    settings = read_settings(name)
+    trainer = Trainer(settings, log, merge=True)
+    trainer.epochs()
+    speeds = [trainer.epochs() for _ in range(n_rounds)]
+    nodes = trainer.training.step_function.maker.fgraph.apply_nodes
+    transfers = sum(type(n.op).__name__ in ("HostFromGpu", "GpuFromHost") for n in nodes)
+    size, speed = trainer.model.batch_size, statistics.median(speeds)
+    return (
+        f"| {name} | {size} x {trainer.model.layers[0]} | {speed:.1f} "
+        f"({min(speeds):.1f} to {max(speeds):.1f}) | {speed * trainer.events_a_step:.0f} | "
+        f"{len(nodes)} | {transfers} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
