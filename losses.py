@@ -42,7 +42,8 @@ def log_softmax(x: tt.TensorVariable) -> tt.TensorVariable:
 def _selu(x: tt.TensorVariable, scale: float, alpha: float) -> tt.TensorVariable:
     scale, alpha = (tt.constant(c, dtype=x.dtype) for c in (scale, alpha))
     # exp of the positive part would overflow, and its zero gradient become 0 * inf = NaN
-    return scale * tt.switch(tt.ge(x, 0), x, alpha * (tt.exp(tt.minimum(x, 0)) - 1))
+    negative = tt.switch(tt.ge(x, 0), 0, x)
+    return scale * tt.switch(tt.ge(x, 0), x, alpha * (tt.exp(negative) - 1))
 
 
 def _leaky(x: tt.TensorVariable, slope: float) -> tt.TensorVariable:
@@ -62,7 +63,8 @@ def activation(name: str) -> Callable[[tt.TensorVariable], tt.TensorVariable]:
     kind, constants = split_activation(name)
     return {
         "linear": lambda x: x,
-        "relu": lambda x: tt.maximum(x, 0),
+        # not maximum and minimum, whose code does not compile as OpenCL; NaN stays NaN
+        "relu": lambda x: tt.switch(tt.le(x, 0), 0, x),
         "tanh": tt.tanh,
         "leaky": lambda x: _leaky(x, *constants),
         "elu": lambda x: _selu(x, 1.0, *constants),

@@ -25,8 +25,9 @@ DEVICE = "opencl0:0"
 # equal negatives merged and not, other optimizers
 GOLDEN = [
     *("xe_shared_negatives_logq", "xe_separate", "xe_onehot", "xe_smoothing", "xe_logit"),
-    *("bprmax_elu", "bprmax_onehot", "top1max", "two_layers_shared", "two_layers_separate"),
-    *("momentum", "l2_momentum", "grad_cap", "rmsprop", "adadelta", "wide_batch"),
+    *("bprmax_elu", "bprmax_onehot", "bprmax_relu", "top1max"),
+    *("two_layers_shared", "two_layers_separate", "momentum", "l2_momentum", "grad_cap"),
+    *("rmsprop", "adadelta", "wide_batch"),
 ]
 
 def run(*command, timeout=1500, **environment):
