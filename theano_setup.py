@@ -301,7 +301,8 @@ def _gpu_problem(device: str) -> str | None:
     try:
         pygpu.init(device)
     except Exception as err:  # pygpu raises its own and plain exceptions alike
-        return f"{type(err).__name__}: {str(err).strip() or 'no reason given'}"
+        reason = err.args[0].decode() if err.args and isinstance(err.args[0], bytes) else str(err)
+        return f"{type(err).__name__}: {reason.strip() or 'no reason given'}"
     return None
 
 
