@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cpu_ops
 import kernel_library
-from cpu_ops import Gather, Product
 from theano_setup import tensor as tt
 from theano_setup import theano
 
@@ -17,7 +16,7 @@ def _is_float32_matrix(variable) -> bool:
 def local_product(node):
     """Dot of two float32 matrices -> Product."""
     if isinstance(node.op, tt.Dot) and all(map(_is_float32_matrix, node.inputs)):
-        return [tt.patternbroadcast(Product()(*node.inputs), node.outputs[0].broadcastable)]
+        return [tt.patternbroadcast(cpu_ops.Product()(*node.inputs), node.outputs[0].broadcastable)]
     return False
 
 
@@ -28,7 +27,7 @@ def local_gather(node):
         return False
     table, index = node.inputs
     if _is_float32_matrix(table) and index.type.dtype == "int32":
-        return [tt.patternbroadcast(Gather()(table, index), node.outputs[0].broadcastable)]
+        return [tt.patternbroadcast(cpu_ops.Gather()(table, index), node.outputs[0].broadcastable)]
     return False
 
 

@@ -28,7 +28,7 @@ from theano.gpuarray.basic_ops import (  # isort: skip
 from theano.gpuarray.type import GpuArrayType  # isort: skip
 
 SOURCES = kernel_library.SOURCES / "gpu"
-THREADS = 256  # of a group; the same in arrays.h
+THREADS = 256  # of a group; the same in gpu_arrays.h
 COLUMNS, PARTS = 32, 8  # of a group that adds up columns, or compares occurrences
 # scores that are computed together when items are ranked
 SCORES_AT_ONCE = 1 << 24

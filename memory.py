@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 # how numpy, CUDA and OpenCL say it
 _NO_MEMORY = re.compile(r"out of memory|OUT_OF_MEMORY|ALLOCATION_FAILURE|OUT_OF_HOST|OUT_OF_RES")
 FLOAT = 4  # bytes
-# of an id of the store: itself and its number of copies; twice that on a GPU while they are drawn
-STORED_ID, DRAWN_ID = 8, 16
+# of an id of the store, in memory that numpy fills again and on a GPU: itself and its number of
+# copies, and while it is filled again what was there before and what merging needs
+ID_ON_CPU, ID_ON_GPU = 12, 24
 
 
 def needed(model: GRU4Rec, n_items: int, n_store_ids: int) -> dict[str, int]:
@@ -32,7 +33,7 @@ def needed(model: GRU4Rec, n_items: int, n_store_ids: int) -> dict[str, int]:
     scores = 2 * model.batch_size * (model.batch_size + model.n_sample)
     return {
         "parameters": int(FLOAT * n_weights * copies),
-        "store": ids * (STORED_ID if on_cpu else DRAWN_ID),
+        "store": ids * (ID_ON_CPU if on_cpu else ID_ON_GPU),
         "scores": FLOAT * scores,
     }
 

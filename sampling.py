@@ -227,8 +227,8 @@ class SampleStore:
             self._upload(self._fresh(n_steps))
             return n_steps
         if self._held is None or self._used == len(self._held.ids):
-            self._held, self._used = None, 0  # its memory before the next one's
             self._held = self._fresh(max(n_steps, min(self.n_batches, n_steps_left)))
+            self._used = 0
             if self.on_device:
                 self._upload(self._held)
         n_served = min(n_steps, len(self._held.ids) - self._used)

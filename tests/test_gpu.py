@@ -188,7 +188,7 @@ def test_lack_of_memory_is_explained():
     assert message.startswith(f"not enough memory on {DEVICE}: the parameters of 50 items with ")
     # 50 rows of 16 + 1, 16 x 48, 16 x 16, 16 x 32 and 48; with Adagrad's sums and the velocity
     assert f"take {4 * 3 * (50 * 17 + 16 * (48 + 16 + 32) + 48) / 1000:.3g} kB" in message
-    assert "the store of negatives up to 160 MB (sample_store, -ss)" in message
+    assert "the store of negatives up to 240 MB (sample_store, -ss)" in message
 
 
 def test_a_process_on_the_gpu_can_start_others():
