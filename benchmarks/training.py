@@ -2,10 +2,11 @@
 
     python -m benchmarks.training [--data FILE] [--rounds N] [--other COMMAND] [NAME ...]
 
-Each round times, one after the other: whole epochs of training, with and without merging equal
-negatives, drawing included; the matrix products alone by BLAS (on the kernels' team and on its own
-threads, of which the faster is the limit); and any other implementation. Only ratios within a run
-mean anything.
+Each round times whole epochs of training, drawing included, with and without merging equal
+negatives, and any other implementation. The limit, the matrix products alone by BLAS, is timed
+within the same epochs: every tenth of a second of training is followed by as much of the limit, so
+that a neighbour's work on a shared machine meets both alike. Only ratios within a run mean
+anything.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ NAMES = {
     "coveo": "coveo_bprmax_shared_best.py",
     "rees46": "rees46_xe_shared_best.py",
 }
-# short, so that a neighbour's work on a shared machine meets all of a round's programs alike
-LIMIT_SECONDS, EPOCHS_SECONDS = 0.5, 0.5
+EPOCHS_SECONDS = 0.5
+# of training, then of the limit
+SLICE_SECONDS = 0.1
 # BLAS's threads go on looking for work, at the expense of what runs next
 BLAS_SPINS_SECONDS = 0.3
 
@@ -102,21 +104,42 @@ class Limit:
             self.library = ctypes.CDLL(target)
         self.library.time_products.restype = ctypes.c_double
 
-    def __call__(self, m: int, n: int, n_columns: int) -> float:
-        """Steps per second of M sessions, L units, N output items."""
-        return max(self._rate(team, m, n, n_columns) for team in (True, False))
+    def choose(self, m: int, n: int, n_columns: int) -> None:
+        """Time steps of M sessions, L units, N output items from now on.
 
-    def _rate(self, team: bool, *sizes: int) -> float:
+        BLAS works on the kernels' team or on its own threads, whichever is faster.
+        """
+        self.sizes = m, n, n_columns
+        self.n_steps = 5
+        seconds = min(self._time(team) for _ in range(3) for team in (True, False))
+        self.n_steps = max(1, round(5 * SLICE_SECONDS / seconds))
+        tries = [[self._time(team) for team in (True, False)] for _ in range(9)]
+        on_team, by_itself = (statistics.median(column) for column in zip(*tries))
+        self.team = on_team <= by_itself
+        self.start()
+
+    def start(self) -> None:
+        """Count from zero."""
+        self.n_done, self.seconds = 0, 0.0
+
+    def run(self) -> None:
+        """Run as many steps as a slice holds."""
+        self.seconds += self._time(self.team)
+        self.n_done += self.n_steps
+
+    def rate(self) -> float:
+        """Steps per second since `start`."""
+        return self.n_done / self.seconds
+
+    def _time(self, team: bool) -> float:
         self._set_blas_threads(1 if team else self.threads)
         self.kernels.gk_use_tiles(0)
-        seconds = self.library.time_products(int(team), ctypes.c_long(5), *sizes) / 5
-        n_steps = max(5, int(LIMIT_SECONDS / seconds))
-        rate = n_steps / self.library.time_products(int(team), ctypes.c_long(n_steps), *sizes)
+        seconds = self.library.time_products(int(team), ctypes.c_long(self.n_steps), *self.sizes)
         self.kernels.gk_use_tiles(1)
         if not team:
             self._set_blas_threads(1)
             time.sleep(BLAS_SPINS_SECONDS)
-        return rate
+        return seconds
 
     def _set_blas_threads(self, n: int) -> None:
         for prefix in ("scipy_", ""):
@@ -174,18 +197,41 @@ class Trainer:
         model._set_weights(model._init_weights(self.log.n_items))
         self.model = model
         self.training = training.Training(model, self.log, 10_000_000, True)
+        # mini-batches per second, as far as known
+        self.rate = 100.0
         self.order = sessions.training_order(self.log, model.time_sort)
         self.n_steps = sessions.count_steps(self.log, self.order, model.batch_size)
         self.events_a_step = (len(self.log.items) - len(self.order)) / self.n_steps
 
-    def epochs(self) -> float:
-        """Train for whole epochs, at least one; returns mini-batches per second."""
+    def epochs(self, limit: Limit | None = None) -> float:
+        """Train for whole epochs, at least one; returns mini-batches per second.
+
+        The clock stands while slices of the limit run.
+        """
+        run_steps, paused = self.training.run_steps, 0.0
+        slice_ends = time.perf_counter() + SLICE_SECONDS
+
+        def run_slices(n: int) -> None:
+            nonlocal paused, slice_ends
+            n_a_slice = max(1, int(SLICE_SECONDS * self.rate / 4))
+            for first in range(0, n, n_a_slice):
+                run_steps(min(n_a_slice, n - first))
+                start = time.perf_counter()
+                if start > slice_ends:
+                    limit.run()
+                    paused += time.perf_counter() - start
+                    slice_ends = time.perf_counter() + SLICE_SECONDS
+
+        if limit:
+            self.training.run_steps = run_slices
         start, n_steps = time.perf_counter(), 0
-        while n_steps == 0 or time.perf_counter() - start < EPOCHS_SECONDS:
+        while n_steps == 0 or time.perf_counter() - start - paused < EPOCHS_SECONDS:
             with contextlib.redirect_stdout(io.StringIO()):
                 self.training._run_epoch(0)
             n_steps += self.n_steps
-        return n_steps / (time.perf_counter() - start)
+        self.training.run_steps = run_steps
+        self.rate = n_steps / (time.perf_counter() - start - paused)
+        return self.rate
 
     def prepare_block(self, n_steps: int):
         """Upload a block of steps.
@@ -250,18 +296,26 @@ def spread(ratios: list[float]) -> str:
 def measure(name: str, data, limit: Limit, others: list[Other], n_rounds: int) -> str:
     settings = read_settings(name)
     m, n = int(settings["batch_size"]), int(settings["layers"][0])
-    n_sample = int(settings.get("n_sample", 2048))
-    merged, single = (Trainer(settings, data, merge) for merge in (True, False))
-    rounds = []
+    limit.choose(m, n, m + int(settings.get("n_sample", 2048)))
+    trainers = [Trainer(settings, data, merge) for merge in (True, False)]
+    limits, rounds = [], []
     for _ in range(n_rounds):
-        rates = merged.epochs(), single.epochs()
-        rounds.append((limit(m, n, m + n_sample), *rates, *(other() for other in others)))
+        pairs = []
+        for trainer in trainers:
+            limit.start()
+            rate = trainer.epochs(limit)
+            limits.append(limit.rate())
+            pairs.append((rate, rate / limits[-1]))
+        for other in others:
+            rate = other()
+            pairs.append((rate, rate / limits[-1]))
+        rounds.append(pairs)
 
-    medians = [statistics.median(column) for column in zip(*rounds)]
-    columns = [
-        f"{medians[i]:8.1f} {spread([r[i] / r[0] for r in rounds])}" for i in range(1, len(medians))
-    ]
-    return f"{name:<13} {m:>3} x {n:<4} {medians[0]:8.1f} {' '.join(columns)}"
+    columns = []
+    for pairs in zip(*rounds):
+        rates, of_limit = zip(*pairs)
+        columns.append(f"{statistics.median(rates):8.1f} {spread(list(of_limit))}")
+    return f"{name:<13} {m:>3} x {n:<4} {statistics.median(limits):8.1f} {' '.join(columns)}"
 
 
 if __name__ == "__main__":
