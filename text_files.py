@@ -1,7 +1,11 @@
-"""Event tables in text, tab or comma separated, with ids as compact integers or categories."""
+"""Event tables in text, tab or comma separated, with ids as compact integers or categories.
+
+pandas parses; `Scan` hands it the bytes and looks through them for what pandas does not tell.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import gzip
@@ -9,7 +13,7 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +23,7 @@ from pandas.api.types import union_categoricals
 from event_checks import as_times, check_columns
 from user_errors import InputError, one_line
 
-SCAN_BYTES = 1 << 22
+SCAN_BYTES = 1 << 18  # as many as pandas asks for at a time; they stay in the processor's cache
 ROWS_AT_ONCE = 1 << 20
 
 
@@ -48,6 +52,11 @@ class TextFile:
     def open(self, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
         return io.TextIOWrapper(self.open_bytes(), encoding, errors)
 
+    @contextlib.contextmanager
+    def scan(self, numbers: bool = True) -> Iterator[Scan]:
+        with self.open_bytes() as stream:
+            yield Scan(self, stream, numbers)
+
     def fields(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         """Number the lines (from 1) that are not empty and split them; slow."""
         if self.separator == "\t":
@@ -64,6 +73,80 @@ class TextFile:
         """Name the line of an event, given its position."""
         with self.open(errors="replace") as lines:
             return f"line {next(itertools.islice(self.fields(lines), row + 1, None))[0]}"
+
+
+class Scan:
+    """The bytes of a text file, looked through as they are read.
+
+    pandas can read from it. It is no class of the io module, so that pandas takes its bytes as they
+    are, as it takes those of a file: it would decode what an io class reads, and encode it again.
+
+    Parameters
+    ----------
+    file : TextFile
+        For messages, and how it is written.
+    stream : io.BufferedIOBase
+        The bytes of the file, from the first on.
+    numbers : bool
+        Look at the numbers, too (`plain`).
+
+    Attributes
+    ----------
+    separators : int
+        Number of separators outside of quotes among the bytes that were read: pandas ignores
+        surplus fields silently if only some columns are read.
+    plain : bool
+        No number among these bytes has a leading zero, a sign other than "-" or blanks around it,
+        so that reading ids as integers cannot make one id out of two.
+    """
+
+    def __init__(self, file: TextFile, stream: io.BufferedIOBase, numbers: bool = True) -> None:
+        self.separators = 0
+        self.plain = True
+        self._file = file
+        self._stream = stream
+        self._numbers = numbers
+        self._in_quotes = False
+        self._tail = b""
+
+    def read(self, size: int) -> bytes:
+        """Give up to `size` bytes, none at the end; InputError if there is a zero byte."""
+        block = self._stream.read(min(size, SCAN_BYTES))
+        if b"\0" in block:
+            raise _not_text(self._file, "it holds zero bytes")
+        self.separators += self._count_separators(block)
+        if self._numbers and self.plain:
+            self.plain = self._is_plain(block or b"\n")  # at the end: the last number ends, too
+        return block
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the blocks. (pandas reads from nothing that has no such method.)"""
+        return iter(functools.partial(self.read, SCAN_BYTES), b"")
+
+    def _count_separators(self, block: bytes) -> int:
+        codes = np.frombuffer(block, dtype=np.uint8)
+        is_separator = codes == ord(self._file.separator)
+        if self._file.quoting == csv.QUOTE_NONE or not (self._in_quotes or b'"' in block):
+            return int(np.count_nonzero(is_separator))
+        is_quote = codes == ord('"')
+        marks = is_quote[is_quote | is_separator]  # True: a quote, False: a separator
+        quotes = np.cumsum(marks, dtype=np.uint8) + np.uint8(self._in_quotes)
+        outside = quotes % 2 == 0  # only odd or even matters: the sum may overflow
+        if len(marks):
+            self._in_quotes = not outside[-1]
+        return int(np.count_nonzero(outside & ~marks))
+
+    def _is_plain(self, block: bytes) -> bool:
+        if any(odd in block for odd in (b"+", b" ", b"\v", b"\f")):
+            return False
+        joined = self._tail + block  # two bytes of the previous block: no number is cut
+        self._tail = joined[-2:]
+        codes = np.frombuffer(joined, dtype=np.uint8)
+        zeros = np.flatnonzero((codes[1:-1] == ord("0")) & (codes[:-2] <= ord("-"))) + 1  # few
+        before, after = codes[zeros - 1], codes[zeros + 1]
+        is_digit = (after >= ord("0")) & (after <= ord("9"))
+        first = (before <= ord("\r")) | (before == ord('"')) | (before == ord(","))
+        return not (first & is_digit | (before == ord("-"))).any()
 
 
 def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
@@ -89,11 +172,9 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
     """
     names = _read_header(file)
     check_columns(names, keys, file.path)
-    separators, plain = _scan(file)
     positions = [names.index(key) for key in keys.values()]
     parse = functools.partial(
         pd.read_csv,
-        file.path,
         sep=file.separator,
         header=None,
         skiprows=1,
@@ -109,10 +190,12 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
         with warnings.catch_warnings():
             # numbers and words in one time column: reported by check_events, with its line
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)
-            frame = _parse(parse, positions, plain)
+            frame, separators = _parse(file, parse, positions)
     except UnicodeDecodeError:
+        _read_through(file)
         raise _not_utf8(file) from None
     except pd.errors.ParserError as err:
+        _read_through(file)
         # pandas stops only where all rows are short, and does not say where that is
         _check_widths(file, len(names), lambda width: width < len(names))
         raise InputError(
@@ -120,43 +203,54 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
         ) from None
     if separators > (len(frame) + 1) * (len(names) - 1):
         _check_widths(file, len(names), lambda width: width > len(names))
-    frame = frame[positions]
-    frame.columns = list(keys.values())
-    return frame
+    columns = {key: frame[position] for key, position in zip(keys.values(), positions)}
+    return pd.DataFrame(columns, copy=False)
 
 
 # --- parsing --------------------------------------------------------------------------------------
 
 
-def _parse(parse: Callable, positions: Sequence[int], plain: bool) -> pd.DataFrame:
-    """Parse a text file with compact ids.
+def _parse(
+    file: TextFile, parse: Callable, positions: Sequence[int]
+) -> tuple[pd.DataFrame, int]:
+    """Parse a text file with compact ids, and count its separators (see `Scan`).
 
     Categories suit any id, but integers parse faster and smaller without them. That is tried where
-    the first rows look like it, provided that no two spellings can mean one integer (`plain`).
+    the first rows look like it, and undone where two spellings can mean one integer after all: so
+    the file is read once, but for its first rows, unless a late row is unlike them.
     """
     *ids, time = positions
     as_categories = dict.fromkeys(ids, "category")
-    head = _compact_ids(parse(dtype=as_categories, nrows=1000))
+    with file.scan() as first:
+        head = _compact_ids(parse(first, dtype=as_categories, nrows=1000))
     is_text = head[time].dtype == object and not head[time].hasnans and len(head) > 0
     if is_text and _are_times(as_times(head[time])):
-        frame = _parse_dates(functools.partial(parse, dtype=as_categories), ids, time)
+        with file.scan(numbers=False) as scan:
+            parts = parse(scan, dtype=as_categories, chunksize=ROWS_AT_ONCE)
+            frame = _parse_dates(parts, ids, time)
         if frame is not None:
-            return frame
-    words = [column for column in ids if not plain or head[column].dtype != np.int64]
-    # pandas must find the integers by itself: told to, it makes integers of "1.5" and of 2**63 too
-    frame = parse(dtype=dict.fromkeys(words, "category"))
-    if any(frame[column].dtype != np.int64 for column in ids if column not in words):
-        frame = parse(dtype=as_categories)
-    return _compact_ids(frame)
+            return frame, scan.separators
+    numbers = [column for column in ids if first.plain and head[column].dtype == np.int64]
+    words = [column for column in ids if column not in numbers]
+    with file.scan(numbers=len(numbers) > 0) as scan:
+        # pandas must find the integers by itself: told to, it makes some of "1.5" and of 2**63 too
+        frame = parse(scan, dtype=dict.fromkeys(words, "category"))
+    if not scan.plain or any(frame[column].dtype != np.int64 for column in numbers):
+        del frame
+        with file.scan(numbers=False) as scan:
+            frame = parse(scan, dtype=as_categories)
+    return _compact_ids(frame), scan.separators
 
 
-def _parse_dates(parse: Callable, ids: Sequence[int], time: int) -> pd.DataFrame | None:
-    """Parse part by part, for no more date strings at a time than a part has.
+def _parse_dates(
+    frames: Iterable[pd.DataFrame], ids: Sequence[int], time: int
+) -> pd.DataFrame | None:
+    """Join what is parsed part by part, for no more date strings at a time than a part has.
 
     None if some time is no date: then the strings are needed to say which.
     """
     parts = {column: [] for column in (*ids, time)}
-    for part in parse(chunksize=ROWS_AT_ONCE):
+    for part in frames:
         if part[time].hasnans:
             return None
         times = as_times(part[time])
@@ -222,43 +316,11 @@ def _read_header(file: TextFile) -> list[str]:
     return header.split("\t") if file.separator == "\t" else next(csv.reader([header]), [""])
 
 
-def _scan(file: TextFile) -> tuple[int, bool]:
-    """Look at the bytes of a text file before pandas does, for what pandas does not tell.
-
-    Returns
-    -------
-    separators : int
-        Number of separators outside of quotes: pandas ignores surplus fields silently if only some
-        columns are read.
-    plain : bool
-        No number has a leading zero, a sign other than "-" or blanks around it, so that reading
-        ids as integers cannot make one id out of two.
-    """
-    separator = file.separator.encode()
-    n_separators, plain, tail, in_quotes = 0, True, b"", False
-    with file.open_bytes() as stream:
-        for block in iter(functools.partial(stream.read, SCAN_BYTES), b""):
-            if b"\0" in block:
-                raise _not_text(file, "it holds zero bytes")
-            if file.quoting != csv.QUOTE_NONE and (in_quotes or b'"' in block):
-                codes = np.frombuffer(block, dtype=np.uint8)
-                quotes = np.cumsum(codes == ord('"'), dtype=np.uint8)  # only odd or even matters
-                outside = (quotes + in_quotes) % 2 == 0
-                n_separators += int(np.count_nonzero((codes == ord(separator)) & outside))
-                in_quotes = not outside[-1]
-            else:
-                n_separators += block.count(separator)
-            plain = plain and not any(odd in block for odd in (b"+", b" ", b"\v", b"\f"))
-            joined = tail + block  # two bytes of the previous block: no number is cut
-            if plain:
-                codes = np.frombuffer(joined, dtype=np.uint8)
-                zeros = np.flatnonzero(codes[1:-1] == ord("0")) + 1
-                before, after = codes[zeros - 1], codes[zeros + 1]
-                is_digit = (after >= ord("0")) & (after <= ord("9"))
-                first = (before <= ord("\r")) | (before == ord('"')) | (before == ord(","))
-                plain = not (first & is_digit | (before == ord("-"))).any()
-            tail = joined[-2:]
-    return n_separators, plain
+def _read_through(file: TextFile) -> None:
+    """Raise what is wrong with the bytes of a text file, if anything, before what pandas says."""
+    with file.scan(numbers=False) as scan:
+        for _ in scan:
+            pass
 
 
 def _check_widths(file: TextFile, width: int, is_wrong: Callable[[int], bool]) -> None:
