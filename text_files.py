@@ -210,9 +210,7 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
 # --- parsing --------------------------------------------------------------------------------------
 
 
-def _parse(
-    file: TextFile, parse: Callable, positions: Sequence[int]
-) -> tuple[pd.DataFrame, int]:
+def _parse(file: TextFile, parse: Callable, positions: Sequence[int]) -> tuple[pd.DataFrame, int]:
     """Parse a text file with compact ids, and count its separators (see `Scan`).
 
     Categories suit any id, but integers parse faster and smaller without them. That is tried where

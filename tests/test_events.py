@@ -108,7 +108,7 @@ def test_a_late_row_decides_about_a_column(tmp_path, late):
 
 
 @pytest.mark.parametrize("word", ["07", "+7", "-0", "-07", "7"])
-@pytest.mark.parametrize("n_bytes", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize("n_bytes", [1, 3, 64])
 def test_odd_numbers_are_seen_across_the_blocks_of_the_scan(tmp_path, monkeypatch, word, n_bytes):
     monkeypatch.setattr(text_files, "SCAN_BYTES", n_bytes)
     for shift in range(n_bytes if n_bytes < 64 else 1):
@@ -116,6 +116,115 @@ def test_odd_numbers_are_seen_across_the_blocks_of_the_scan(tmp_path, monkeypatc
         frame = read(write(tmp_path / "a.tsv", HEADER + rows))
         assert frame["ItemId"].iloc[-1] == (7 if word == "7" else word)
         assert frame["SessionId"].dtype == np.int64
+
+
+def scan(path, n_bytes, numbers=True):
+    """Give what a scan by blocks hands on, and the scan."""
+    file = text_files.TextFile(str(path), "," if ".csv" in path.name else "\t")
+    with pytest.MonkeyPatch.context() as patch, file.scan(numbers) as found:
+        patch.setattr(text_files, "SCAN_BYTES", n_bytes)
+        return b"".join(iter(lambda: found.read(1 << 18), b"")), found
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    pieces=st.lists(st.sampled_from(list('0017-+ \t,,""\n\r.a') + ["é", "\t0", ",-", '"0'])),
+    n_bytes=st.integers(1, 7),
+    name=st.sampled_from(["a.tsv", "a.csv", "a.csv.gz"]),
+)
+def test_a_scan_does_not_depend_on_its_blocks(tmp_path_factory, pieces, n_bytes, name):
+    """Numbers, quotes and separators are seen as in the whole text, wherever blocks cut it."""
+    text = "".join(pieces)
+    content = text.encode()
+    path = tmp_path_factory.mktemp("scan") / name
+    write(path, gzip.compress(content) if name.endswith("gz") else content)
+    handed_on, found = scan(path, n_bytes)
+    assert handed_on == content
+    outside = text if name == "a.tsv" else "".join(text.split('"')[::2])
+    assert found.separators == outside.count("\t" if name == "a.tsv" else ",")
+    odd = r'[+ \v\f]|-0|(?<=[\0-\r",])0[0-9]'  # a file does not begin with a number
+    assert found.plain == (re.search(odd, text) is None)
+    assert scan(path, n_bytes, numbers=False)[1].plain
+
+
+@pytest.mark.parametrize("n_bytes", [1, 100, 1 << 18])
+def test_blocks_are_not_longer_than_asked_for(tmp_path, n_bytes):
+    file = text_files.TextFile(str(write(tmp_path / "a.tsv", HEADER)), "\t")
+    with file.scan() as found:
+        blocks = list(iter(lambda: found.read(n_bytes), b""))
+    assert max(map(len, blocks)) <= n_bytes and b"".join(blocks) == HEADER.encode()
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv", "tsv.gz"])
+@pytest.mark.parametrize(
+    "item, late, n_reads",
+    [
+        ("7", "7", 1),
+        ("7", "x", 2),
+        ("7", "007", 2),
+        ("7", "9223372036854775808", 2),
+        ("a", "x", 1),
+        ("a", "7", 1),
+        ("a", "007", 2),  # for all that pandas says, it may have been a session
+        ("07", "7", 1),
+        ("07", "007", 1),
+    ],
+)
+def test_text_is_read_once(tmp_path, monkeypatch, kind, item, late, n_reads):
+    """But for its first rows, and where a late id is unlike them."""
+    text = HEADER + f"5\t{item}\t1\n" * 40000 + f"5\t{late}\t1\n"
+    text = (text.replace("\t", ",") if kind == "csv" else text).encode()
+    path = write(tmp_path / f"a.{kind}", gzip.compress(text, 1) if kind == "tsv.gz" else text)
+    lengths = []
+    monkeypatch.setattr(text_files.Scan, "read", noting(text_files.Scan.read, lengths))
+    frame = read(path)
+    assert frame["ItemId"].astype(str).tolist() == [item] * 40000 + [late]
+    assert 0 <= sum(lengths) - n_reads * len(text) <= text_files.SCAN_BYTES
+
+
+def noting(read_block, lengths):
+    def read(self, size):
+        block = read_block(self, size)
+        lengths.append(len(block))
+        return block
+
+    return read
+
+
+@pytest.mark.parametrize("word", ["-0", "007", "+7", "7"])
+def test_the_last_number_needs_no_end_of_line(tmp_path, word):
+    rows = "1\t1\t1\n" * 2000 + f"1\t1\t{word}"
+    path = write(tmp_path / "a.tsv", "SessionId\tTime\tItemId\n" + rows)
+    assert read(path)["ItemId"].iloc[-1] == (7 if word == "7" else word)
+
+
+LONG = HEADER + "1\t2\t3\n" * 60000  # several blocks: what is wrong comes while pandas reads
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (LONG + "1\t2\0\t3\n", ["no text file", "zero bytes"]),
+        (LONG + "1\t\udce9\t3\n" + LONG + "\0", ["no text file", "zero bytes"]),
+        (LONG + "1\t\udce9\t3\n", ["line 60002 is not UTF-8"]),
+        (HEADER + "1\t2\n" * 60000 + "\0", ["no text file", "zero bytes"]),
+        (HEADER + "1\t2\n" * 60000, ["line 2 has 2 tab"]),
+        (LONG + "1\t2\t3\t\n", ["line 60002 has 4 tab"]),
+        (LONG + "007\t2\t3\t\n", ["line 60002 has 4 tab"]),
+        (LONG.replace("\t3\n", "\t2014-04-07\n") + "1\t2\t2014-04-07\t\n", ["line 60002 has 4"]),
+        (LONG.replace("\t3\n", "\t2014-04-07\n") + "1\t2\tx\0\n", ["zero bytes"]),
+        (LONG + "1\t2\tx\n", ["line 60002", "'x'"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tsv", "tsv.gz"])
+def test_long_text_files_that_cannot_be_used(tmp_path, text, words, kind):
+    content = text.encode(errors="surrogateescape")
+    path = tmp_path / f"a.{kind}"
+    write(path, gzip.compress(content, 1) if kind == "tsv.gz" else content)
+    with pytest.raises(InputError) as caught:
+        read(path)
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
 
 
 def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(tmp_path):
@@ -226,6 +335,24 @@ def test_damaged_compressed_text(tmp_path, cut):
     content = gzip.compress((HEADER + "".join(f"{i}\t{i * i}\t1\n" for i in range(99))).encode())
     with pytest.raises(InputError, match=r"compressed file is damaged or cut short"):
         read(write(tmp_path / "a.tsv.gz", content[cut]))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "cut in words"])
+def test_damage_that_is_met_while_pandas_reads(tmp_path, damage):
+    digits = np.random.default_rng(1).integers(1 << 40, size=200_000)
+    word = "x" if damage == "cut in words" else ""
+    content = bytearray(
+        gzip.compress((HEADER + "".join(f"{i}\t{word}{i}\t1\n" for i in digits)).encode(), 1)
+    )
+    assert len(content) > 10 * text_files.SCAN_BYTES
+    if damage == "changed":
+        content[-1000:-900] = bytes(100)
+    else:
+        del content[-1000:]
+    with pytest.raises(
+        InputError, match=r"a\.tsv\.gz: the compressed file is damaged or cut short"
+    ):
+        read(write(tmp_path / "a.tsv.gz", bytes(content)))
 
 
 FIELDS = st.sampled_from(["1", "07", "a", "a,b", 'say "hi"', "two\nlines", " x", "é", "3.0", "0"])
