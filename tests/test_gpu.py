@@ -86,8 +86,9 @@ FIT = """
     functions = []
     compile_step = training.Training._compile
     training.Training._compile = lambda self: functions.append(compile_step(self)) or functions[0]
+    settings = {"dropout_p_embed": 0.1, "dropout_p_hidden": 0.1, **json.loads(sys.argv[1])}
     gru = GRU4Rec(layers=[16], batch_size=8, n_epochs=2, n_sample=32, constrained_embedding=True,
-                  dropout_p_embed=0.1, dropout_p_hidden=0.1, **json.loads(sys.argv[1]))
+                  **settings)
     gru.fit(log, **json.loads(sys.argv[2]))
     step = functions[0]
 """
@@ -114,9 +115,18 @@ def test_a_seed_gives_the_same_model_as_on_the_cpu(settings, store, tmp_path):
         np.testing.assert_allclose(of_gpu, models[1][name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("settings", "n_expected"), [(BPR_MAX, 35), (CROSS_ENTROPY, 36)])
+NO_DROPOUT = {"dropout_p_embed": 0, "dropout_p_hidden": 0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_expected"),
+    [(BPR_MAX, 21), (CROSS_ENTROPY, 21), ({**CROSS_ENTROPY, **NO_DROPOUT}, 20)],
+)
 def test_a_step_stays_on_the_gpu(settings, n_expected):
-    """No transfer, no Op of Theano's where there is one of ours, and a count of the launches."""
+    """No transfer, no Op of Theano's where there is one of ours, and a count of the launches.
+
+    The reference implementation makes 105 of them with bpr-max, 70 with cross-entropy and logQ.
+    """
     tell = """
     names = [type(node.op).__name__ for node in step.maker.fgraph.toposort()]
     on_host = [
@@ -131,13 +141,14 @@ def test_a_step_stays_on_the_gpu(settings, n_expected):
     # of vectors on the host, the number of different negatives is read, and shapes are made
     assert all(op.startswith(("Subtensor", "MakeVector")) for op in on_host), on_host
     assert not {"HostFromGpu", "GpuFromHost", "GpuAdvancedSubtensor1"} & set(names)
+    views = {"GpuSubtensor", "GpuReshape", "GpuDimShuffle"}
     launches = {
-        **{"GpuGather": 1, "GpuOutputs": 1, "GpuLogQ": 1, "GpuDropout": 1, "GpuDot22": 1},
-        **{"GpuGemm": 1, "GpuGRU": 4, "GpuGRUGradient": 3, "GpuLoss": 2, "GpuElemwise": 1},
-        **{"GpuIncSubtensor": 1, "GpuContiguous": 1, "GpuAlloc": 1, "GpuUpdate": 1},
+        **{"GpuLookUps": 1, "GpuDropout": 1, "GpuDot22": 1, "GpuProductOfColumns": 1},
+        **{"GpuGRU": 4, "GpuGRUGradient": 3, "GpuLoss": 2, "GpuUpdate": 2},
     }
-    n_launches = sum(launches.get(name, 0) for name in names) + 2  # updates of rows take two
-    assert n_launches == n_expected, names
+    on_gpu = [name for name in names if name.startswith("Gpu") and name not in views]
+    assert sum(launches[name] for name in on_gpu) == n_expected, names
+    assert n_expected <= (105 if settings == BPR_MAX else 70) / 3
 
 
 def test_the_command_line_trains_on_the_gpu_and_the_model_loads_on_the_cpu(tmp_path):
@@ -272,19 +283,22 @@ def test_every_kernel_compiles_for_cuda(capability):
     listing = program(
         """
         import json
-        import cpu_ops, custom_opt, gpu_ops
+        import cpu_ops, custom_opt, gpu_kernels, gpu_ops, gpu_updates
         Loss, Update = cpu_ops.Loss, cpu_ops.Update
         ops = [cpu_ops.Gather(), cpu_ops.Outputs(), cpu_ops.LogQ(1, 0.5), cpu_ops.Dropout()]
         for name in ("linear", "relu", "tanh", "leaky-0.1", "elu-0.5", "selu-1.1-1.6"):
             ops += [cpu_ops.GRU(name), cpu_ops.GRUGradient(name), cpu_ops.CountRanks(name)]
             ops += [Loss(loss, name, 1, 0.1) for loss in cpu_ops.LOSSES]
+        twins = [gpu_ops.GpuLookUps(None), *map(custom_opt.gpu_twin, ops)]
+        most = ((),) * gpu_updates.MOST_DENSE + ((False, True),) * gpu_updates.MOST_ROWS
         for method in cpu_ops.METHODS:
-            for weighted in ((), (False,), (True,), (False, True)):
-                ops += [Update(method, momentum, True, weighted) for momentum in (False, True)]
-        sources = {gpu_ops.kernel_source("sampling", name)[0] for name in ("draw", "merge")}
-        for twin in map(custom_opt.gpu_twin, ops):
+            for weighted in (((),), ((True,),), ((), (), (False, True), (False,)), most):
+                for momentum in (False, True):
+                    twins.append(gpu_updates.GpuUpdate(method, momentum, True, weighted))
+        sources = {gpu_kernels.kernel_source("sampling", name)[0] for name in ("draw", "merge")}
+        for twin in twins:
             for kernel in twin.KERNELS:
-                sources.add(gpu_ops.kernel_source(twin.FILE, kernel, **twin.constants())[0])
+                sources.add(gpu_kernels.kernel_source(twin.FILE, kernel, **twin.constants())[0])
         print("SOURCES", json.dumps(sorted(sources)))
         """
     )
