@@ -65,8 +65,11 @@ def print_bytes(names: list[str], log) -> None:
     from theano_setup import theano
 
     theano.config.allow_gc = False  # so that a step's arrays can be looked at after it
-    print("| parameters | mini-batch x units | MB moved | MB needed | ratio | most of the rest |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| parameters | mini-batch x units | MB moved | needed | floor | of needed | of floor | "
+        "most beyond needed | most beyond floor |"
+    )
+    print("|" + " --- |" * 9)
     for name in names:
         trainer = Trainer(read_settings(name), log, merge=True)
         print(traffic.table_row(name, trainer), flush=True)
