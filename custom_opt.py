@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cpu_ops
 import kernel_library
 from theano_setup import tensor as tt
@@ -61,15 +63,16 @@ def _in_place(ops: list[type]):
     return local_in_place
 
 
-def gpu_twins() -> dict[type, type]:
-    """Return the GPU's twin of each Op of `cpu_ops` but the product, which is Theano's there."""
+def gpu_twins() -> dict[type, Callable]:
+    """Return what makes the GPU's twin of each Op of `cpu_ops`; the product is Theano's there."""
     import gpu_ops  # needs pygpu
+    import gpu_updates
 
     return {
         cpu_ops.Gather: gpu_ops.GpuGather,
         cpu_ops.Outputs: gpu_ops.GpuOutputs,
         cpu_ops.LogQ: gpu_ops.GpuLogQ,
-        cpu_ops.Update: gpu_ops.GpuUpdate,
+        cpu_ops.Update: gpu_updates.GpuUpdate.twin,
         cpu_ops.Loss: gpu_ops.GpuLoss,
         cpu_ops.GRU: gpu_ops.GpuGRU,
         cpu_ops.GRUGradient: gpu_ops.GpuGRUGradient,
@@ -111,10 +114,12 @@ def register() -> None:
     optdb.register("gru4rec_gather", register_local(local_gather), 1.66, "fast_run")
     works_in_place = [cpu_ops.Update, cpu_ops.UpdateByProduct, cpu_ops.Loss]
     if not kernel_library.usable():
-        twins = gpu_twins()
-        works_in_place = [twins[op] for op in works_in_place if op in twins]
-        for op in twins:
+        import gpu_fusion  # needs pygpu
+
+        works_in_place = gpu_fusion.WORKS_IN_PLACE
+        for op in gpu_twins():
             _lift_onto_gpu(op)
+        gpu_fusion.register()
     in_place = theano.gof.opt.TopoOptimizer(
         _in_place(works_in_place), failure_callback=theano.gof.opt.TopoOptimizer.warn_inplace
     )

@@ -224,7 +224,10 @@ class _RankCounter:
         self.step, self.item_block = theano.shared(np.int64(0)), theano.shared(np.int64(0))
         self.states = gru._zero_states(n_rows)
         self.hidden, self.target_scores = theano.shared(float_zeros), theano.shared(float_zeros[0])
-        self.better, self.equal = (theano.shared(np.zeros(1, dtype=np.int64)) for _ in range(2))
+        # a row a step of the block: a GPU is waited for once a block
+        self.better, self.equal = (
+            theano.shared(np.zeros((1, 1), dtype=np.int64)) for _ in range(2)
+        )
         rows, biases, index = gru.Wy, gru.By, None
         if candidates is not None:
             rows, biases = (theano.shared(w.get_value()[candidates]) for w in (gru.Wy, gru.By))
@@ -237,21 +240,18 @@ class _RankCounter:
         self.count = self._compile_count(gru, rows, biases, index)
 
     def _compile_advance(self, gru: GRU4Rec):
-        """One event of each session: new states, scores of the targets, counts back to zero."""
+        """One event of each session: new states, scores of the targets."""
         inputs, targets = self.inputs[self.step], self.targets[self.step]
         new_states = gru._hidden(gru._input_table[inputs], self.states)
         hidden = new_states[-1]
         # a product with all targets, of which the diagonal counts: the same kind of product as for
         # the blocks of items, so equal rows get equal scores
         scores = gru._scores(hidden, gru.Wy[targets], gru.By[targets])
-        zeros = tt.zeros_like(targets, dtype="int64")
         goes_on = self.goes_on[self.step].dimshuffle(0, "x")
         updates = [(h, new * goes_on) for h, new in zip(self.states, new_states)]
         updates += [
             (self.hidden, hidden),
             (self.target_scores, losses.diagonal(self.activate(scores))),
-            (self.better, zeros),
-            (self.equal, zeros),
             (self.item_block, np.int64(0)),
         ]
         return theano.function([], [], updates=updates).fn
@@ -272,8 +272,8 @@ class _RankCounter:
         better = (tt.gt(scores, target) & other).sum(axis=1)
         equal = (tt.eq(scores, target) & other).sum(axis=1)
         updates = [
-            (self.better, self.better + better),
-            (self.equal, self.equal + equal),
+            (self.better, tt.inc_subtensor(self.better[self.step], better)),
+            (self.equal, tt.inc_subtensor(self.equal[self.step], equal)),
             (self.item_block, self.item_block + 1),
         ]
         return theano.function([], [], updates=updates).fn
@@ -287,7 +287,11 @@ class _RankCounter:
         better, equal = cpu_ops.CountRanks(self.activation)(
             self.hidden, rows, biases, index, self.targets[self.step], self.target_scores
         )
-        return theano.function([], [], updates=[(self.better, better), (self.equal, equal)]).fn
+        updates = [
+            (self.better, tt.set_subtensor(self.better[self.step], better)),
+            (self.equal, tt.set_subtensor(self.equal[self.step], equal)),
+        ]
+        return theano.function([], [], updates=updates).fn
 
     def run_block(self, block: sessions.Block) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return (better, equal), each (M,), for every step of the block."""
@@ -296,10 +300,10 @@ class _RankCounter:
         self.inputs.set_value(block.inputs, borrow=True)
         self.targets.set_value(block.targets, borrow=True)
         self.goes_on.set_value((1 - block.ends).astype(theano.config.floatX), borrow=True)
-        counts = []
+        for counts in (self.better, self.equal):
+            counts.set_value(np.zeros(block.inputs.shape, dtype=np.int64), borrow=True)
         for step in range(len(block.inputs)):
             self.step.set_value(np.int64(step))
             self.advance()
             self.count(n_calls=self.n_item_blocks)
-            counts.append((self.better.get_value(), self.equal.get_value()))
-        return counts
+        return list(zip(self.better.get_value(), self.equal.get_value()))

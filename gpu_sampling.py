@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pygpu import gpuarray
 
-import gpu_ops
+import gpu_kernels
 import sampling
 from theano_setup import theano  # noqa: F401, configured first
 
@@ -25,7 +25,7 @@ class GpuSampler(sampling.NegativeSampler):
         self._kernels = {name: self._compile(name) for name in ("draw", "merge")}
 
     def _compile(self, name: str) -> gpuarray.GpuKernel:
-        source, types = gpu_ops.kernel_source("sampling", name)
+        source, types = gpu_kernels.kernel_source("sampling", name)
         return gpuarray.GpuKernel(source, name, types, context=self._context)
 
     def _empty(self, shape: tuple, dtype: str) -> gpuarray.GpuArray:
@@ -47,7 +47,7 @@ class GpuSampler(sampling.NegativeSampler):
         arrays = [a for array in (*self._device_table, ids) for a in (array, array.offset)]
         n_ids = n_batches * self.n_sample
         draw = [n_ids, self._seed, self._n_drawn, len(self._table[1]), *arrays]
-        threads = gpu_ops.THREADS
+        threads = gpu_kernels.THREADS
         self._kernels["draw"](*draw, gs=min(-(-n_ids // threads), 65535), ls=threads)
         self._n_drawn += n_ids
         n_distinct = np.empty(n_batches, dtype=np.int64)

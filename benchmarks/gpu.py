@@ -1,7 +1,8 @@
 """Training speed on a GPU: ``python -m benchmarks.gpu [-d DEVICE] [--data FILE] [NAME ...]``.
 
 For each of the public data sets' parameters: mini-batches and events per second over whole epochs,
-drawing of negatives included, as a table ready to paste; then a step's time by Op. For the latter,
+drawing of negatives included, as a table ready to paste; the bytes that a step moves beside those
+that it needs (`traffic`; with ``--bytes`` these alone); then a step's time by Op. For the latter,
 every launch waits for its kernel on CUDA (CUDA_LAUNCH_BLOCKING, in a process of its own), so that
 an Op's time is that of its kernels; beside the time of a step without waiting it tells the GPU's
 share. On OpenCL, which cannot be told to wait, it is the time of the launches alone.
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 
+from benchmarks import traffic
 from benchmarks.profile import print_profile
 from benchmarks.training import NAMES, Trainer, add_data_arguments, read_log, read_settings
 
@@ -26,6 +28,7 @@ def main() -> None:
     add_data_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5, help="of about half a second each")
     parser.add_argument("--steps", type=int, default=200, help="that are profiled")
+    parser.add_argument("--bytes", action="store_true", help="count them, and measure nothing")
     parser.add_argument("--by-op", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if unknown := set(args.names) - set(NAMES):
@@ -39,17 +42,37 @@ def main() -> None:
         for name in args.names:
             print_profile(Trainer(read_settings(name), log, merge=True), args.steps)
         return
-    print(f"{describe()}\n")
-    print("| parameters | mini-batch x units | mini-batches/s | events/s | nodes | transfers |")
-    print("| --- | --- | --- | --- | --- | --- |")
     names = args.names or list(NAMES)
-    for name in names:
-        print(measure(name, log, args.rounds), flush=True)
+    if not args.bytes:
+        print(f"{describe()}\n")
+        print("| parameters | mini-batch x units | mini-batches/s | events/s | nodes | transfers |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for name in names:
+            print(measure(name, log, args.rounds), flush=True)
+        print()
+    print_bytes(names, log)
+    if args.bytes:
+        return
     for name in names:
         print(f"\n{name}:", flush=True)
         command = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]]
         command = [word for word in command if word not in names] + ["--by-op", name]
         subprocess.run(command, env={**os.environ, "CUDA_LAUNCH_BLOCKING": "1"}, check=True)
+
+
+def print_bytes(names: list[str], log) -> None:
+    """Print a table of the bytes that a step moves."""
+    from theano_setup import theano
+
+    theano.config.allow_gc = False  # so that a step's arrays can be looked at after it
+    print(
+        "| parameters | mini-batch x units | MB moved | needed | floor | of needed | of floor | "
+        "most beyond needed | most beyond floor |"
+    )
+    print("|" + " --- |" * 9)
+    for name in names:
+        trainer = Trainer(read_settings(name), log, merge=True)
+        print(traffic.table_row(name, trainer), flush=True)
 
 
 def describe() -> str:

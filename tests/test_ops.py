@@ -21,6 +21,7 @@ from theano_setup import theano
 
 ON_GPU = theano_setup.configure().device != "cpu"
 pytestmark = pytest.mark.skipif(not cpu_ops.usable(), reason="the kernels need float32")
+only_on_gpu = pytest.mark.skipif(not ON_GPU, reason="of the GPU's Op alone")
 only_on_cpu = pytest.mark.skipif(ON_GPU, reason="of the CPU's Op alone")
 
 # sizes below and above what one thread does alone, and no multiples of a vector
@@ -52,13 +53,14 @@ def compiled(op, types, strided=False):
     inputs = [theano.In(i, borrow=True) for i in inputs]
     arguments = [i.variable for i in inputs]
     if ON_GPU:
-        op = custom_opt.gpu_twin(op)
+        op = custom_opt.gpu_twin(op) if isinstance(op, cpu_ops.KernelOp) else op
         arguments = [a.transfer(None) if a.ndim else a for a in arguments]
         if strided:
             arguments = [a[..., ::2] if a.ndim else a for a in arguments]
     outputs = [output.transfer("cpu") for output in op(*arguments, return_list=True)]
     mode = theano.Mode(linker="cvm", optimizer=None)
-    return theano.function(inputs, outputs, mode=mode, accept_inplace=True)
+    settings = {"accept_inplace": True, "on_unused_input": "ignore"}
+    return theano.function(inputs, outputs, mode=mode, **settings)
 
 
 def run_compiled(op, values):
@@ -79,9 +81,10 @@ def in_numpy(op, values):
     return [s[0] for s in storage]
 
 
-def agree(op, values, rtol=2e-6, scale=1e-3):
+def agree(op, values, rtol=2e-6, scale=1e-3, expected=None):
     """scale: of the terms that the results are sums of, which rounding is relative to."""
-    expected = in_numpy(op, [v.copy() for v in values])
+    if expected is None:
+        expected = in_numpy(op, [v.copy() for v in values])
     found = run_compiled(op, [v.copy(order="K") for v in values])
     results = list(zip(expected, found))
     if ON_GPU and not getattr(op, "inplace", False):
@@ -452,3 +455,125 @@ def test_count_ranks(activation, m, n_items, n, seed):
     targets = rng.integers(0, 2 * n_items, m).astype(np.int32)
     scores = rng.integers(-1, 4, m).astype(np.float32)
     agree(cpu_ops.CountRanks(activation), [hidden, rows, biases, ids, targets, scores], rtol=0)
+
+
+# ---------------------------------------------------------------------------- several in one kernel
+# What the GPU does in one Op against the Ops that it stands for, one after the other in numpy.
+
+
+def _dropout(rng, x, p):
+    """Return x after dropout, and the inputs that the mask follows from."""
+    mask = [np.float32(p), np.int64(rng.integers(2**40)), np.int64(rng.integers(2**40))]
+    mask = [np.asarray(v) for v in mask]
+    return in_numpy(cpu_ops.Dropout(), [x, *mask])[0], mask
+
+
+@only_on_gpu
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("factors", [None, (0.7, 0.3)])
+@common
+@given(m=ROWS, k=ROWS, width=WIDTHS, width_in=WIDTHS, p=st.sampled_from([0, 0.4]), seed=SEEDS)
+def test_look_ups(merged, factors, m, k, width, width_in, p, seed):
+    import gpu_ops
+
+    rng = np.random.default_rng(seed)
+    n_rows, n_items = rng.integers(1, 30, 2)
+    table_in, table = normal(rng, n_rows, width_in), normal(rng, n_items, width)
+    biases, log_support = normal(rng, n_items, 1), normal(rng, n_items, 1)
+    index = rng.integers(0, n_rows, m).astype(np.int32)
+    targets, negatives = (rng.integers(0, n_items, n).astype(np.int32) for n in (m, k))
+    copies = [rng.integers(1, 5, k).astype(np.float32)] if merged else []
+    rows_in, mask = _dropout(rng, table_in[index], p)
+    items, weights = in_numpy(cpu_ops.Outputs(), [targets, negatives, *copies])
+    offsets, correction = biases[items, 0], []
+    if factors:
+        correction = [log_support, np.asarray(m)]
+        of_items = [biases[items], log_support, items, np.asarray(m)]
+        offsets = in_numpy(cpu_ops.LogQ(*factors), of_items)[0]
+    values = [table_in, index, *mask, table, biases, targets, negatives, *correction, *copies]
+    expected = [rows_in, table[items], offsets, items, weights]
+    agree(gpu_ops.GpuLookUps(factors), values, expected=expected)
+
+
+@only_on_gpu
+def test_look_ups_out_of_range():
+    import gpu_ops
+
+    table, biases, ids = np.ones((5, 3), np.float32), np.ones((5, 1), np.float32), [0, 5, -1]
+    ids, mask = np.array(ids, np.int32), [np.asarray(v) for v in (np.float32(0), 1, 1)]
+    values = [table, ids, *mask, table, biases, ids, ids[:0], biases, np.asarray(3)]
+    for found in run_compiled(gpu_ops.GpuLookUps((1, 1)), values)[:3]:
+        assert np.isnan(found[1:]).all() and not np.isnan(found[0]).any()
+
+
+@only_on_gpu
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("method", cpu_ops.METHODS)
+@settings(max_examples=min(EXAMPLES, 5), deadline=None)
+@given(n=ROWS, seed=SEEDS)
+def test_updates_of_several_parameters(method, momentum, n, seed):
+    import gpu_updates
+
+    rng = np.random.default_rng(seed)
+    all_weighted = ((), (True,), (), (False, True), (False,))
+    values, expected = [], []
+    for weighted in all_weighted:
+        op = cpu_ops.Update(method, momentum, False, weighted)
+        n_rows, width = rng.choice([1, 7, 300]), rng.choice([1, 7, 33])
+        own = _update_inputs(rng, op, n_rows, width, (n, 3 * n)[: len(weighted)])
+        values = [own[0], *values[1:], *own[1:]]
+        expected += in_numpy(op, [v.copy() for v in own])
+    op = gpu_updates.GpuUpdate(method, momentum, False, all_weighted)
+    agree(op, values, rtol=2e-5, expected=expected)
+
+
+@only_on_gpu
+@pytest.mark.parametrize("place", [0, 4])
+def test_loss_among_others(place):
+    import gpu_ops
+
+    rng = np.random.default_rng(0)
+    values = [normal(rng, 3, 9), normal(rng, 9), np.ones(9, np.float32)]
+    cost, *gradients = in_numpy(cpu_ops.Loss("bpr-max", "tanh", 0.5, 1.0), values)
+    costs = normal(rng, 5)
+    expected = [np.where(np.arange(5) == place, cost, costs), *gradients]
+    op = gpu_ops.GpuLoss("bpr-max", "tanh", 0.5, 1.0, collects=True)
+    agree(op, [*values, costs, np.asarray(place)], rtol=1e-5, expected=expected)
+    with pytest.raises(ValueError, match="no such place"):
+        run_compiled(op, [*values, costs, np.asarray(5)])
+
+
+@only_on_gpu
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@common
+@given(m=ROWS, n=WIDTHS, p=st.sampled_from([0, 0.4]), seed=SEEDS)
+def test_gru_with_dropout_and_resets(activation, m, n, p, seed):
+    import gpu_ops
+
+    rng = np.random.default_rng(seed)
+    x, bias, h = normal(rng, m, 3 * n), normal(rng, 3 * n), normal(rng, m, n)
+    w_rz, w_h = normal(rng, n, 2 * n) / np.float32(n), normal(rng, n, n) / np.float32(n)
+    goes_on = rng.integers(0, 2, m).astype(np.float32)
+    new, rz, reset_h, y = in_numpy(cpu_ops.GRU(activation), [x, bias, h, w_rz, w_h])
+    new, mask = _dropout(rng, new, p)
+    values = [x, bias, h, w_rz, w_h, *mask, goes_on]
+    expected = [new, rz, reset_h, y, new * goes_on[:, None]]
+    agree(gpu_ops.GpuGRU(activation), values, rtol=1e-5, expected=expected)
+    d_new = normal(rng, m, n)
+    dropped = in_numpy(cpu_ops.Dropout(), [d_new, *mask])[0]
+    expected = in_numpy(cpu_ops.GRUGradient(activation), [dropped, h, w_h, rz, y])
+    values = [d_new, h, w_h, rz, y, *mask]
+    agree(gpu_ops.GpuGRUGradient(activation), values, rtol=1e-5, expected=expected)
+
+
+@only_on_gpu
+@common
+@given(m=ROWS, n=WIDTHS, width=WIDTHS, seed=SEEDS)
+def test_product_of_columns(m, n, width, seed):
+    import gpu_ops
+
+    rng = np.random.default_rng(seed)
+    x, y = normal(rng, m, n), normal(rng, m, width)
+    start, stop = np.sort(rng.integers(0, width + 1, 2))
+    values = [x, y, np.asarray(start), np.asarray(stop)]
+    agree(gpu_ops.GpuProductOfColumns(), values, rtol=1e-5, expected=[x.T @ y[:, start:stop]])

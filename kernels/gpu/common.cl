@@ -47,6 +47,23 @@ WITHIN_KERNEL ga_float act_slope(ga_float y) {
 }
 #endif
 
+// The mask of dropout (cpu_ops.Dropout): element `at` is multiplied by this. A mask that keeps all is
+// one of ones.
+#define MASK \
+    ga_uint low, ga_uint high, ga_uint keep_below, ga_float scale
+
+WITHIN_KERNEL ga_uint scramble(ga_uint x) {
+    x = (x ^ (x >> 16)) * 0x45d9f3bu;
+    x = (x ^ (x >> 16)) * 0x45d9f3bu;
+    return x ^ (x >> 16);
+}
+
+WITHIN_KERNEL ga_float mask_at(ga_uint at, MASK) {
+    const ga_uint bits = scramble(scramble(at ^ low) + high);
+    return (bits >> 8) < keep_below ? scale : 0.f;
+}
+#define DROP(at) mask_at((ga_uint)(at), low, high, keep_below, scale)
+
 // Sum and maximum over a group's threads, whose number is a power of two; all of them get the
 // result. The order of the additions is fixed. scratch: one float a thread.
 #ifdef GROUP_REDUCTIONS

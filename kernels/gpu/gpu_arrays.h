@@ -5,6 +5,7 @@
 
 #include <gpuarray/array.h>
 #include <gpuarray/blas.h>
+#include <gpuarray/buffer_blas.h>
 #include <gpuarray/error.h>
 #include <gpuarray/kernel.h>
 #include <gpuarray_api.h>
@@ -83,6 +84,14 @@ inline bool take(PyGpuArrayObject*& out, PyGpuArrayObject* array, bool in_place)
     return out != nullptr;
 }
 
+// Says whether a matrix product went well, else sets a Python error.
+inline bool done(int error, gpudata* data) {
+    if (error == GA_NO_ERROR) return true;
+    PyErr_Format(PyExc_RuntimeError, "matrix product on the GPU: %s",
+                 gpucontext_error(gpudata_context(data), error));
+    return false;
+}
+
 // c (m, n) = a b, or a b^T, or part of such matrices: `rows` of b from `first` on. By cuBLAS or
 // CLBlast.
 inline bool product(const Plain& a, const Plain& b, bool transpose_b, PyGpuArrayObject* c,
@@ -95,10 +104,22 @@ inline bool product(const Plain& a, const Plain& b, bool transpose_b, PyGpuArray
     if (c->ga.dimensions[0] == 0 || c->ga.dimensions[1] == 0) return true;
     const int error = GpuArray_rgemm(cb_no_trans, transpose_b ? cb_trans : cb_no_trans, 1.,
                                      &a.get()->ga, &part, 0., &c->ga, 0);
-    if (error == GA_NO_ERROR) return true;
-    PyErr_Format(PyExc_RuntimeError, "matrix product on the GPU: %s",
-                 GpuArray_error(&c->ga, error));
-    return false;
+    return done(error, c->ga.data);
+}
+
+// c (n, columns) = a^T b for a (m, n) and so many columns of b (m, w) from `first` on. (libgpuarray
+// would copy these columns first: it only takes whole matrices.)
+inline bool product_of_columns(const Plain& a, const Plain& b, size_t first, PyGpuArrayObject* c) {
+    const size_t m = a.dim(0), n = a.dim(1), columns = c->ga.dimensions[1];
+    if (n == 0 || columns == 0) return true;
+    if (m == 0) return done(GpuArray_memset(&c->ga, 0), c->ga.data);
+    const GpuArray &of_a = a.get()->ga, &of_b = b.get()->ga;
+    const int problem = gpublas_setup(gpudata_context(of_a.data));
+    if (problem != GA_NO_ERROR) return done(problem, of_a.data);
+    const int error = gpublas_sgemm(cb_row, cb_trans, cb_no_trans, n, columns, m, 1.f, of_a.data,
+                                    of_a.offset / 4, n, of_b.data, of_b.offset / 4 + first,
+                                    b.dim(1), 0.f, c->ga.data, c->ga.offset / 4, columns);
+    return done(error, of_a.data);
 }
 
 // cpu_ops._mix
@@ -112,6 +133,23 @@ template <class Number>
 Number scalar(PyArrayObject* array) {
     return *static_cast<Number*>(PyArray_DATA(array));
 }
+
+// A mask of dropout (cpu_ops.Dropout), as kernels take it; of nothing: one that keeps all.
+struct Mask {
+    uint32_t low = 0, high = 0, keep_below = 1 << 24;
+    float scale = 1.f;
+
+    Mask(PyArrayObject* p_of, PyArrayObject* seed, PyArrayObject* counter) {
+        if (!p_of) return;
+        const float p = scalar<npy_float32>(p_of);
+        const uint64_t key = scalar<npy_int64>(seed) +
+                             scalar<npy_int64>(counter) * UINT64_C(0x9e3779b97f4a7c15);
+        low = scramble(key);
+        high = scramble(low ^ (key >> 32));
+        keep_below = (1. - p) * (1 << 24);
+        scale = 1.f / (1.f - p);
+    }
+};
 
 // Groups for n elements, one thread each.
 inline size_t groups(size_t n, size_t in_group = THREADS) {

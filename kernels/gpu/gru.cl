@@ -19,42 +19,51 @@ KERNEL void gates(ga_size m, ga_size n, ARRAY(ga_float, x), ARRAY(ga_float, bias
     }
 }
 
-// candidate (m, n): reset_h w_h in, the candidate out; out (m, n): the new state.
+// candidate (m, n): reset_h w_h in, the candidate out; out (m, n): the new state, with the mask of
+// dropout; kept (m, n), if resets: the same where goes_on (m,) is 1, 0 where it is 0.
 KERNEL void new_state(ga_size m, ga_size n, ARRAY(ga_float, x), ARRAY(ga_float, bias),
-                      ARRAY(ga_float, h), ARRAY(ga_float, rz), ARRAY(ga_float, candidate),
-                      ARRAY(ga_float, out)) {
+                      ARRAY(ga_float, h), ARRAY(ga_float, rz), MASK, ga_int resets,
+                      ARRAY(ga_float, goes_on), ARRAY(ga_float, candidate), ARRAY(ga_float, out),
+                      ARRAY(ga_float, kept)) {
     OPEN(ga_float, x);
     OPEN(ga_float, bias);
     OPEN(ga_float, h);
     OPEN(ga_float, rz);
+    OPEN(ga_float, goes_on);
     OPEN(ga_float, candidate);
     OPEN(ga_float, out);
+    OPEN(ga_float, kept);
     for (ga_size at = THREAD; at < m * n; at += N_THREADS) {
         const ga_size i = at / n, c = at - i * n;
         const ga_float z = rz[(2 * i + 1) * n + c];
         const ga_float y = act_value(candidate[at] + x[3 * i * n + c] + bias[c]);
+        const ga_float state = ((1.f - z) * h[at] + z * y) * DROP(at);
         candidate[at] = y;
-        out[at] = (1.f - z) * h[at] + z * y;
+        out[at] = state;
+        if (resets) kept[at] = state * goes_on[i];
     }
 }
 
-// d_candidate (m, n), the gradient before the candidate's activation, from that of the new state.
-KERNEL void candidate_gradient(ga_size m, ga_size n, ARRAY(ga_float, d_new), ARRAY(ga_float, rz),
-                               ARRAY(ga_float, candidate), ARRAY(ga_float, d_candidate)) {
+// d_candidate (m, n), the gradient before the candidate's activation, from that of the new state after
+// its dropout.
+KERNEL void candidate_gradient(ga_size m, ga_size n, ARRAY(ga_float, d_new), MASK,
+                               ARRAY(ga_float, rz), ARRAY(ga_float, candidate),
+                               ARRAY(ga_float, d_candidate)) {
     OPEN(ga_float, d_new);
     OPEN(ga_float, rz);
     OPEN(ga_float, candidate);
     OPEN(ga_float, d_candidate);
     for (ga_size at = THREAD; at < m * n; at += N_THREADS) {
         const ga_size i = at / n, c = at - i * n;
-        d_candidate[at] = d_new[at] * rz[(2 * i + 1) * n + c] * act_slope(candidate[at]);
+        d_candidate[at] =
+            d_new[at] * DROP(at) * rz[(2 * i + 1) * n + c] * act_slope(candidate[at]);
     }
 }
 
 // d_x (m, 3n) and its sum over the rows, d_bias (3n,). d_reset_h (m, n) = d_candidate w_h^T. A group
 // of COLUMNS x PARTS threads has so many columns and adds up every PARTS-th row in a thread.
-KERNEL void gates_gradient(ga_size m, ga_size n, ARRAY(ga_float, d_new), ARRAY(ga_float, h),
-                           ARRAY(ga_float, rz), ARRAY(ga_float, candidate),
+KERNEL void gates_gradient(ga_size m, ga_size n, ARRAY(ga_float, d_new), MASK,
+                           ARRAY(ga_float, h), ARRAY(ga_float, rz), ARRAY(ga_float, candidate),
                            ARRAY(ga_float, d_candidate), ARRAY(ga_float, d_reset_h),
                            ARRAY(ga_float, d_x), ARRAY(ga_float, d_bias)) {
     OPEN(ga_float, d_new);
@@ -79,7 +88,7 @@ KERNEL void gates_gradient(ga_size m, ga_size n, ARRAY(ga_float, d_new), ARRAY(g
                 d = d_reset_h[at] * h[at] * r * (1.f - r);
             } else {
                 const ga_float z = rz[(2 * i + 1) * n + c];
-                d = d_new[at] * (candidate[at] - h[at]) * z * (1.f - z);
+                d = d_new[at] * DROP(at) * (candidate[at] - h[at]) * z * (1.f - z);
             }
             d_x[3 * i * n + column] = d;
             sum += d;
@@ -93,19 +102,9 @@ KERNEL void gates_gradient(ga_size m, ga_size n, ARRAY(ga_float, d_new), ARRAY(g
     }
 }
 
-WITHIN_KERNEL ga_uint scramble(ga_uint x) {
-    x = (x ^ (x >> 16)) * 0x45d9f3bu;
-    x = (x ^ (x >> 16)) * 0x45d9f3bu;
-    return x ^ (x >> 16);
-}
-
-// out = x * scale where the mask of this key keeps an element, else 0 (cpu_ops.Dropout).
-KERNEL void dropout(ga_size n, ARRAY(ga_float, x), ga_uint low, ga_uint high, ga_uint keep_below,
-                    ga_float scale, ARRAY(ga_float, out)) {
+// out = x with the mask of dropout.
+KERNEL void dropout(ga_size n, ARRAY(ga_float, x), MASK, ARRAY(ga_float, out)) {
     OPEN(ga_float, x);
     OPEN(ga_float, out);
-    for (ga_size at = THREAD; at < n; at += N_THREADS) {
-        const ga_uint bits = scramble(scramble((ga_uint)at ^ low) + high);
-        out[at] = x[at] * ((bits >> 8) < keep_below ? scale : 0.f);
-    }
+    for (ga_size at = THREAD; at < n; at += N_THREADS) out[at] = x[at] * DROP(at);
 }

@@ -163,11 +163,12 @@ KERNEL void loss_rows(ga_size n, ARRAY(ga_float, scores), ARRAY(ga_float, offset
     if (LID_0 == 0) costs[i] = cost;
 }
 
-// d_offsets (n,): sums over the m rows of d_scores (m, n); cost: scale times the sum of costs (m,),
-// by the group after the last. Groups of COLUMNS x PARTS threads, as for gates_gradient. Bound by
+// d_offsets (n,): sums over the m rows of d_scores (m, n); cost[at]: scale times the sum of costs
+// (m,), by the group after the last. Groups of COLUMNS x PARTS threads, as for gates_gradient. Bound by
 // memory, 4 m n bytes.
 KERNEL void loss_columns(ga_size m, ga_size n, ARRAY(ga_float, d_scores), ARRAY(ga_float, costs),
-                         ga_float scale, ARRAY(ga_float, d_offsets), ARRAY(ga_float, cost)) {
+                         ga_float scale, ARRAY(ga_float, d_offsets), ARRAY(ga_float, cost),
+                         ga_size at) {
     OPEN(ga_float, d_scores);
     OPEN(ga_float, costs);
     OPEN(ga_float, d_offsets);
@@ -186,7 +187,7 @@ KERNEL void loss_columns(ga_size m, ga_size n, ARRAY(ga_float, d_scores), ARRAY(
     if (last) {
         if (LID_0 == 0) {
             for (ga_int p = 1; p < COLUMNS * PARTS; p++) sum += sums[p];
-            cost[0] = scale * sum;
+            cost[at] = scale * sum;
         }
     } else if (part == 0 && column < n) {
         for (ga_int p = 1; p < PARTS; p++) sum += sums[p * COLUMNS + LID_0];
