@@ -43,7 +43,10 @@ def _read_by(variable) -> list:
 
 @theano.gof.local_optimizer([GpuDot22])
 def local_product_of_columns(node):
-    """x^T y[:, start:stop] without a copy of these columns, which Theano's product makes."""
+    """x^T y[:, start:stop] without a copy of these columns, which Theano's product makes.
+
+    For the gradients of a GRU's weights: there the columns lie inside of y.
+    """
     if not isinstance(node.op, GpuDot22):
         return False
     x, y = node.inputs
@@ -52,9 +55,9 @@ def local_product_of_columns(node):
     if not _made_by(y, GpuSubtensor):
         return False
     whole, index = y.owner.inputs[0], get_idx_list(y.owner.inputs, y.owner.op.idx_list)
-    if len(index) != 2 or index[0] != slice(None) or not isinstance(index[1], slice):
+    if not _made_by(whole, gpu_ops.GpuGRUGradient):
         return False
-    if index[1].step is not None:
+    if len(index) != 2 or index[0] != slice(None) or not isinstance(index[1], slice):
         return False
     start = np.int64(0) if index[1].start is None else index[1].start
     width = node.fgraph.shape_feature.get_shape(whole, 1)
