@@ -298,10 +298,6 @@ class Update(KernelOp):
     def infer_shape(self, node, shapes):
         return shapes[1 : 1 + self.n_tables]
 
-    def last_gradient(self) -> int:
-        """Return the position of the last look-up's gradient among the inputs."""
-        return 2 + self.n_tables + sum(2 + weighted + self.l2 for weighted in self.weighted[:-1])
-
     def _lookups(self, inputs):
         """Return per look-up: index, gradient, weights or None, rows or None."""
         rest = list(inputs[1 + self.n_tables :])
@@ -411,13 +407,10 @@ class Update(KernelOp):
         all_ok = " && ".join(f"a{i}.ok()" for i in range(len(arrays)))
         lookups, fits = [], []
         for i in range(0, len(arrays), 4):
-            product = arrays[i + 1] == "NULL"
             lookups.append(
-                f"{{a{i}.dim(0), a{i}.ids(), a{i + 1}.data(), a{i + 2}.data(), a{i + 3}.data(), "
-                f"{'&factors' if product else 'NULL'}}}"
+                f"{{a{i}.dim(0), a{i}.ids(), a{i + 1}.data(), a{i + 2}.data(), a{i + 3}.data()}}"
             )
-            shape = [f"*gradient_shape[{d}]" if product else f"a{i + 1}.dim({d})" for d in (0, 1)]
-            fits.append(f"{shape[0]} == a{i}.dim(0) && {shape[1]} == rule.width")
+            fits.append(f"a{i + 1}.dim(0) == a{i}.dim(0) && a{i + 1}.dim(1) == rule.width")
         return f"""
         gk::Plain {plain};
         if (!({all_ok})) {{ {fail} }}
@@ -426,34 +419,6 @@ class Update(KernelOp):
         const int problem = gk_update_rows(&rule, lookups, {len(self.weighted)});
         {_fail("problem == 1", "MemoryError", "update of rows", fail)}
         {_fail("problem == 2", "IndexError", "update of rows: index out of range", fail)}
-        """
-
-
-class UpdateByProduct(Update):
-    """The update of rows whose last look-up's gradient is a product x y, which is never stored.
-
-    Inputs: those of `Update` with x (n, k) in place of the last look-up's gradient, and y
-    (k, width) after all others.
-    """
-
-    def perform(self, node, inputs, outputs):
-        at = self.last_gradient()
-        gradient = np.dot(inputs[at], inputs[-1])
-        super().perform(node, [*inputs[:at], gradient, *inputs[at + 1 : -1]], outputs)
-
-    def _c_rows(self, inputs, fail):
-        at = self.last_gradient()
-        x, y = inputs[at], inputs[-1]
-        plain = super()._c_rows([*inputs[:at], None, *inputs[at + 1 : -1]], fail)
-        return f"""
-        gk::BlasMatrix x({x}), y({y});
-        if (!x.ok() || !y.ok()) {{ {fail} }}
-        const long k = PyArray_DIM({x}, 1);
-        {_fail(f"k != PyArray_DIM({y}, 0)", "ValueError", "update: inner sizes differ", fail)}
-        const gk_factors factors = {{x.transposed, y.transposed, k, x.data(), y.data(), x.between,
-                                     y.between}};
-        const npy_intp* gradient_shape[] = {{PyArray_DIMS({x}), PyArray_DIMS({y}) + 1}};
-        {plain}
         """
 
 

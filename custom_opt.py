@@ -33,24 +33,6 @@ def local_gather(node):
     return False
 
 
-@theano.gof.local_optimizer([cpu_ops.Update])
-def local_update_by_product(node):
-    """Update of rows whose last gradient is a product that nobody else reads -> UpdateByProduct."""
-    op = node.op
-    if type(op) is not cpu_ops.Update or not op.weighted:
-        return False
-    at = op.last_gradient()
-    gradient = node.inputs[at]
-    if not (gradient.owner and isinstance(gradient.owner.op, cpu_ops.Product)):
-        return False
-    if len(gradient.clients) > 1:
-        return False
-    x, y = gradient.owner.inputs
-    properties = {name: getattr(op, name) for name in op.__props__}
-    fused = cpu_ops.UpdateByProduct(**properties)
-    return fused(*node.inputs[:at], x, *node.inputs[at + 1 :], y, return_list=True)
-
-
 def _in_place(ops: list[type]):
     """Return a rewrite that lets Ops write into inputs that nobody reads afterwards."""
 
@@ -108,11 +90,8 @@ def register() -> None:
     # before Theano's own BLAS rewrites, which are at 1.7
     if kernel_library.usable():
         optdb.register("gru4rec_product", register_local(local_product), 1.65, "fast_run")
-        optdb.register(
-            "gru4rec_update_by_product", register_local(local_update_by_product), 1.67, "fast_run"
-        )
     optdb.register("gru4rec_gather", register_local(local_gather), 1.66, "fast_run")
-    works_in_place = [cpu_ops.Update, cpu_ops.UpdateByProduct, cpu_ops.Loss]
+    works_in_place = [cpu_ops.Update, cpu_ops.Loss]
     if not kernel_library.usable():
         import gpu_fusion  # needs pygpu
 

@@ -47,22 +47,13 @@ typedef struct {
     float learning_rate, momentum, l2, epsilon, decays[2];
 } gk_rule;
 
-// The product op(a) op(b) with k terms a sum, as gk_product takes it.
-typedef struct {
-    int trans_a, trans_b;
-    long k;
-    const float *a, *b;
-    long lda, ldb;
-} gk_factors;
-
 // One set of looked-up rows of a table and the gradient of each of them.
 typedef struct {
     long n;
-    const int32_t* index;       // (n,)
-    const float* gradient;      // (n, width), summed over the copies of the row
-    const float* weights;       // (n,) how many copies, or NULL for one each
-    const float* rows;          // (n, width), the values that were looked up, or NULL without L2
-    const gk_factors* factors;  // unless NULL, the gradient is their product: it is not stored
+    const int32_t* index;     // (n,)
+    const float* gradient;    // (n, width), summed over the copies of the row
+    const float* weights;     // (n,) how many copies, or NULL for one each
+    const float* rows;        // (n, width), the values that were looked up, or NULL without L2
 } gk_lookup;
 
 // Update the table in place; lookups are in the order of the mini-batch. Returns 0, 1 if there is

@@ -10,12 +10,10 @@
 #include <vector>
 
 #include "kernels.h"
-#include "products.h"
 #include "team.h"
 
 namespace {
 
-constexpr long BLOCK = 1 << 14;       // floats of a product that are made at a time, for L2
 constexpr long AHEAD = 4;             // rows that are prefetched ahead
 constexpr long WORTH_THREADS = 8192;  // floats below which one thread is faster
 
@@ -224,43 +222,11 @@ struct Sorted {
     std::vector<std::vector<int32_t>> once;  // of which the first n_once are in use
     std::vector<long> n_once;
     std::vector<Occurrence> again;
-    // gradients of such rows as come up again, of look-ups whose gradient is a product
-    std::vector<float> gradients;
-    std::vector<std::vector<float*>> places;  // where they go, for each place of a look-up, or null
 };
 
 Occurrence occurrence(const gk_rule& rule, const gk_lookup& look, long e) {
-    return {look.index[e], look.factors ? nullptr : look.gradient + e * rule.width,
+    return {look.index[e], look.gradient + e * rule.width,
             look.rows ? look.rows + e * rule.width : nullptr, look.weights ? look.weights[e] : 1.f};
-}
-
-// Gives the occurrences whose gradient is not there yet a place for it.
-void reserve_gradients(const gk_rule& rule, const gk_lookup* lookups, int n_lookups,
-                       Sorted& sorted) {
-    if (static_cast<int>(sorted.places.size()) < n_lookups) sorted.places.resize(n_lookups);
-    long n = 0;
-    for (const auto& o : sorted.again) n += !o.gradient;
-    sorted.gradients.resize(n * rule.width);
-    float* next = sorted.gradients.data();
-    auto o = sorted.again.begin();
-    for (int l = 0; l < n_lookups; l++) {
-        const gk_lookup& look = lookups[l];
-        const int32_t *once = sorted.once[l].data(), *last = once + sorted.n_once[l];
-        if (!look.factors) {
-            o += look.n - sorted.n_once[l];
-            continue;
-        }
-        sorted.places[l].assign(look.n, nullptr);
-        for (long e = 0; e < look.n; e++) {
-            if (once != last && *once == e) {
-                ++once;
-                continue;
-            }
-            sorted.places[l][e] = next;
-            (o++)->gradient = next;
-            next += rule.width;
-        }
-    }
 }
 
 void sort_out(const gk_rule& rule, const gk_lookup* lookups, int n_lookups, Sorted& sorted) {
@@ -291,7 +257,6 @@ void sort_out(const gk_rule& rule, const gk_lookup* lookups, int n_lookups, Sort
     }
     for (int l = 0; l < n_lookups; l++)
         for (long e = 0; e < lookups[l].n; e++) counts[lookups[l].index[e]] = 0;
-    reserve_gradients(rule, lookups, n_lookups, sorted);
     std::stable_sort(sorted.again.begin(), sorted.again.end(),
                      [](const Occurrence& a, const Occurrence& b) { return a.row < b.row; });
 }
@@ -301,36 +266,6 @@ void prefetch(const float* table, long at, long width) {
     for (long c = 0; c < width; c += 16) __builtin_prefetch(table + at + c);
 }
 
-// What a row will be read of.
-void prefetch_row(const gk_rule& r, long row) {
-    prefetch(r.table, row * r.width, r.width);
-    prefetch(r.states[0], row * r.width, r.width);
-    prefetch(r.states[1], row * r.width, r.width);
-    prefetch(r.velocity, row * r.width, r.width);
-}
-
-// Calls each(e, gradient) for the places begin .. end - 1 of a look-up, whose gradient is a product.
-template <class Ahead, class Each>
-void for_each_product(const gk_rule& r, const gk_lookup& look, long begin, long end, Ahead ahead,
-                      Each each) {
-    static thread_local std::vector<float> buffer;
-    const gk_factors& f = *look.factors;
-    const long at_once = std::max(16L, BLOCK / r.width / 16 * 16);
-    buffer.resize(at_once * r.width);
-    for (long first = begin; first < end; first += at_once) {
-        const long n = std::min(at_once, end - first);
-        for (long e = first; e < first + n; e++) ahead(e);
-        if (f.k == 0) {
-            std::fill(buffer.begin(), buffer.end(), 0.f);
-        } else {
-            product_alone(f.trans_a, f.trans_b, n, r.width, f.k,
-                          f.a + (f.trans_a ? first : first * f.lda), f.lda, f.b, f.ldb,
-                          buffer.data(), r.width);
-        }
-        for (long i = 0; i < n; i++) each(first + i, buffer.data() + i * r.width);
-    }
-}
-
 template <class Method, bool MOMENTUM>
 void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorted) {
     auto method_of = [&](long row) {
@@ -338,40 +273,29 @@ void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorte
         if (r.time) method.start(r.time[row] += 1);
         return method;
     };
-    auto once = [&](int t, int n_threads) {
+    auto work = [&](int t, int n_threads) {
         for (size_t l = 0; l < sorted.n_once.size(); l++) {
             const gk_lookup& look = lookups[l];
-            if (look.factors) {
-                const auto s = team::share(look.n, t, n_threads, 16);
-                for_each_product(
-                    r, look, s.begin, s.end, [&](long e) { prefetch_row(r, look.index[e]); },
-                    [&](long e, const float* gradient) {
-                        const long row = look.index[e];
-                        if (float* place = sorted.places[l][e])
-                            std::copy_n(gradient, r.width, place);
-                        else
-                            update_elements<Method, MOMENTUM>(r, method_of(row), row * r.width,
-                                                              r.width, gradient,
-                                                              look.weights ? look.weights[e] : 1.f);
-                    });
-                continue;
-            }
-            const int32_t* places = sorted.once[l].data();
+            const int32_t* once = sorted.once[l].data();
             const auto s = team::share(sorted.n_once[l], t, n_threads);
             if (r.width == 1) {
-                update_numbers<Method, MOMENTUM>(r, look, places, s.begin, s.end);
+                update_numbers<Method, MOMENTUM>(r, look, once, s.begin, s.end);
                 continue;
             }
             for (long i = s.begin; i < s.end; i++) {
-                if (i + AHEAD < s.end) prefetch_row(r, look.index[places[i + AHEAD]]);
-                const long e = places[i], row = look.index[e];
+                if (i + AHEAD < s.end) {
+                    const long ahead = look.index[once[i + AHEAD]] * r.width;
+                    prefetch(r.table, ahead, r.width);
+                    prefetch(r.states[0], ahead, r.width);
+                    prefetch(r.states[1], ahead, r.width);
+                    prefetch(r.velocity, ahead, r.width);
+                }
+                const long e = once[i], row = look.index[e];
                 update_elements<Method, MOMENTUM>(r, method_of(row), row * r.width, r.width,
                                                   look.gradient + e * r.width,
                                                   look.weights ? look.weights[e] : 1.f);
             }
         }
-    };
-    auto again = [&](int t, int n_threads) {
         // all occurrences of a row are one thread's, so the result does not depend on timing
         const Occurrence *o = sorted.again.data(), *end = o + sorted.again.size();
         while (o != end) {
@@ -385,16 +309,9 @@ void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorte
     long n = 0;
     for (size_t l = 0; l < sorted.n_once.size(); l++) n += lookups[l].n;
     if (n * r.width < WORTH_THREADS) {
-        once(0, 1);
-        again(0, 1);
-    } else if (sorted.gradients.empty()) {
-        team::run([&](int t, int n_threads) {
-            once(t, n_threads);
-            again(t, n_threads);
-        });
+        work(0, 1);
     } else {
-        team::run(once);
-        team::run(again);  // some gradients come from other threads
+        team::run(work);
     }
 }
 

@@ -236,58 +236,6 @@ def test_update_of_rows(method, momentum, n_rows, n, width, seed):
     agree(op, values, rtol=2e-5)
 
 
-@only_on_cpu
-@pytest.mark.parametrize("weighted", [(True,), (False, True)])
-@pytest.mark.parametrize("method", cpu_ops.METHODS)
-@settings(max_examples=15, deadline=None)
-@given(
-    n_rows=st.sampled_from([1, 7, 300, 5000]),
-    n=st.sampled_from([0, 1, 17, 700]),
-    width=WIDTHS,
-    k=st.sampled_from([0, 1, 33, 100]),
-    transposed=st.booleans(),
-    seed=SEEDS,
-)
-def test_update_by_a_product(method, weighted, n_rows, n, width, k, transposed, seed):
-    rng = np.random.default_rng(seed)
-    op = cpu_ops.UpdateByProduct(method, True, len(weighted) == 1, weighted)
-    values = _update_inputs(rng, op, n_rows, width, (n // 2, n)[-len(weighted) :])
-    x = normal(rng, k, n).T if transposed else normal(rng, n, k)
-    values[op.last_gradient()] = x
-    agree(op, [*values, normal(rng, k, width)], rtol=5e-5)
-
-
-@only_on_cpu
-def test_update_by_a_product_does_not_depend_on_who_computes_what():
-    rng = np.random.default_rng(0)
-    op = cpu_ops.UpdateByProduct("adagrad", True, False, (False, True))
-    values = _update_inputs(rng, op, 400, 90, (40, 900))
-    values[op.last_gradient()] = normal(rng, 32, 900).T
-    values.append(normal(rng, 32, 90))
-    library = kernel_library.load()
-    before = library.gk_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3):
-            library.gk_set_threads(threads)
-            results.append(run_compiled(op, [v.copy(order="K") for v in values]))
-    finally:
-        library.gk_set_threads(before)
-    for other in results[1:]:
-        for found, expected in zip(other, results[0]):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-@only_on_cpu
-def test_update_by_a_product_of_sizes_that_do_not_fit():
-    op = cpu_ops.UpdateByProduct(None, False, False, (False,))
-    values = _update_inputs(np.random.default_rng(0), op, 5, 3, (4,))
-    for x, y in (((4, 2), (3, 3)), ((3, 2), (2, 3)), ((4, 2), (2, 4))):
-        values[op.last_gradient()] = np.zeros(x, np.float32)
-        with pytest.raises(ValueError, match="sizes differ|shape"):
-            run_compiled(op, [*values, np.zeros(y, np.float32)])
-
-
 @pytest.mark.parametrize("method", cpu_ops.METHODS)
 @settings(max_examples=min(EXAMPLES, 15), deadline=None)
 @given(n_rows=st.sampled_from([0, 1, 7, 300]), width=WIDTHS, seed=SEEDS)
