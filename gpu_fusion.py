@@ -25,11 +25,12 @@ WORKS_IN_PLACE = [gpu_updates.GpuUpdate, gpu_ops.GpuLoss]
 NO_DROPOUT = (np.float32(0), np.int64(0), np.int64(0))
 
 
-def _made_by(variable, op: type, output: int = 0) -> bool:
+def _made_by(variable, op: type) -> bool:
+    """Whether a variable is the first output of such an Op."""
     return (
         variable.owner is not None
         and isinstance(variable.owner.op, op)
-        and variable.owner.outputs[output] is variable
+        and variable.owner.outputs[0] is variable
     )
 
 
@@ -58,6 +59,8 @@ def local_product_of_columns(node):
     if not _made_by(whole, gpu_ops.GpuGRUGradient):
         return False
     if len(index) != 2 or index[0] != slice(None) or not isinstance(index[1], slice):
+        return False
+    if index[1].step is not None:
         return False
     start = np.int64(0) if index[1].start is None else index[1].start
     width = node.fgraph.shape_feature.get_shape(whole, 1)
@@ -225,11 +228,9 @@ def register() -> None:
     """Add the rewrites to Theano's."""
     # after the graph is on the GPU (48.5), before Theano fuses elementwise Ops (49) and any works
     # in place
-    rewrites = {"merge_updates": MergeUpdates()}
-    for rewrite in (
-        *(local_state, local_gradient_of_dropout, local_cost, local_look_ups),
-        local_product_of_columns,
-    ):
-        rewrites[rewrite.__name__] = theano.gof.opt.in2out(rewrite)
+    of_nodes = [local_state, local_gradient_of_dropout, local_cost, local_look_ups]
+    of_nodes.append(local_product_of_columns)
+    rewrites = {rewrite.__name__: theano.gof.opt.in2out(rewrite) for rewrite in of_nodes}
+    rewrites["merge_updates"] = MergeUpdates()
     for i, (name, rewrite) in enumerate(rewrites.items()):
         theano.compile.optdb.register(f"gru4rec_{name}", rewrite, 48.9 + i / 1000, "fast_run")

@@ -154,5 +154,3 @@ def plain(fail: str, **arrays: str) -> str:
 
 def fail_if(condition: str, message: str, fail: str) -> str:
     return f'if ({condition}) {{ PyErr_SetString(PyExc_ValueError, "{message}"); {fail} }}'
-
-
