@@ -1,18 +1,18 @@
-// Products in which a mini-batch is one of the sizes, some dozens: to pack both operands, as BLAS
-// does in every call, is a good part of their work. Here at most one is packed, the small one.
+// Products in which a mini-batch is one of the sizes, some dozens or hundreds: to pack both
+// operands, as BLAS does in every call, is a good part of their work. Here at most one is packed.
 //
-// All three products of a layer consist of tiles of 6 x 16 elements: 12 of the 16 vector registers
-// add up, two hold 16 neighbours in a row of b, one an element of a. For every term a tile does 12
-// multiply-adds and 8 loads, so that the arithmetic is the bound.
+// All three products of a layer consist of tiles: the sums of some rows and two vectors of columns
+// are in registers, beside two vectors of neighbours in a row of b and one element of a. For every
+// term a tile of R rows does 2 R multiply-adds and R + 2 loads, so that arithmetic is the bound.
 //
-//   a b     both are read where they lie
-//   a^T b   the same with b, which is small, packed; six neighbours of a are one column of a tile
+//   a b     both are read where they lie, unless b has to be packed (see as_they_are)
+//   a^T b   the same with b, which is small, packed; neighbours of a are one column of a tile
 //   a b^T   is (b a^T)^T: a^T is packed, and results are transposed while they are in L1
 #include "tiles.h"
 
 #include "kernels.h"
 
-#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+#if defined(__AVX2__) && defined(__FMA__)
 
 #include <immintrin.h>
 
@@ -21,53 +21,91 @@
 namespace {
 
 #define INLINE inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 
 typedef const float* __restrict__ In;
 typedef float* __restrict__ Out;
 
-constexpr int WIDTH = 8;                  // floats in a vector
-constexpr int PANEL = 2 * WIDTH;          // columns of a tile
-constexpr int TALL = 6, NARROW_TALL = 8;  // rows of a tile of two vectors, and of one
-// parts of the work that stay in L1: terms of a sum, rows of a result
-constexpr int TERMS = 128, ROWS = 48;
-constexpr int PACKED = 1 << 15;  // floats that are packed at a time, in L2
+// Vectors; Part: the first `size` elements of one. What lies behind them is not touched.
+
+struct Eight {
+    static constexpr int WIDTH = 8;
+    typedef __m256 Type;
+    static INLINE Type zero() { return _mm256_setzero_ps(); }
+    static INLINE Type load(In x) { return _mm256_loadu_ps(x); }
+    static INLINE void store(Out x, Type v) { _mm256_storeu_ps(x, v); }
+    static INLINE Type all(In x) { return _mm256_broadcast_ss(x); }
+    static INLINE Type multiply_add(Type x, Type y, Type z) { return _mm256_fmadd_ps(x, y, z); }
+    static INLINE Type add(Type x, Type y) { return _mm256_add_ps(x, y); }
+    struct Part {
+        int size;
+        __m256i mask;
+        explicit Part(int size) : size(size) {
+            const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(size), lanes);
+        }
+        INLINE __m256 load(In x) const { return _mm256_maskload_ps(x, mask); }
+        // masked stores are slow on some processors
+        INLINE void store(float* x, __m256 v) const {
+            if (size == WIDTH) return _mm256_storeu_ps(x, v);
+            __m128 half = _mm256_castps256_ps128(v);
+            if (size & 4) {
+                _mm_storeu_ps(x, half);
+                half = _mm256_extractf128_ps(v, 1);
+                x += 4;
+            }
+            if (size & 2) {
+                _mm_storel_pi(reinterpret_cast<__m64*>(x), half);
+                half = _mm_movehl_ps(half, half);
+                x += 2;
+            }
+            if (size & 1) _mm_store_ss(x, half);
+        }
+    };
+};
+
+#ifdef __AVX512F__
+struct Sixteen {
+    static constexpr int WIDTH = 16;
+    typedef __m512 Type;
+    static INLINE Type zero() { return _mm512_setzero_ps(); }
+    static INLINE Type load(In x) { return _mm512_loadu_ps(x); }
+    static INLINE void store(Out x, Type v) { _mm512_storeu_ps(x, v); }
+    static INLINE Type all(In x) { return _mm512_set1_ps(*x); }
+    static INLINE Type multiply_add(Type x, Type y, Type z) { return _mm512_fmadd_ps(x, y, z); }
+    static INLINE Type add(Type x, Type y) { return _mm512_add_ps(x, y); }
+    struct Part {
+        __mmask16 mask;
+        explicit Part(int size) : mask((1u << size) - 1) {}
+        INLINE __m512 load(In x) const { return _mm512_maskz_loadu_ps(mask, x); }
+        INLINE void store(Out x, __m512 v) const { _mm512_mask_storeu_ps(x, mask, v); }
+    };
+};
+#define IN_REGISTER(x) asm("" : "+v"(x))
+#else
+#define IN_REGISTER(x) asm("" : "+x"(x))
+#endif
+
+// Tall: rows of a tile of two vectors, and of one. Terms: of a sum, so many that they and a tile's
+// part of b stay in L1; rows: of a result. Packed: floats at a time, in L2. The limits are those
+// beyond which BLAS is as fast, measured on a Zen 3 (Eight) and a Zen 4 (Sixteen).
+#ifdef __AVX512F__
+typedef Sixteen Vector;
+constexpr int TALL = 12, NARROW_TALL = 12, TERMS = 256, PACKED = 1 << 16;
+constexpr long MOST_ROWS_AB = INT32_MAX, MOST_OF_B = INT64_MAX, MOST_ROWS_ABT = 512;
+constexpr long MOST_TERMS_ATB = 1024, PACKING_PAYS = 96;
+#else
+typedef Eight Vector;
+constexpr int TALL = 6, NARROW_TALL = 8, TERMS = 128, PACKED = 1 << 15;
+constexpr long MOST_ROWS_AB = 80, MOST_OF_B = 1 << 17, MOST_ROWS_ABT = 128;
+constexpr long MOST_TERMS_ATB = 96, PACKING_PAYS = INT32_MAX;
+#endif
+
+constexpr int WIDTH = Vector::WIDTH, PANEL = 2 * WIDTH;  // floats in a vector, columns of a tile
+constexpr int TERMS_ABT = 4096 / PANEL, ROWS = 8 * TALL;
 
 // one a thread, and not on its stack, which is small on some systems
-alignas(64) thread_local float packed[PACKED];
-
-// A vector, or the first `size` elements of one; what lies behind them is not touched.
-struct Whole {
-    explicit Whole(int) {}
-    INLINE __m256 load(In x) const { return _mm256_loadu_ps(x); }
-    INLINE void store(Out x, __m256 v) const { _mm256_storeu_ps(x, v); }
-};
-
-struct Part {
-    int size;
-    __m256i mask;
-    explicit Part(int size) : size(size) {
-        const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(size), lanes);
-    }
-    INLINE __m256 load(In x) const { return _mm256_maskload_ps(x, mask); }
-    // masked stores are slow on some processors
-    INLINE void store(float* x, __m256 v) const {
-        if (size == WIDTH) return _mm256_storeu_ps(x, v);
-        __m128 half = _mm256_castps256_ps128(v);
-        if (size & 4) {
-            _mm_storeu_ps(x, half);
-            half = _mm256_extractf128_ps(v, 1);
-            x += 4;
-        }
-        if (size & 2) {
-            _mm_storel_pi(reinterpret_cast<__m64*>(x), half);
-            half = _mm_movehl_ps(half, half);
-            x += 2;
-        }
-        if (size & 1) _mm_store_ss(x, half);
-    }
-};
+alignas(64) thread_local float packed[PACKED], result[ROWS * PANEL];
 
 // The matrices of a product. Element (i, p) of a lies at i * lda + p, transposed at i + p * lda.
 struct Operands {
@@ -77,79 +115,106 @@ struct Operands {
     long between = PANEL;  // elements of b from one panel of columns to the next
 };
 
-// R rows and V vectors of columns: c = a b, or c += a b.
-template <bool TRANSPOSED, class Vector, int R, int V>
-__attribute__((noinline)) void tile(Vector vector, long k, const Operands& x, bool add) {
+// R rows and N vectors of columns, the last of which may be a part: c = a b, or c += a b.
+template <bool TRANSPOSED, class Vector, int R, int N, bool PART>
+__attribute__((noinline)) void tile(int columns, long k, const Operands& x, bool add) {
+    constexpr int WIDTH = Vector::WIDTH;
+    typedef typename Vector::Type Type;
+    const typename Vector::Part part(PART ? columns - (N - 1) * WIDTH : WIDTH);
+    auto load = [&](const float* from, int v) {
+        return PART && v == N - 1 ? part.load(from) : Vector::load(from);
+    };
     const float *a = x.a, *b = x.b;
-    float* c = x.c;
     const long lda = x.lda, ldb = x.ldb, ldc = x.ldc;  // a store could change x
-    __m256 sum[R][V];
+    Type sum[R][N];
     UNROLL for (int i = 0; i < R; i++)
-        UNROLL for (int v = 0; v < V; v++) sum[i][v] = _mm256_setzero_ps();
+        UNROLL for (int v = 0; v < N; v++) sum[i][v] = Vector::zero();
     for (long p = 0; p < k; p++) {
-        __m256 row[V];
-        UNROLL for (int v = 0; v < V; v++) {
-            row[v] = vector.load(b + v * WIDTH);
-            asm("" : "+x"(row[v]));  // in a register: the compiler would load it R times
+        Type row[N];
+        UNROLL for (int v = 0; v < N; v++) {
+            row[v] = load(b + v * WIDTH, v);
+            IN_REGISTER(row[v]);  // the compiler would load it R times
         }
         UNROLL for (int i = 0; i < R; i++) {
-            const __m256 factor = _mm256_broadcast_ss(TRANSPOSED ? a + i : a + i * lda);
-            UNROLL for (int v = 0; v < V; v++)
-                sum[i][v] = _mm256_fmadd_ps(factor, row[v], sum[i][v]);
+            Type factor = Vector::all(TRANSPOSED ? a + i : a + i * lda);
+            if (N > 1) IN_REGISTER(factor);
+            UNROLL for (int v = 0; v < N; v++)
+                sum[i][v] = Vector::multiply_add(factor, row[v], sum[i][v]);
         }
         a += TRANSPOSED ? lda : 1;
         b += ldb;
     }
     UNROLL for (int i = 0; i < R; i++)
-        UNROLL for (int v = 0; v < V; v++) {
-            float* to = c + i * ldc + v * WIDTH;
-            vector.store(to, add ? _mm256_add_ps(sum[i][v], vector.load(to)) : sum[i][v]);
+        UNROLL for (int v = 0; v < N; v++) {
+            float* to = x.c + i * ldc + v * WIDTH;
+            const Type value = add ? Vector::add(sum[i][v], load(to, v)) : sum[i][v];
+            if (PART && v == N - 1) {
+                part.store(to, value);
+            } else {
+                Vector::store(to, value);
+            }
         }
 }
 
 // The tile of `rows` rows, 1 to R.
-template <bool TRANSPOSED, class Vector, int R, int V>
-void tile_of(int rows, Vector vector, long k, const Operands& x, bool add) {
-    if (rows == R) return tile<TRANSPOSED, Vector, R, V>(vector, k, x, add);
-    if constexpr (R > 1) tile_of<TRANSPOSED, Vector, R - 1, V>(rows, vector, k, x, add);
+template <bool TRANSPOSED, class Vector, int R, int N, bool PART>
+void tile_of(int rows, int columns, long k, const Operands& x, bool add) {
+    if (rows == R) return tile<TRANSPOSED, Vector, R, N, PART>(columns, k, x, add);
+    if constexpr (R > 1) tile_of<TRANSPOSED, Vector, R - 1, N, PART>(rows, columns, k, x, add);
 }
 
-// All m rows of c, V vectors of columns, in tiles of nearly equal height.
-template <bool TRANSPOSED, class Vector, int R, int V>
-void panel(Vector vector, long m, long k, Operands x, bool add) {
+// All m rows of c, N vectors of columns, in tiles of nearly equal height.
+template <bool TRANSPOSED, class Vector, int R, int N, bool PART>
+void panel(int columns, long m, long k, Operands x, bool add) {
     const long n_tiles = (m + R - 1) / R, rows_of_all = m / n_tiles, n_higher = m % n_tiles;
     for (long t = 0; t < n_tiles; t++) {
         const long rows = rows_of_all + (t < n_higher);
-        tile_of<TRANSPOSED, Vector, R, V>(rows, vector, k, x, add);
+        tile_of<TRANSPOSED, Vector, R, N, PART>(rows, columns, k, x, add);
         x.a += TRANSPOSED ? rows : rows * x.lda;
         x.c += rows * x.ldc;
     }
 }
 
+// All of c, panel by panel.
 template <bool TRANSPOSED>
 void panels(long m, long n, long k, Operands x, bool add) {
     for (; n >= PANEL; n -= PANEL, x.b += x.between, x.c += PANEL)
-        panel<TRANSPOSED, Whole, TALL, 2>(Whole(WIDTH), m, k, x, add);
-    for (; n > 0; n -= WIDTH, x.b += WIDTH, x.c += WIDTH)
-        panel<TRANSPOSED, Part, NARROW_TALL, 1>(Part(std::min<long>(n, WIDTH)), m, k, x, add);
-}
-
-// c = a b
-void as_they_are(long m, long n, long k, Operands x) {
-    for (long p = 0; p < k; p += TERMS, x.a += TERMS, x.b += TERMS * x.ldb)
-        panels<false>(m, n, std::min<long>(TERMS, k - p), x, p > 0);
+        panel<TRANSPOSED, Vector, TALL, 2, false>(PANEL, m, k, x, add);
+    if (n > WIDTH) return panel<TRANSPOSED, Vector, TALL, 2, true>(n, m, k, x, add);
+    if (n == 0) return;
+    // half a vector takes half the time of a whole one on some processors
+    if (n <= Eight::WIDTH) return panel<TRANSPOSED, Eight, NARROW_TALL, 1, true>(n, m, k, x, add);
+    panel<TRANSPOSED, Vector, NARROW_TALL, 1, true>(n, m, k, x, add);
 }
 
 // b (k, n) to packed: panels of PANEL columns, each (k, PANEL)
 void copy_panels(long n, long k, In b, long ldb, Out packed) {
-    for (long j = 0; j < n; j += PANEL, packed += k * PANEL)
-        for (long p = 0; p < k; p++) {
-            if (n - j >= PANEL)
-                for (long v = 0; v < PANEL; v += WIDTH)
-                    _mm256_storeu_ps(packed + p * PANEL + v, _mm256_loadu_ps(b + p * ldb + j + v));
-            else
-                std::copy_n(b + p * ldb + j, n - j, packed + p * PANEL);
+    for (long p = 0; p < k; p++) {
+        long j = 0;
+        for (; j + PANEL <= n; j += PANEL)
+            for (long v = 0; v < PANEL; v += WIDTH)
+                Vector::store(packed + j * k + p * PANEL + v, Vector::load(b + p * ldb + j + v));
+        if (j < n) std::copy_n(b + p * ldb + j, n - j, packed + j * k + p * PANEL);
+    }
+}
+
+// c = a b. To pack b costs little beside many rows, and keeps what lies at multiples of 1 KB from
+// being in each other's way in L1.
+void as_they_are(long m, long n, long k, Operands x) {
+    const bool pack = m >= PACKING_PAYS || x.ldb % 256 == 0;
+    const long group = pack ? PACKED / TERMS : n;  // columns of b
+    for (long p = 0; p < k; p += TERMS, x.a += TERMS, x.b += TERMS * x.ldb) {
+        const long terms = std::min<long>(TERMS, k - p);
+        for (long j = 0; j < n; j += group) {
+            const long columns = std::min(group, n - j);
+            Operands part = {x.a, x.b + j, x.c + j, x.lda, x.ldb, x.ldc};
+            if (pack) {
+                copy_panels(columns, terms, x.b + j, x.ldb, packed);
+                part.b = packed, part.ldb = PANEL, part.between = terms * PANEL;
+            }
+            panels<false>(m, columns, terms, part, p > 0);
         }
+    }
 }
 
 // c = a^T b
@@ -190,9 +255,9 @@ INLINE void transpose(Load load, Store store) {
 
 // a (rows, k), at most PANEL rows, to packed (k, PANEL); rows that a does not have become zeros.
 void pack(long rows, long k, In a, long lda, Out packed) {
-    for (long i = 0; i < PANEL; i += WIDTH)
-        for (long p = 0; p < k; p += WIDTH) {
-            const Part some(std::min<long>(WIDTH, k - p));
+    for (long i = 0; i < PANEL; i += 8)
+        for (long p = 0; p < k; p += 8) {
+            const Eight::Part some(std::min<long>(8, k - p));
             transpose(
                 [&](long r) {
                     return i + r < rows ? some.load(a + (i + r) * lda + p) : _mm256_setzero_ps();
@@ -205,9 +270,9 @@ void pack(long rows, long k, In a, long lda, Out packed) {
 
 // from (n, PANEL) to the first m columns' rows of c
 void unpack(long m, long n, In from, Out c, long ldc) {
-    for (long i = 0; i < m; i += WIDTH)
-        for (long j = 0; j < n; j += WIDTH) {
-            const Part some(std::min<long>(WIDTH, n - j));
+    for (long i = 0; i < m; i += 8)
+        for (long j = 0; j < n; j += 8) {
+            const Eight::Part some(std::min<long>(8, n - j));
             transpose([&](long r) { return _mm256_load_ps(from + (j + r) * PANEL + i); },
                       [&](long q, __m256 row) {
                           if (i + q < m) some.store(c + (i + q) * ldc + j, row);
@@ -215,9 +280,8 @@ void unpack(long m, long n, In from, Out c, long ldc) {
         }
 }
 
-// c = a b^T; b is read once for every PACKED floats of a
+// c = a b^T, of which a part's transpose is the result; b is read once for every PACKED floats of a
 void with_b_transposed(long m, long n, long k, const Operands& x) {
-    alignas(64) float result[ROWS * PANEL] = {};  // transposed
     const long group = PACKED / (k * PANEL) * PANEL;  // rows of a
     for (long first = 0; first < m; first += group) {
         const long after = std::min(m, first + group);
@@ -228,11 +292,11 @@ void with_b_transposed(long m, long n, long k, const Operands& x) {
                 const long rows = std::min<long>(PANEL, m - i);
                 const long columns = std::min<long>(ROWS, n - j);
                 const float* panel = packed + (i - first) * k;
-                for (long p = 0; p < k; p += 2 * TERMS) {
+                for (long p = 0; p < k; p += TERMS_ABT) {
                     const Operands part = {x.b + j * x.ldb + p, panel + p * PANEL, result,
                                            x.ldb, PANEL, PANEL};
-                    panels<false>(columns, rows > WIDTH ? PANEL : WIDTH,
-                                  std::min<long>(2 * TERMS, k - p), part, p > 0);
+                    panels<false>(columns, (rows + 7) / 8 * 8, std::min<long>(TERMS_ABT, k - p),
+                                  part, p > 0);
                 }
                 unpack(rows, columns, result, x.c + i * x.ldc + j, x.ldc);
             }
@@ -241,22 +305,19 @@ void with_b_transposed(long m, long n, long k, const Operands& x) {
 
 }  // namespace
 
-// Beyond the limits BLAS is as fast (on a Zen 3), and so it may be with AVX-512: all is left to it.
 bool tiled_product(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
                    const float* b, int ldb, float* c, int ldc) {
     const Operands x = {a, b, c, lda, ldb, ldc};
     if (trans_a && trans_b) return false;
     if (trans_b) {
         // whatever n is: ranking compares scores of products that differ in it
-        if (m > 128 || k > PACKED / PANEL) return false;
+        if (m > MOST_ROWS_ABT || k > PACKED / PANEL) return false;
         with_b_transposed(m, n, k, x);
     } else if (trans_a) {
-        if (k > 96) return false;
+        if (k > MOST_TERMS_ATB) return false;
         with_a_transposed(m, n, k, x);
     } else {
-        // b is read from L2 again and again, and what lies at multiples of 1 KB is in each other's
-        // way in L1
-        if (m > 80 || 1L * k * n > 1 << 17 || ldb % 256 == 0) return false;
+        if (m > MOST_ROWS_AB || 1L * k * n > MOST_OF_B) return false;
         as_they_are(m, n, k, x);
     }
     return true;
