@@ -14,73 +14,18 @@
 
 #if defined(__AVX2__) && defined(__FMA__)
 
-#include <immintrin.h>
-
 #include <algorithm>
+
+#include "vectors.h"
 
 namespace {
 
-#define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 
 typedef const float* __restrict__ In;
 typedef float* __restrict__ Out;
 
-// Vectors; Part: the first `size` elements of one. What lies behind them is not touched.
-
-struct Eight {
-    static constexpr int WIDTH = 8;
-    typedef __m256 Type;
-    static INLINE Type zero() { return _mm256_setzero_ps(); }
-    static INLINE Type load(In x) { return _mm256_loadu_ps(x); }
-    static INLINE void store(Out x, Type v) { _mm256_storeu_ps(x, v); }
-    static INLINE Type all(In x) { return _mm256_broadcast_ss(x); }
-    static INLINE Type multiply_add(Type x, Type y, Type z) { return _mm256_fmadd_ps(x, y, z); }
-    static INLINE Type add(Type x, Type y) { return _mm256_add_ps(x, y); }
-    struct Part {
-        int size;
-        __m256i mask;
-        explicit Part(int size) : size(size) {
-            const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(size), lanes);
-        }
-        INLINE __m256 load(In x) const { return _mm256_maskload_ps(x, mask); }
-        // masked stores are slow on some processors
-        INLINE void store(float* x, __m256 v) const {
-            if (size == WIDTH) return _mm256_storeu_ps(x, v);
-            __m128 half = _mm256_castps256_ps128(v);
-            if (size & 4) {
-                _mm_storeu_ps(x, half);
-                half = _mm256_extractf128_ps(v, 1);
-                x += 4;
-            }
-            if (size & 2) {
-                _mm_storel_pi(reinterpret_cast<__m64*>(x), half);
-                half = _mm_movehl_ps(half, half);
-                x += 2;
-            }
-            if (size & 1) _mm_store_ss(x, half);
-        }
-    };
-};
-
 #ifdef __AVX512F__
-struct Sixteen {
-    static constexpr int WIDTH = 16;
-    typedef __m512 Type;
-    static INLINE Type zero() { return _mm512_setzero_ps(); }
-    static INLINE Type load(In x) { return _mm512_loadu_ps(x); }
-    static INLINE void store(Out x, Type v) { _mm512_storeu_ps(x, v); }
-    static INLINE Type all(In x) { return _mm512_set1_ps(*x); }
-    static INLINE Type multiply_add(Type x, Type y, Type z) { return _mm512_fmadd_ps(x, y, z); }
-    static INLINE Type add(Type x, Type y) { return _mm512_add_ps(x, y); }
-    struct Part {
-        __mmask16 mask;
-        explicit Part(int size) : mask((1u << size) - 1) {}
-        INLINE __m512 load(In x) const { return _mm512_maskz_loadu_ps(mask, x); }
-        INLINE void store(Out x, __m512 v) const { _mm512_mask_storeu_ps(x, mask, v); }
-    };
-};
 #define IN_REGISTER(x) asm("" : "+v"(x))
 #else
 #define IN_REGISTER(x) asm("" : "+x"(x))
@@ -128,7 +73,7 @@ __attribute__((noinline)) void tile(int columns, long k, const Operands& x, bool
     const long lda = x.lda, ldb = x.ldb, ldc = x.ldc;  // a store could change x
     Type sum[R][N];
     UNROLL for (int i = 0; i < R; i++)
-        UNROLL for (int v = 0; v < N; v++) sum[i][v] = Vector::zero();
+        UNROLL for (int v = 0; v < N; v++) sum[i][v] = Type{};
     for (long p = 0; p < k; p++) {
         Type row[N];
         UNROLL for (int v = 0; v < N; v++) {
@@ -142,12 +87,13 @@ __attribute__((noinline)) void tile(int columns, long k, const Operands& x, bool
                 sum[i][v] = Vector::multiply_add(factor, row[v], sum[i][v]);
         }
         a += TRANSPOSED ? lda : 1;
+        asm("" : "+r"(a));  // one pointer: the compiler would move on one for each row
         b += ldb;
     }
     UNROLL for (int i = 0; i < R; i++)
         UNROLL for (int v = 0; v < N; v++) {
             float* to = x.c + i * ldc + v * WIDTH;
-            const Type value = add ? Vector::add(sum[i][v], load(to, v)) : sum[i][v];
+            const Type value = add ? sum[i][v] + load(to, v) : sum[i][v];
             if (PART && v == N - 1) {
                 part.store(to, value);
             } else {
