@@ -17,6 +17,7 @@ import pandas as pd
 
 import cpu_ops
 import custom_opt
+import kernel_library
 import losses
 import memory
 import modelfile
@@ -252,7 +253,7 @@ class GRU4Rec:
 
     def _random(self, rng: np.random.RandomState, rows: int, cols: int) -> np.ndarray:
         sigma = self.sigma or np.sqrt(6.0 / (rows + cols))
-        weights = np.empty((rows, cols), dtype=theano.config.floatX)
+        weights = kernel_library.empty((rows, cols), theano.config.floatX)
         # part by part: the same numbers without the whole matrix in float64 beside the weights
         at_once = max(1, WEIGHTS_AT_ONCE // cols)
         for start in range(0, rows, at_once):

@@ -11,10 +11,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 import theano_setup
 from theano_setup import theano
 from user_errors import InputError
 
+# bytes, of a line of the caches and of the longest vectors
+LINE = 64
 SOURCES = Path(__file__).resolve().with_name("kernels")
 
 
@@ -57,6 +61,17 @@ def path() -> Path:
     if not target.exists():
         _compile(flags, link, target)
     return target
+
+
+def empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Return an array like numpy's empty that begins with a line of the caches.
+
+    Vectors of the kernels then lie in one line instead of two, wherever rows are whole lines.
+    """
+    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(n_bytes + LINE, dtype=np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 @functools.lru_cache(maxsize=None)

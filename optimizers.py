@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 import cpu_ops
+import kernel_library
 from theano_setup import tensor as tt
 from theano_setup import theano
 
@@ -86,8 +87,10 @@ STATES = {
 
 
 def _zeros_like(parameter: theano.compile.SharedVariable, name: str):
-    zeros = np.zeros_like(parameter.get_value(borrow=True))
-    return theano.shared(zeros, name=f"{parameter.name}_{name}")
+    value = parameter.get_value(borrow=True)
+    zeros = kernel_library.empty(value.shape, value.dtype)
+    zeros[...] = 0
+    return theano.shared(zeros, name=f"{parameter.name}_{name}", borrow=True)
 
 
 def _states(parameter: theano.compile.SharedVariable, method: str | None) -> list:

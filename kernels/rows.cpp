@@ -4,11 +4,11 @@
 #include <cstring>
 
 #include "kernels.h"
+#include "prefetch.h"
 #include "team.h"
 
 namespace {
 
-constexpr long AHEAD = 4;             // rows that are prefetched ahead
 constexpr long WORTH_THREADS = 8192;  // floats below which one thread is faster
 
 }  // namespace
@@ -25,9 +25,7 @@ extern "C" long gk_gather(const float* table, long n_rows, long width, const int
         // the same shares as gk_product's of a transposed result: its thread finds them in cache
         const auto s = team::share(n, t, n_threads, 16);
         for (long e = s.begin; e < s.end; e++) {
-            if (e + AHEAD < s.end)
-                for (long c = 0; c < width; c += 16)
-                    __builtin_prefetch(table + index[e + AHEAD] * width + c);
+            if (e + AHEAD < s.end) prefetch(table + index[e + AHEAD] * width, width);
             std::memcpy(out + e * width, table + index[e] * width, width * sizeof(float));
         }
     };

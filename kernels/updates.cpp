@@ -10,16 +10,25 @@
 #include <vector>
 
 #include "kernels.h"
+#include "prefetch.h"
 #include "team.h"
+#include "vectors.h"
 
 namespace {
 
-constexpr long AHEAD = 4;             // rows that are prefetched ahead
 constexpr long WORTH_THREADS = 8192;  // floats below which one thread is faster
 
-// The states of one element before and after the mini-batch.
+// With AVX-512 an inverse root is much cheaper than a root and a division.
+#ifdef __AVX512F__
+typedef Sixteen Vector;
+#else
+typedef One Vector;
+#endif
+
+// The states of an element, or of a vector of them, before and after the mini-batch.
+template <class V>
 struct States {
-    float before0, before1, after0, after1;
+    typename V::Type before0, before1, after0, after1;
 };
 
 // Per method: how many states it has, how they decay, what w copies of the gradient g add to them
@@ -29,9 +38,14 @@ struct Sgd {
     static constexpr int STATES = 0;
     explicit Sgd(const gk_rule&) {}
     void start(float) {}
-    void decay(States&) const {}
-    void share(States&, float, float) const {}
-    float scale(States&, float g, float) const { return g; }
+    template <class V>
+    void decay(States<V>&) const {}
+    template <class V>
+    void share(States<V>&, typename V::Type, float) const {}
+    template <class V>
+    typename V::Type scale(States<V>&, typename V::Type g, float) const {
+        return g;
+    }
 };
 
 struct Adagrad {
@@ -39,10 +53,17 @@ struct Adagrad {
     float epsilon;
     explicit Adagrad(const gk_rule& r) : epsilon(r.epsilon) {}
     void start(float) {}
-    void decay(States& s) const { s.after0 = s.before0; }
-    void share(States& s, float g, float w) const { s.after0 += w * g * g; }
-    float scale(States& s, float g, float) const {
-        return g / std::sqrt(s.before0 + g * g + epsilon);
+    template <class V>
+    void decay(States<V>& s) const {
+        s.after0 = s.before0;
+    }
+    template <class V>
+    void share(States<V>& s, typename V::Type g, float w) const {
+        s.after0 += w * g * g;
+    }
+    template <class V>
+    typename V::Type scale(States<V>& s, typename V::Type g, float) const {
+        return g * V::inverse_root(s.before0 + g * g + epsilon);
     }
 };
 
@@ -51,9 +72,18 @@ struct Rmsprop {
     float epsilon, d;
     explicit Rmsprop(const gk_rule& r) : epsilon(r.epsilon), d(r.decays[0]) {}
     void start(float) {}
-    void decay(States& s) const { s.after0 = d * s.before0; }
-    void share(States& s, float g, float w) const { s.after0 += w * (1 - d) * g * g; }
-    float scale(States& s, float g, float) const { return g / std::sqrt(s.after0 + epsilon); }
+    template <class V>
+    void decay(States<V>& s) const {
+        s.after0 = d * s.before0;
+    }
+    template <class V>
+    void share(States<V>& s, typename V::Type g, float w) const {
+        s.after0 += w * (1 - d) * g * g;
+    }
+    template <class V>
+    typename V::Type scale(States<V>& s, typename V::Type g, float) const {
+        return g * V::inverse_root(s.after0 + epsilon);
+    }
 };
 
 struct Adadelta {
@@ -61,10 +91,17 @@ struct Adadelta {
     float epsilon, d;
     explicit Adadelta(const gk_rule& r) : epsilon(r.epsilon), d(r.decays[0]) {}
     void start(float) {}
-    void decay(States& s) const { s.after0 = d * s.before0, s.after1 = d * s.before1; }
-    void share(States& s, float g, float w) const { s.after0 += w * (1 - d) * g * g; }
-    float scale(States& s, float g, float w) const {
-        const float scaled = g * std::sqrt((s.before1 + epsilon) / (s.after0 + epsilon));
+    template <class V>
+    void decay(States<V>& s) const {
+        s.after0 = d * s.before0, s.after1 = d * s.before1;
+    }
+    template <class V>
+    void share(States<V>& s, typename V::Type g, float w) const {
+        s.after0 += w * (1 - d) * g * g;
+    }
+    template <class V>
+    typename V::Type scale(States<V>& s, typename V::Type g, float w) const {
+        const auto scaled = g * V::root((s.before1 + epsilon) / (s.after0 + epsilon));
         s.after1 += w * (1 - d) * scaled * scaled;
         return scaled;
     }
@@ -79,14 +116,19 @@ struct Adam {
         by0 = 1 / (1 - std::pow(d0, t));
         by1 = 1 / (1 - std::pow(d1, t));
     }
-    void decay(States& s) const { s.after0 = d0 * s.before0, s.after1 = d1 * s.before1; }
-    void share(States& s, float g, float w) const {
+    template <class V>
+    void decay(States<V>& s) const {
+        s.after0 = d0 * s.before0, s.after1 = d1 * s.before1;
+    }
+    template <class V>
+    void share(States<V>& s, typename V::Type g, float w) const {
         s.after0 += w * (1 - d0) * g, s.after1 += w * (1 - d1) * g * g;
     }
-    float scale(States& s, float g, float) const {
-        const float mean = d0 * s.before0 + (1 - d0) * g;
-        const float variance = d1 * s.before1 + (1 - d1) * g * g;
-        return mean * by0 / (std::sqrt(variance * by1) + 1e-8f);
+    template <class V>
+    typename V::Type scale(States<V>& s, typename V::Type g, float) const {
+        const auto mean = d0 * s.before0 + (1 - d0) * g;
+        const auto variance = d1 * s.before1 + (1 - d1) * g * g;
+        return mean * by0 / (V::root(variance * by1) + 1e-8f);
     }
 };
 
@@ -97,17 +139,17 @@ struct Rates {
         : learning_rate(r.learning_rate), momentum(r.momentum), l2(r.l2) {}
 };
 
-// One element whose gradient is known, all at once: w copies of g = total / w.
-template <class Method, bool MOMENTUM>
-inline void update_element(const Rates& r, const Method& method, float& p, float& s0, float& s1,
-                           float& v, float total, float w, float by_w) {
-    const float g = total * by_w;
-    States s = {s0, s1, 0.f, 0.f};
+// An element, or a vector of them, whose gradient is known, all at once: w copies of g = total / w.
+template <class Method, bool MOMENTUM, class V, class Type = typename V::Type>
+INLINE void update_element(const Rates& r, const Method& method, Type& p, Type& s0, Type& s1,
+                           Type& v, Type total, float w, float by_w) {
+    const Type g = total * by_w;
+    States<V> s = {s0, s1, Type{}, Type{}};
     method.decay(s);
     method.share(s, g, w);
-    const float scaled = method.scale(s, g, w) + r.l2 * p;
-    const float step = MOMENTUM ? r.momentum * v - r.learning_rate * scaled
-                                : -r.learning_rate * scaled;
+    const Type scaled = method.scale(s, g, w) + r.l2 * p;
+    const Type step = MOMENTUM ? r.momentum * v - r.learning_rate * scaled
+                               : -r.learning_rate * scaled;
     s0 = s.after0, s1 = s.after1, v = step;
     p += w * step;
 }
@@ -117,6 +159,7 @@ template <class Method, bool MOMENTUM>
 void update_elements(const gk_rule& rule, const Method method, long at, long n,
                      const float* gradient, float w) {
     constexpr bool S0 = Method::STATES > 0, S1 = Method::STATES > 1;
+    typedef typename Vector::Type Type;
     const Rates rates(rule);
     float* __restrict__ p = rule.table + at;
     float* __restrict__ s0 = S0 ? rule.states[0] + at : nullptr;
@@ -124,12 +167,21 @@ void update_elements(const gk_rule& rule, const Method method, long at, long n,
     float* __restrict__ v = MOMENTUM ? rule.velocity + at : nullptr;
     const float* __restrict__ total = gradient;
     const float by_w = 1 / w;
-    for (long c = 0; c < n; c++) {
-        float none0 = 0, none1 = 0, none2 = 0;
-        update_element<Method, MOMENTUM>(rates, method, p[c], S0 ? s0[c] : none0,
-                                         S1 ? s1[c] : none1, MOMENTUM ? v[c] : none2, total[c], w,
-                                         by_w);
-    }
+    auto update = [&](long c, auto some) {
+        Type value = some.load(p + c), t = some.load(total + c), state0{}, state1{}, velocity{};
+        if (S0) state0 = some.load(s0 + c);
+        if (S1) state1 = some.load(s1 + c);
+        if (MOMENTUM) velocity = some.load(v + c);
+        update_element<Method, MOMENTUM, Vector>(rates, method, value, state0, state1, velocity, t,
+                                                 w, by_w);
+        some.store(p + c, value);
+        if (S0) some.store(s0 + c, state0);
+        if (S1) some.store(s1 + c, state1);
+        if (MOMENTUM) some.store(v + c, velocity);
+    };
+    const long whole = n - n % Vector::WIDTH;
+    for (long c = 0; c < whole; c += Vector::WIDTH) update(c, Vector());
+    if (whole < n) update(whole, typename Vector::Part(n - whole));
 }
 
 // Rows of a single number, that come up once, at places once[begin] .. once[end - 1] of a look-up.
@@ -145,7 +197,7 @@ void update_numbers(const gk_rule& r, const gk_lookup& look, const int32_t* once
         const float w = look.weights ? look.weights[e] : 1.f;
         if (time) method.start(time[row] += 1);
         float none0 = 0, none1 = 0, none2 = 0;
-        update_element<Method, MOMENTUM>(
+        update_element<Method, MOMENTUM, One>(
             rates, method, p[row], Method::STATES > 0 ? s0[row] : none0,
             Method::STATES > 1 ? s1[row] : none1, MOMENTUM ? v[row] : none2, look.gradient[e], w,
             1 / w);
@@ -174,7 +226,7 @@ void update_group(const gk_rule& r, const Method& method, const Occurrence* firs
     float* __restrict__ s1 = S1 ? r.states[1] + at : nullptr;
     float *__restrict__ after0 = buffers[0].data(), *__restrict__ after1 = buffers[1].data();
     for (long c = 0; c < n; c++) {
-        States s = {S0 ? s0[c] : 0.f, S1 ? s1[c] : 0.f, 0.f, 0.f};
+        States<One> s = {S0 ? s0[c] : 0.f, S1 ? s1[c] : 0.f, 0.f, 0.f};
         method.decay(s);
         after0[c] = s.after0, after1[c] = s.after1;
     }
@@ -182,7 +234,7 @@ void update_group(const gk_rule& r, const Method& method, const Occurrence* firs
         const float* __restrict__ total = o->gradient;
         const float w = o->weight, by_w = 1 / w;
         for (long c = 0; c < n; c++) {
-            States s = {0.f, 0.f, after0[c], after1[c]};
+            States<One> s = {0.f, 0.f, after0[c], after1[c]};
             method.share(s, total[c] * by_w, w);
             after0[c] = s.after0, after1[c] = s.after1;
         }
@@ -192,7 +244,7 @@ void update_group(const gk_rule& r, const Method& method, const Occurrence* firs
         const float* __restrict__ rows = o.rows;
         const float w = o.weight, by_w = 1 / w;
         for (long c = 0; c < n; c++) {
-            States s = {S0 ? s0[c] : 0.f, S1 ? s1[c] : 0.f, after0[c], after1[c]};
+            States<One> s = {S0 ? s0[c] : 0.f, S1 ? s1[c] : 0.f, after0[c], after1[c]};
             float scaled = method.scale(s, total[c] * by_w, w);
             if (with_l2) scaled += l2 * rows[c];
             const float change = MOMENTUM ? momentum * v[c] - lr * scaled : -lr * scaled;
@@ -261,9 +313,10 @@ void sort_out(const gk_rule& rule, const gk_lookup* lookups, int n_lookups, Sort
                      [](const Occurrence& a, const Occurrence& b) { return a.row < b.row; });
 }
 
-void prefetch(const float* table, long at, long width) {
-    if (!table) return;
-    for (long c = 0; c < width; c += 16) __builtin_prefetch(table + at + c);
+// Fetches what an update of a row reads and writes.
+INLINE void prefetch_row(const gk_rule& r, long row) {
+    for (const float* table : {r.table, r.states[0], r.states[1], r.velocity})
+        if (table) prefetch(table + row * r.width, r.width);
 }
 
 template <class Method, bool MOMENTUM>
@@ -283,13 +336,7 @@ void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorte
                 continue;
             }
             for (long i = s.begin; i < s.end; i++) {
-                if (i + AHEAD < s.end) {
-                    const long ahead = look.index[once[i + AHEAD]] * r.width;
-                    prefetch(r.table, ahead, r.width);
-                    prefetch(r.states[0], ahead, r.width);
-                    prefetch(r.states[1], ahead, r.width);
-                    prefetch(r.velocity, ahead, r.width);
-                }
+                if (i + AHEAD < s.end) prefetch_row(r, look.index[once[i + AHEAD]]);
                 const long e = once[i], row = look.index[e];
                 update_elements<Method, MOMENTUM>(r, method_of(row), row * r.width, r.width,
                                                   look.gradient + e * r.width,

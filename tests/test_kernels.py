@@ -1,0 +1,35 @@
+"""The library of kernels: what the tests of the Ops cannot see."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+
+import numpy as np
+import pytest
+
+import kernel_library
+from theano_setup import theano
+
+pytestmark = pytest.mark.skipif(not kernel_library.usable(), reason="the kernels need float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(), (5,), (0, 3), (7, 9), (3000, 224)])
+def test_arrays_begin_with_a_line_of_the_caches(shape, dtype):
+    array = kernel_library.empty(shape, dtype)
+    assert array.shape == shape and array.dtype == dtype
+    assert array.ctypes.data % 64 == 0 or array.size == 0
+    assert array.flags.c_contiguous and array.flags.writeable
+    array[...] = 3
+    assert np.array_equal(array, np.full(shape, 3, dtype))
+
+
+@pytest.mark.parametrize("source", ["updates.cpp", "rows.cpp", "sampling.cpp"])
+def test_the_compiler_keeps_what_is_fetched_ahead(source):
+    """It leaves out calls of functions that seem to have no effect."""
+    flags = shlex.split(theano.config.gcc.cxxflags)
+    command = [theano.config.cxx, "-std=c++17", "-O3", *flags, "-fopenmp-simd", "-S", "-o", "-"]
+    command.append(str(kernel_library.SOURCES / source))
+    assembly = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "prefetch" in assembly or "prfm" in assembly
