@@ -46,7 +46,7 @@ double sum_over_rows(long m, long n, float* d_offsets, Row row) try {
 // w: how many equal columns each one stands for; the gradient is that of all of them together.
 
 struct Row {
-    long i, n;
+    int i, n;  // as many bits as a float: they are compared side by side in vectors
     float* x;
     const float *offsets, *w;
     float *d_offsets, scale;
@@ -66,12 +66,12 @@ float exponentials(Row r) {
     const float *__restrict__ offsets = r.offsets, *__restrict__ w = r.w;
     float top = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : top)
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         x[j] += offsets[j];
         top = x[j] > top ? x[j] : top;
     }
     float z = 0;
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         x[j] = exp_(x[j] - top);
         z += w[j] * x[j];
     }
@@ -85,7 +85,7 @@ double cross_entropy(Row r) {
     const float* __restrict__ w = r.w;
     const float p = x[r.i] / z;
     const float target = r.scale * (p / (p + EPSILON)), factor = target / z;
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         x[j] *= w[j] * factor;
         d[j] += x[j];
     }
@@ -113,12 +113,12 @@ double smoothed_cross_entropy(Row r, float smoothing) {
     float sum = (target - other) * q(x[r.i] * by_z);
     double loss = (target - other) * surprise(x[r.i]);
     if (smoothing > 0) {
-        for (long j = 0; j < r.n; j++) {
+        for (int j = 0; j < r.n; j++) {
             sum += other * w[j] * q(x[j] * by_z);
             loss += other * w[j] * surprise(x[j]);
         }
     }
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         const float p = x[j] * by_z;
         const float c = j == r.i ? target : other;
         x[j] = r.scale * w[j] * (p * sum - c * q(p));
@@ -131,7 +131,7 @@ template <class Act>
 void activate(Row r, Act act) {
     float* __restrict__ y = r.x;
     const float* __restrict__ offsets = r.offsets;
-    for (long j = 0; j < r.n; j++) y[j] = act.value(y[j] + offsets[j]);
+    for (int j = 0; j < r.n; j++) y[j] = act.value(y[j] + offsets[j]);
 }
 
 // Turns y into the gradient by x, from that by y_j in g and what the target's score y_i adds to it.
@@ -140,7 +140,7 @@ void finish(Row r, Act act, const float* __restrict__ g, float d_target) {
     float* __restrict__ y = r.x;
     float* __restrict__ d = r.d_offsets;
     const float target = (g[r.i] + d_target) * act.slope(y[r.i]) * r.scale;
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         y[j] = j == r.i ? target : g[j] * act.slope(y[j]) * r.scale;
         d[j] += y[j];
     }
@@ -154,7 +154,7 @@ double bpr(Row r, Act act, float* __restrict__ g) {
     const float target = y[r.i];
     float sum = 0;
     double loss = 0;
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         const float difference = y[j] - target;  // -log sigmoid(-x) = log(1 + e^x)
         g[j] = w[j] * sigmoid_(difference);
         sum += g[j];
@@ -175,7 +175,7 @@ float negatives_exponentials(Row r, float* __restrict__ e) {
     const float* __restrict__ w = r.w;
     const float top = largest_negative(r);
     float z = 0;
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         e[j] = j == r.i ? 0.f : w[j] * exp_(y[j] - top);
         z += e[j];
     }
@@ -194,7 +194,7 @@ double bpr_max(Row r, Act act, float bpreg, float* __restrict__ e, float* __rest
     // where it is out of range, s_j is 0
     const float from_top = exp_(top - target);
     float z = 0, a = 0, q = 0, d = 0;
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         const float x = exp_(y[j] - top), s = 1.f / (1.f + x * from_top);
         const float weight = j == r.i ? 0.f : w[j] * x;
         e[j] = weight;
@@ -207,7 +207,7 @@ double bpr_max(Row r, Act act, float bpreg, float* __restrict__ e, float* __rest
     const float by_z = 1.f / z;
     a *= by_z, q *= by_z, d *= by_z;
     const float by_a = by_z * r.scale / (a + EPSILON), by_q = by_z * r.scale * bpreg;
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         const float s = won[j];
         y[j] = e[j] * act.slope(y[j]) *
                (by_a * (a - s * s) + by_q * (2.f * y[j] + y[j] * y[j] - q));
@@ -225,7 +225,7 @@ double top1_sum(Row r, float* __restrict__ e, float* __restrict__ terms, float& 
     const float* __restrict__ y = r.x;
     const float target = y[r.i];
     float loss = 0, d = 0;
-    for (long j = 0; j < r.n; j++) {
+    for (int j = 0; j < r.n; j++) {
         const float lost = sigmoid_(y[j] - target), large = sigmoid_(y[j] * y[j]);
         const float c = e[j], d_lost = c * lost * (1.f - lost);
         terms[j] = lost + large;
@@ -241,7 +241,7 @@ template <class Act>
 double top1(Row r, Act act, long m, float* __restrict__ e, float* __restrict__ terms) {
     activate(r, act);
     const float factor = m / r.n_columns;
-    for (long j = 0; j < r.n; j++) e[j] = factor * r.w[j];
+    for (int j = 0; j < r.n; j++) e[j] = factor * r.w[j];
     float d_target;
     const double loss = top1_sum(r, e, terms, d_target);
     const float y = r.x[r.i], large = sigmoid_(y * y);
@@ -255,11 +255,11 @@ double top1_max(Row r, Act act, float* __restrict__ e, float* __restrict__ terms
                 float* __restrict__ s) {
     activate(r, act);
     const float by_z = 1.f / negatives_exponentials(r, e);
-    for (long j = 0; j < r.n; j++) s[j] = e[j] *= by_z;
+    for (int j = 0; j < r.n; j++) s[j] = e[j] *= by_z;
     float d_target;
     const double loss = top1_sum(r, e, terms, d_target);
     const float mean = loss;
-    for (long j = 0; j < r.n; j++) e[j] += s[j] * (terms[j] - mean);  // through the softmax
+    for (int j = 0; j < r.n; j++) e[j] += s[j] * (terms[j] - mean);  // through the softmax
     finish(r, act, e, d_target);
     return loss;
 }
@@ -276,7 +276,8 @@ extern "C" double gk_loss(int loss, long m, long n, float* scores, const float* 
             static thread_local std::vector<float> buffers[3];
             for (auto& buffer : buffers) buffer.resize(n);
             float *a = buffers[0].data(), *b = buffers[1].data(), *c = buffers[2].data();
-            const Row row = {i, n, scores + i * n, offsets, weights, columns, scale, n_columns};
+            const Row row = {static_cast<int>(i), static_cast<int>(n), scores + i * n, offsets,
+                             weights,             columns,             scale,          n_columns};
             switch (loss) {
                 case GK_CROSS_ENTROPY:
                     return parameter > 0 ? smoothed_cross_entropy<false>(row, parameter)
