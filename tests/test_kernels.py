@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import pytest
 import kernel_library
 from theano_setup import theano
 
+ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not kernel_library.usable(), reason="the kernels need float32")
 
 
@@ -33,3 +38,23 @@ def test_the_compiler_keeps_what_is_fetched_ahead(source):
     command.append(str(kernel_library.SOURCES / source))
     assembly = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "prefetch" in assembly or "prfm" in assembly
+
+
+# what machines without this one's longest vectors run: tiles of AVX2, and no tiles but BLAS alone
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="GCC's names are for x86-64 alone")
+@pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx2 -mno-fma"])
+def test_shorter_vectors(without):
+    flags = f"gcc.cxxflags={theano.config.gcc.cxxflags} {without}"
+    tests = [str(ROOT / "tests" / name) for name in ("test_products.py", "test_ops.py")]
+    chosen = "test_product or equal_rows or test_update_of_rows or whole_parameter"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += ["-p", "no:xdist", "-o", "addopts=", "-k", chosen, *tests]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "THEANO_FLAGS": flags},
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " passed" in done.stdout

@@ -16,8 +16,9 @@ pytestmark = pytest.mark.skipif(not kernel_library.usable(), reason="the kernels
 
 # (a transposed, b transposed)
 LAYOUTS = {"a b": (0, 0), "a b^T": (0, 1), "a^T b": (1, 0), "a^T b^T": (1, 1)}
-# (m, n, k). Tiles have 6 x 16 elements or 8 x 8; sums are computed 128 or 256 terms at a time,
-# results 48 rows at a time; what is packed, 32768 elements at a time.
+# (m, n, k). With AVX2, tiles have 6 x 16 elements or 8 x 8; sums are computed 128 or 256 terms at a
+# time, results 48 rows at a time; what is packed, 32768 elements at a time. With AVX-512 it is
+# 12 x 32 or 12 x 16 or 12 x 8 elements, 256 or 128 terms, 96 rows, and 65536 elements.
 SIZES = [
     (1, 1, 1),
     (1, 100, 100),
@@ -40,6 +41,11 @@ SIZES = [
     (32, 100, 1201),
     (80, 97, 673),  # a^T is packed in several parts
     (97, 700, 80),  # so is b
+    (12, 24, 31),
+    (13, 40, 33),
+    (25, 41, 300),
+    (100, 600, 300),
+    (150, 33, 1025),
 ]
 # where tiles give way to BLAS
 THRESHOLDS = [
@@ -56,6 +62,12 @@ THRESHOLDS = [
     (9, 255, 20),
     (9, 256, 20),
     (9, 257, 20),
+    (512, 20, 30),
+    (513, 20, 30),
+    (95, 300, 260),
+    (96, 300, 260),
+    (20, 30, 1024),
+    (20, 30, 1025),
 ]
 
 
