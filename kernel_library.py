@@ -63,7 +63,7 @@ def path() -> Path:
     return target
 
 
-def empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+def empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
     """Return an array like numpy's empty that begins with a line of the caches.
 
     Vectors of the kernels then lie in one line instead of two, wherever rows are whole lines.

@@ -45,16 +45,18 @@ def test_the_compiler_keeps_what_is_fetched_ahead(source):
 @pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx2 -mno-fma"])
 def test_shorter_vectors(without):
     flags = f"gcc.cxxflags={theano.config.gcc.cxxflags} {without}"
+    library = python(flags, "-c", "import kernel_library; print(kernel_library.path())").strip()
+    assert library.endswith(".so") and library != str(kernel_library.path())
     tests = [str(ROOT / "tests" / name) for name in ("test_products.py", "test_ops.py")]
     chosen = "test_product or equal_rows or test_update_of_rows or whole_parameter"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += ["-p", "no:xdist", "-o", "addopts=", "-k", chosen, *tests]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "THEANO_FLAGS": flags},
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
+    assert " passed" in python(flags, "-m", "pytest", *options, "-k", chosen, *tests)
+
+
+def python(theano_flags, *arguments):
+    """Return what Python printed, with these flags of Theano."""
+    env = {**os.environ, "THEANO_FLAGS": theano_flags}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
