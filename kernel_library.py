@@ -90,7 +90,8 @@ def digest_of(directory: Path, *others: str) -> str:
 
 
 def _compile(flags: list[str], link: list[str], target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as directory:
+    # not beside the target: Theano clears directories there that it does not know
+    with tempfile.TemporaryDirectory() as directory:
         # one compiler a file, side by side
         base = [theano.config.cxx, "-std=c++17", *flags, "-fPIC", "-pthread"]
         objects, compilers = [], []
@@ -100,7 +101,7 @@ def _compile(flags: list[str], link: list[str], target: Path) -> None:
             compilers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         messages = [compiler.communicate()[1] for compiler in compilers]
         failed = [m for m, compiler in zip(messages, compilers) if compiler.returncode]
-        partial = os.path.join(directory, target.name)
+        partial = f"{target}.{os.getpid()}"
         if not failed:
             # linked without the optimisation flags: some of them would link start-up code
             command = [theano.config.cxx, "-shared", "-pthread", *objects, "-o", partial, *link]
