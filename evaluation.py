@@ -12,15 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 import cpu_ops
 import losses
+import parameters
 import sessions
 from gru4rec import GRU4Rec
-from parameters import TIE_MODES
 from theano_setup import tensor as tt
 from theano_setup import theano
+from training import progress_bar
 from user_errors import InputError
 
 # scores of one block of items, batch_size x ITEM_BLOCK floats, stay in the processor's caches
@@ -65,7 +65,8 @@ def evaluate_gpu(
         - standard: 1 + better
         - conservative: 1 + better + equal
         - median: 1 + better + equal / 2
-        - tiebreaking: 1 + better + a random integer of 0 to equal
+        - tiebreaking: 1 + better + a random integer of 0 to equal, which follows from the seed of
+          the training
 
     Returns
     -------
@@ -77,18 +78,22 @@ def evaluate_gpu(
     user_errors.InputError
         If the data cannot be used or shares no item with the training, or a parameter is wrong.
     """
-    cut_off = _check_arguments(gru, cut_off, batch_size, mode)
+    if not hasattr(gru, "_check_trained"):
+        raise InputError(f"gru: expected a trained GRU4Rec model, got {type(gru).__name__}")
+    _check_model(gru)
+    cut_off, batch_size, mode = parameters.check_arguments(
+        cut_off=cut_off, batch_size=batch_size, mode=mode
+    )
     log = sessions.index_sessions(
         test_data, session_key, item_key, time_key, item_ids=gru.item_ids, source="test data"
     )
     sessions.check_test_log(log, "test data")
     candidates = None
     if items is not None:
-        candidates = gru._item_indices(np.unique(np.asarray(items)), "items")
+        candidates = np.unique(sessions.known_items(gru.item_ids, items, "items"))
     print(_announcement(cut_off))
     better, equal = _count_ranks(gru, log, candidates, batch_size)
-    ranks = _ranks(better, equal, mode, np.random.default_rng(gru.seed))
-    return _metrics(ranks, cut_off)
+    return _metrics(_ranks_in_order(gru, better, equal, mode), cut_off)
 
 
 def evaluate_sessions_batch(
@@ -106,17 +111,28 @@ def evaluate_sessions_batch(
 
     .. deprecated:: 0.1.0
         `evaluate_gpu` gives the same results much faster. This works with any model that has
-        ``predict_next_batch`` and ``item_ids``.
+        ``predict_next_batch`` and ``item_ids``, and ``seed`` for tiebreaking.
 
     Parameters and results are those of `evaluate_gpu`.
     """
     warnings.warn("use evaluate_gpu: same results, much faster", DeprecationWarning, stacklevel=2)
-    cut_off = _check_arguments(pr, cut_off, batch_size, mode)
+    if not hasattr(pr, "predict_next_batch") or not hasattr(pr, "item_ids"):
+        raise InputError(
+            "pr: expected a trained model, with predict_next_batch and item_ids, got "
+            f"{type(pr).__name__}"
+        )
+    if hasattr(pr, "_check_trained"):
+        _check_model(pr)
+    cut_off, batch_size, mode = parameters.check_arguments(
+        cut_off=cut_off, batch_size=batch_size, mode=mode
+    )
     log = sessions.index_sessions(
         test_data, session_key, item_key, time_key, item_ids=pr.item_ids, source="test data"
     )
     sessions.check_test_log(log, "test data")
-    candidates = pr.item_ids if items is None else pd.unique(np.asarray(items))
+    candidates = pr.item_ids
+    if items is not None:
+        candidates = candidates[np.unique(sessions.known_items(pr.item_ids, items, "items"))]
     print(_announcement(cut_off))
     order = sessions.training_order(log, time_sort=False)
     batch_size = min(batch_size, len(order))
@@ -139,26 +155,17 @@ def evaluate_sessions_batch(
             equal.append(((scores == target) & others).sum(axis=0))
             session_ids[slots[ends == 1]] += 1
     better, equal = np.concatenate(better), np.concatenate(equal)
-    return _metrics(_ranks(better, equal, mode, np.random.default_rng()), cut_off)
+    return _metrics(_ranks_in_order(pr, better, equal, mode), cut_off)
 
 
 # ---------------------------------------------------------------------------- arguments, output
 
 
-def _check_arguments(gru, cut_off, batch_size: int, mode: str) -> list[int]:
-    gru._check_trained()
-    if mode not in TIE_MODES:
-        raise InputError(f"mode: expected one of {', '.join(TIE_MODES)}, got {mode!r}")
-    cut_off = [cut_off] if np.isscalar(cut_off) else list(cut_off)
-    if not cut_off or any(n != int(n) or n < 1 for n in cut_off):
-        raise InputError(f"cut_off: expected list lengths of 1 or more, got {cut_off}")
-    if batch_size != int(batch_size) or batch_size < 1:
-        raise InputError(f"batch_size: expected an integer of 1 or more, got {batch_size}")
+def _check_model(gru: GRU4Rec) -> None:
     for name, weights in gru.weights().items():
         if not np.isfinite(weights).all():
             # every comparison with NaN is false: all targets would come first
             raise InputError(f"the model's weights {name} hold NaN or infinity; train it again")
-    return [int(n) for n in cut_off]
 
 
 def _announcement(cut_off: list[int]) -> str:
@@ -167,6 +174,13 @@ def _announcement(cut_off: list[int]) -> str:
 
 
 # ---------------------------------------------------------------------------- ranks and metrics
+
+
+def _ranks_in_order(gru, better: np.ndarray, equal: np.ndarray, mode: str) -> np.ndarray:
+    """Rank all targets, in an order that does not depend on the mini-batches' schedule."""
+    seed = getattr(getattr(gru, "_trained", gru), "seed", 0)
+    order = np.lexsort((equal, better))
+    return _ranks(better[order], equal[order], mode, np.random.default_rng(seed))
 
 
 def _ranks(
@@ -200,7 +214,7 @@ def _count_ranks(
     counter = _RankCounter(gru, candidates, min(batch_size, len(order)))
     counts = []
     n_steps = sessions.count_steps(log, order, batch_size)
-    with tqdm(total=n_steps, desc="Evaluation", unit="mb", disable=None) as progress:
+    with progress_bar(n_steps, "Evaluation") as progress:
         for block in sessions.schedule_blocks(log, order, batch_size, STEP_BLOCK):
             counts += counter.run_block(block)
             progress.update(len(block.inputs))
@@ -234,7 +248,7 @@ class _RankCounter:
             index = theano.shared(candidates.astype(np.int32))
         n_items = len(rows.get_value(borrow=True))
         self.n_item_blocks = -(-n_items // ITEM_BLOCK)
-        self.activation = losses.ranking_activation(gru.final_act)
+        self.activation = losses.ranking_activation(gru._trained.final_act)
         self.activate = losses.activation(self.activation)
         self.advance = self._compile_advance(gru)
         self.count = self._compile_count(gru, rows, biases, index)

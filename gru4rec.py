@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,13 +34,17 @@ __all__ = ["GRU4Rec", "TrainingDiverged"]
 WEIGHTS_AT_ONCE = 1 << 20
 
 
-class GRU4Rec:
+class GRU4Rec(parameters.HasParameters):
     """The GRU4Rec model: parameters, training, prediction, saving and loading.
+
+    Parameters are set by the constructor, by `set_params` and as attributes, and `fit` trains with
+    them. A trained model keeps those that it was trained with: it predicts and is evaluated and
+    saved with them, and parameters that are set after the training count for the next `fit`.
 
     Parameters
     ----------
     **settings
-        Any of these, as values or as strings; `set_params` sets them later.
+        Any of these, as values or as strings.
 
         loss : cross-entropy, xe_logit, bpr-max, bpr, top1, top1-max (default bpr-max)
             Only cross-entropy and bpr-max are recommended.
@@ -87,77 +90,51 @@ class GRU4Rec:
         update; (3 units,).
     Wy, By : shared float32
         (n_items, units of the last layer), (n_items, 1).
-    E : shared float32
+    E : shared float32 or None
         (n_items, embedding); only with a separate embedding.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        self.negative_sampler = None
-        self.item_ids = None
-        self._settings = parameters.defaults()
-        self._apply(settings)
-
-    def set_params(self, **settings: Any) -> None:
-        """Set parameters from strings or values and print them, one ``SET`` line each.
-
-        Raises
-        ------
-        user_errors.InputError
-            On an unknown name, a wrong type, a value out of range or a contradiction; nothing is
-            set then.
-        """
-        changed = self._apply(settings)
-        name_width = max(map(len, changed), default=0)
-        value_width = max((len(str(value)) for value in changed.values()), default=0)
-        for name, value in changed.items():
-            print(
-                f"SET   {name:<{name_width}}   TO   {value!s:<{value_width}}   "
-                f"(type: {type(value)})"
-            )
-
-    def _apply(self, settings: dict[str, Any]) -> dict[str, Any]:
-        changed = parameters.convert(settings)
-        merged = {**self._settings, **changed}
-        parameters.check_combination(merged)
-        self._settings = merged
-        for name, value in merged.items():
-            setattr(self, name, value)
-        return changed
+    negative_sampler = None
+    item_ids = None
+    # the parameters that the weights were built with
+    _trained: parameters.Values | None = None
+    _predictor = None
 
     # ------------------------------------------------------------------------ model
 
     def _gru(self, i: int, x: tt.TensorVariable, h: tt.TensorVariable) -> tt.TensorVariable:
         """One step of GRU layer i: x (M, 3 units) already multiplied by Wx, h (M, units)."""
+        p = self._trained
         if cpu_ops.usable():
-            return cpu_ops.GRU(self.hidden_act)(x, self.Bh[i], h, self.Wrz[i], self.Wh[i])[0]
-        n = self.layers[i]
+            return cpu_ops.GRU(p.hidden_act)(x, self.Bh[i], h, self.Wrz[i], self.Wh[i])[0]
+        n = p.layers[i]
         x = x + self.Bh[i]
         rz = tt.nnet.sigmoid(x[:, n:] + tt.dot(h, self.Wrz[i]))
         reset, update = rz[:, :n], rz[:, n:]
-        candidate = losses.activation(self.hidden_act)(
-            x[:, :n] + tt.dot(h * reset, self.Wh[i])
-        )
+        candidate = losses.activation(p.hidden_act)(x[:, :n] + tt.dot(h * reset, self.Wh[i]))
         return (1 - update) * h + update * candidate
 
     def _hidden(self, rows: tt.TensorVariable, states: list, dropout=lambda x, p: x) -> list:
         """Rows of the input table (M, in) and the layers' states -> the layers' new states."""
+        p = self._trained
         new_states = []
         x = rows
         for i, h in enumerate(states):
             if i == 0 and self._input_table is self.Wx[0]:
                 x = rows  # one-hot input: a row of Wx is the product already
             else:
-                x = tt.dot(dropout(x, self.dropout_p_embed) if i == 0 else x, self.Wx[i])
-            x = dropout(self._gru(i, x, h), self.dropout_p_hidden)
+                x = tt.dot(dropout(x, p.dropout_p_embed) if i == 0 else x, self.Wx[i])
+            x = dropout(self._gru(i, x, h), p.dropout_p_hidden)
             new_states.append(x)
         return new_states
 
     @property
     def _input_table(self) -> theano.compile.SharedVariable:
         """The parameter whose rows represent the input items."""
-        if self.constrained_embedding:
+        p = self._trained
+        if p.constrained_embedding:
             return self.Wy
-        return self.E if self.embedding else self.Wx[0]
+        return self.E if p.embedding else self.Wx[0]
 
     @staticmethod
     def _scores(h: tt.TensorVariable, rows, biases) -> tt.TensorVariable:
@@ -170,15 +147,16 @@ class GRU4Rec:
         inputs, targets (M,) are item indices; so are negatives: (K,), with how many copies of each
         are meant, (K,), or None for one each; None without additional negatives.
         """
+        p = self._trained
         outputs, weights = targets, None
-        if negatives is not None and losses.has_kernel(self.final_act, self.loss):
+        if negatives is not None and losses.has_kernel(p.final_act, p.loss):
             outputs, weights = cpu_ops.Outputs()(targets, *negatives)
         elif negatives is not None:
             outputs = tt.concatenate([targets, negatives[0]])
         input_rows = self._input_table[inputs]
         output_rows, biases = self.Wy[outputs], self.By[outputs]
         looked_up = [(self.By, [(biases, outputs, weights)])]
-        if self.constrained_embedding:
+        if p.constrained_embedding:
             # an item that is input and output is updated as one set of duplicates
             lookups = [(input_rows, inputs, None), (output_rows, outputs, weights)]
             looked_up.append((self.Wy, lookups))
@@ -187,19 +165,19 @@ class GRU4Rec:
             looked_up.append((self.Wy, [(output_rows, outputs, weights)]))
         new_states = self._hidden(input_rows, states, dropout)
         offsets = biases.flatten()
-        if self.logq > 0:
+        if p.logq > 0:
             offsets = losses.log_q(
-                biases, self._log_support, outputs, inputs.shape[0], self.logq, self.sample_alpha
+                biases, self._log_support, outputs, inputs.shape[0], p.logq, p.sample_alpha
             )
         cost = losses.cost(
             tt.dot(new_states[-1], output_rows.T),
             offsets,
             weights,
-            self.loss,
-            self.final_act,
-            self.batch_size,
-            self.smoothing,
-            self.bpreg,
+            p.loss,
+            p.final_act,
+            p.batch_size,
+            p.smoothing,
+            p.bpreg,
         )
         return cost, new_states, looked_up
 
@@ -213,7 +191,7 @@ class GRU4Rec:
         if self.constrained_embedding:
             n_in = sizes[-1]
         elif self.embedding:
-            n_in = self._embedding_size()
+            n_in = self._settings.embedding_size
             weights["E"] = self._random(rng, n_items, n_in)
         else:
             n_in = n_items
@@ -232,7 +210,7 @@ class GRU4Rec:
         expected = {"Wy": (n_items, self.layers[-1]), "By": (n_items, 1)}
         n_in = self.layers[-1] if self.constrained_embedding else n_items
         if self.embedding and not self.constrained_embedding:
-            n_in = self._embedding_size()
+            n_in = self._settings.embedding_size
             expected["E"] = (n_items, n_in)
         for i, n in enumerate(self.layers):
             expected.update(
@@ -242,9 +220,11 @@ class GRU4Rec:
             n_in = n
         return expected
 
-    def _check_shapes(self, weights: dict[str, np.ndarray], path: str) -> None:
+    def _check_shapes(
+        self, weights: dict[str, np.ndarray], item_ids: np.ndarray | None, path: str
+    ) -> None:
         """Raise an InputError unless weights that were read fit the parameters."""
-        n_items = 0 if self.item_ids is None else len(self.item_ids)
+        n_items = 0 if item_ids is None else len(item_ids)
         if {name: w.shape for name, w in weights.items()} != self._shapes(n_items):
             raise InputError(
                 f"model file {path}: not a GRU4Rec model, its weights do not fit its parameters; "
@@ -264,27 +244,30 @@ class GRU4Rec:
                 part[:] = rng.rand(*part.shape) * 2 * sigma - sigma
         return weights
 
-    def _embedding_size(self) -> int:
-        return self.layers[0] if self.embedding == "layersize" else self.embedding
-
-    def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
-        def shared(name: str) -> theano.compile.SharedVariable:
-            return theano.shared(weights[name], name=name, borrow=True)
-
+    def _set_weights(self, weights: dict[str, np.ndarray], item_ids: np.ndarray) -> None:
+        """Take weights over with the parameters as they are now, which these were built with."""
+        shared = {name: theano.shared(w, name=name, borrow=True) for name, w in weights.items()}
         layers = range(len(self.layers))
-        self.Wx, self.Wh, self.Wrz, self.Bh = (
-            [shared(f"{name}{i}") for i in layers] for name in ("Wx", "Wh", "Wrz", "Bh")
+        stacks = {
+            name: [shared[f"{name}{i}"] for i in layers] for name in ("Wx", "Wh", "Wrz", "Bh")
+        }
+        # in one step: whatever interrupts, the model is the old one or the new one
+        vars(self).update(
+            stacks,
+            Wy=shared["Wy"],
+            By=shared["By"],
+            E=shared.get("E"),
+            item_ids=item_ids,
+            _trained=self._settings,
+            _predictor=None,
         )
-        self.Wy, self.By = shared("Wy"), shared("By")
-        if "E" in weights:
-            self.E = shared("E")
-        self._variables = [*self.Wx, *self.Wh, *self.Wrz, *self.Bh, self.Wy, self.By]
-        self._variables += [self.E] if "E" in weights else []
-        self._predictor = None
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every weight, by name (``Wx0``, ..., ``Wy``, ``By``, ``E``)."""
-        return {v.name: v.get_value() for v in self._variables}
+        self._check_trained()
+        variables = [*self.Wx, *self.Wh, *self.Wrz, *self.Bh, self.Wy, self.By]
+        variables += [] if self.E is None else [self.E]
+        return {v.name: v.get_value() for v in variables}
 
     def _dense_parameters(self) -> list:
         """Parameters that every step uses whole; the tables are looked up row by row."""
@@ -315,7 +298,8 @@ class GRU4Rec:
             ``gpu``: the store lies where Theano computes. ``cpu``: in host memory (legacy).
         retrain : bool
             Go on from the present weights instead of new ones. Items that the model does not know
-            are added to it; known ones need not be in the data.
+            are added to it; known ones need not be in the data. Parameters that do not change the
+            weights' shapes may have been set to other values.
         after_epoch : callable, optional
             Called after every epoch with its number, from 1 on. It may evaluate the model or save
             it; what it raises ends the training.
@@ -326,15 +310,32 @@ class GRU4Rec:
             If the data cannot be used, or memory is lacking.
         TrainingDiverged
             If the loss becomes NaN or infinite.
+
+        Notes
+        -----
+        A fit that fails before its first step leaves the model as it was. One that ends early
+        leaves the weights as they are then, with the parameters of this training.
         """
-        if store_type not in ("gpu", "cpu"):
-            raise InputError(f"store_type: expected 'gpu' or 'cpu', got {store_type!r}")
+        sample_store, store_type, retrain, after_epoch, _ = parameters.check_arguments(
+            sample_store=sample_store,
+            store_type=store_type,
+            retrain=retrain,
+            after_epoch=after_epoch,
+            negative_sampler=self.negative_sampler,
+        )
+        # attributes are set one by one, so that contradictions show only now
+        parameters.check_combination(self.get_params())
         if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
             warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=2)
         item_ids = None
         if retrain:
             self._check_trained()
-            item_ids = sessions.extend_item_ids(self.item_ids, data, self.item_key)
+            if self._settings.architecture != self._trained.architecture:
+                raise InputError(
+                    "retrain: the trained weights do not fit the parameters as they are now; set "
+                    "layers, embedding and constrained_embedding as they were"
+                )
+            item_ids = sessions.extend_item_ids(self.item_ids, data, self.item_key, "training data")
         log = sessions.index_sessions(
             data,
             self.session_key,
@@ -349,32 +350,33 @@ class GRU4Rec:
             weights = self._init_weights(log.n_items)
             if retrain:
                 self._keep_trained(weights)
-            self._set_weights(weights)
-            self.item_ids = log.item_ids
-            Training(self, log, sample_store, store_type == "gpu").run(after_epoch)
+            self._start_training(weights, log, sample_store, store_type).run(after_epoch)
+
+    def _start_training(self, weights, log: sessions.SessionLog, sample_store, store_type):
+        """Take new weights over and compile their training; if that fails, all is as before."""
+        before = dict(vars(self))
+        try:
+            self._set_weights(weights, log.item_ids)
+            return Training(self, log, sample_store, store_type == "gpu")
+        except BaseException:  # Ctrl-C too
+            self.__dict__ = before
+            raise
 
     def _keep_trained(self, weights: dict[str, np.ndarray]) -> None:
-        """Put the present weights over new ones; rows of new items stay new."""
-        known, n_items = len(self.item_ids), len(weights["Wy"])
-        trained = self.weights()
-
-        def fits(old: np.ndarray, new: np.ndarray) -> bool:
-            grown = (len(old), len(new)) == (known, n_items)
-            return old.shape[1:] == new.shape[1:] and (grown or len(old) == len(new))
-
-        if trained.keys() != weights.keys() or not all(
-            fits(trained[name], weights[name]) for name in weights
-        ):
-            raise InputError(
-                "retrain: the trained weights do not fit the parameters as they are now; set "
-                "layers, embedding and constrained_embedding as they were"
-            )
-        for name, old in trained.items():
+        """Copy the trained weights into new ones; new items keep their initial rows."""
+        for name, old in self.weights().items():
             weights[name][: len(old)] = old
 
     def _check_trained(self) -> None:
-        if self.item_ids is None:
+        if self._trained is None:
             raise InputError("the model is not trained; call fit or loadmodel first")
+
+    def __repr__(self) -> str:
+        if self._trained is None:
+            return f"{super().__repr__()}, not trained"
+        changes = self._trained.difference(self._settings)
+        changes = f" with {changes}" if changes else ""
+        return f"{super().__repr__()}, trained on {len(self.item_ids)} items{changes}"
 
     # ------------------------------------------------------------------------ prediction
 
@@ -405,6 +407,8 @@ class GRU4Rec:
         updates : list of (shared, expression)
             The step of the states.
         """
+        self._check_trained()
+        (batch_size,) = parameters.check_arguments(batch_size=batch_size)
         states = self._zero_states(batch_size)
         new_states = self._hidden(self._input_table[X], [h[:M] for h in states])
         rows, biases = self.Wy, self.By
@@ -412,14 +416,14 @@ class GRU4Rec:
             outputs = tt.concatenate([Y, items])
             rows, biases = self.Wy[outputs], self.By[outputs]
         scores = self._scores(new_states[-1], rows, biases)
-        yhat = losses.prediction_activation(self.final_act)(scores)
+        yhat = losses.prediction_activation(self._trained.final_act)(scores)
         updates = [(h, tt.set_subtensor(h[:M], new)) for h, new in zip(states, new_states)]
         return yhat, states, updates
 
     def _zero_states(self, n_rows: int) -> list:
         return [
             theano.shared(np.zeros((n_rows, n), dtype=theano.config.floatX), name=f"H{i}")
-            for i, n in enumerate(self.layers)
+            for i, n in enumerate(self._trained.layers)
         ]
 
     def predict_next_batch(
@@ -454,35 +458,32 @@ class GRU4Rec:
             If an item is unknown to the model or the lengths do not fit.
         """
         self._check_trained()
-        session_ids = np.asarray(session_ids)
-        if len(session_ids) != batch or len(input_item_ids) != batch:
+        (batch,) = parameters.check_arguments(batch=batch)
+        slots = sessions.slot_ids(session_ids, "session_ids")
+        inputs = sessions.known_items(self.item_ids, input_item_ids, "input_item_ids")
+        if len(slots) != batch or len(inputs) != batch:
             raise InputError(
                 f"predict_next_batch: expected {batch} session ids and {batch} item ids (batch), "
-                f"got {len(session_ids)} and {len(input_item_ids)}"
+                f"got {len(slots)} and {len(inputs)}"
+            )
+        outputs = None
+        if predict_for_item_ids is not None:
+            outputs = sessions.known_items(
+                self.item_ids, predict_for_item_ids, "predict_for_item_ids"
             )
         if self._predictor is None or self._predictor.batch != batch:
             self._predictor = _Predictor(self, batch)
-        inputs = self._item_indices(input_item_ids, "input_item_ids")
-        outputs = None
-        if predict_for_item_ids is not None:
-            outputs = self._item_indices(predict_for_item_ids, "predict_for_item_ids")
-        scores = self._predictor(session_ids, inputs, outputs)
+        scores = self._predictor(slots, inputs, outputs)
         index = self.item_ids if outputs is None else self.item_ids[outputs]
         return pd.DataFrame(scores.T, index=index, columns=np.arange(batch))
-
-    def _item_indices(self, item_ids: Sequence, what: str) -> np.ndarray:
-        index = sessions.item_indices(self.item_ids, item_ids)
-        if (index < 0).any():
-            unknown = np.asarray(item_ids)[np.argmax(index < 0)]
-            raise InputError(f"{what}: item {unknown!r} does not occur in the training data")
-        return index.astype(np.int32)
 
     # ------------------------------------------------------------------------ saving
 
     def savemodel(self, path: str) -> None:
         """Write the model to one file, whole or not at all (see `modelfile`)."""
         self._check_trained()
-        modelfile.write(path, self._settings, {"item_ids": self.item_ids, **self.weights()})
+        arrays = {"item_ids": self.item_ids, **self.weights()}
+        modelfile.write(path, self._trained.as_dict(), arrays)
 
     @classmethod
     def loadmodel(cls, path: str) -> GRU4Rec:
@@ -494,11 +495,12 @@ class GRU4Rec:
             If the file is missing, truncated, not a model or of a newer format.
         """
         settings, arrays = modelfile.read(path)
-        model = cls(**settings)
-        model.item_ids = arrays.pop("item_ids", None)
-        model._check_shapes(arrays, path)
+        model = cls()
+        model._apply(settings)
+        item_ids = arrays.pop("item_ids", None)
+        model._check_shapes(arrays, item_ids, path)
         floats = {name: w.astype(theano.config.floatX, copy=False) for name, w in arrays.items()}
-        model._set_weights(floats)
+        model._set_weights(floats, item_ids)
         return model
 
 
@@ -527,12 +529,12 @@ class _Predictor:
 
     def __call__(self, session_ids, inputs, outputs) -> np.ndarray:
         if self.session_ids is not None:
-            changed = self.session_ids != session_ids
+            changed = np.array([a != b for a, b in zip(self.session_ids, session_ids)])
             for h in self.states:
                 values = h.get_value()
                 values[changed] = 0
                 h.set_value(values, borrow=True)
-        self.session_ids = session_ids.copy()
+        self.session_ids = session_ids
         if outputs is None:
             return self.functions[False](inputs)
         return self.functions[True](inputs, outputs)

@@ -1,4 +1,4 @@
-"""What a training needs of memory, for the message when there is not enough of it."""
+"""Estimates of what a training needs of memory, to explain out-of-memory errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRU4Rec's parameters: names, defaults, allowed values, and where they are read from.
+"""GRU4Rec's parameters: names, defaults, allowed values, their one home in a model, and files.
 
 Plain Python without heavy imports, so that a command line program rejects a bad parameter at once.
 Nothing that is read here is executed: parameter files are parsed as syntax trees of literals.
@@ -7,8 +7,12 @@ Nothing that is read here is executed: parameter files are parsed as syntax tree
 from __future__ import annotations
 
 import ast
+import difflib
+import inspect
 import math
 import re
+import warnings
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -144,6 +148,19 @@ def split_activation(name: str) -> tuple[str, tuple[float, ...]]:
     return kind, constants
 
 
+def _list_lengths(value: Any) -> list[int]:
+    lengths = [_integer(1)(v) for v in _items(value)]
+    if not lengths:
+        raise ValueError
+    return lengths
+
+
+def _function(value: Any) -> Callable | None:
+    if value is not None and not callable(value):
+        raise ValueError
+    return value
+
+
 def _activation(*extra: str) -> Callable[[Any], str]:
     def convert(value: Any) -> str:
         kind, _ = split_activation(value)
@@ -202,12 +219,64 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 
+# arguments of the public functions, which are no parameters of the model
+ARGUMENTS: dict[str, Parameter] = {
+    "sample_store": Parameter(10_000_000, _integer(0), "a number of ids, 0 or more"),
+    "store_type": Parameter("gpu", _choice("gpu", "cpu"), "'gpu' or 'cpu'"),
+    "retrain": Parameter(False, _boolean, _YES_NO),
+    "after_epoch": Parameter(None, _function, "a function of an epoch's number, or None"),
+    "negative_sampler": Parameter(
+        None, _function, "a function of a number of mini-batches, or None"
+    ),
+    "batch": Parameter(100, _integer(1), "an integer of 1 or more"),
+    "batch_size": Parameter(100, _integer(1), "an integer of 1 or more"),
+    "cut_off": Parameter([20], _list_lengths, "one or more list lengths of 1 or more"),
+    "mode": Parameter("standard", _choice(*TIE_MODES), f"one of {', '.join(TIE_MODES)}"),
+}
+
+
 def defaults() -> dict[str, Any]:
     """Return a fresh dictionary of every parameter's default value."""
     return {
         name: list(p.default) if isinstance(p.default, list) else p.default
         for name, p in PARAMETERS.items()
     }
+
+
+def _checked(kind: str, name: str, parameter: Parameter, value: Any) -> Any:
+    try:
+        return parameter.convert(value)
+    except (ValueError, TypeError, AttributeError, ArithmeticError):
+        shown = " ".join(repr(value).split())  # a table's repr has many lines
+        shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+        raise InputError(f"{kind}{name}: expected {parameter.allowed}, got {shown}") from None
+
+
+def check_arguments(**arguments: Any) -> list[Any]:
+    """Check and convert arguments of a public function, as `convert` does with parameters.
+
+    Parameters
+    ----------
+    **arguments
+        Names of `ARGUMENTS` with their values.
+
+    Returns
+    -------
+    list
+        The values, converted, in the same order.
+
+    Raises
+    ------
+    InputError
+        Names the argument and what it takes.
+    """
+    return [_checked("", name, ARGUMENTS[name], value) for name, value in arguments.items()]
+
+
+def _suggestion(name: str) -> str | None:
+    """Return the parameter that a misspelt name may mean."""
+    close = difflib.get_close_matches(name.lower(), PARAMETERS, n=1, cutoff=0.8)
+    return close[0] if close else None
 
 
 def convert(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,15 +300,12 @@ def convert(settings: Mapping[str, Any]) -> dict[str, Any]:
     converted = {}
     for name, value in settings.items():
         if name not in PARAMETERS:
+            close = _suggestion(name) if isinstance(name, str) else None
+            meant = f", did you mean {close}?" if close else ""
             raise InputError(
-                f"unknown parameter {name!r}; the parameters are {', '.join(PARAMETERS)}"
+                f"unknown parameter {name!r}{meant}; the parameters are {', '.join(PARAMETERS)}"
             )
-        try:
-            converted[name] = PARAMETERS[name].convert(value)
-        except (ValueError, TypeError, AttributeError, OverflowError):
-            raise InputError(
-                f"parameter {name}: expected {PARAMETERS[name].allowed}, got {value!r}"
-            ) from None
+        converted[name] = _checked("parameter ", name, PARAMETERS[name], value)
     return converted
 
 
@@ -289,6 +355,145 @@ def check_combination(values: Mapping[str, Any]) -> None:
             f"adapt_params: adapt={values['adapt']} takes {n_rates} decay rate(s), "
             f"got {values['adapt_params']}"
         )
+
+
+# ---------------------------------------------------------------------------- a model's parameters
+
+
+class Values(namedtuple("Values", PARAMETERS)):
+    """The values of all parameters: immutable, with tuples for lists."""
+
+    __slots__ = ()
+
+    def changed(self, converted: Mapping[str, Any]) -> Values:
+        """Return a copy with other values of some parameters, which `convert` gave."""
+        return self._replace(
+            **{n: tuple(v) if isinstance(v, list) else v for n, v in converted.items()}
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a fresh dictionary, with lists."""
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in self._asdict().items()}
+
+    @property
+    def embedding_size(self) -> int:
+        return self.layers[0] if self.embedding == "layersize" else self.embedding
+
+    @property
+    def architecture(self) -> tuple:
+        """Everything that gives the weights their shapes and places."""
+        return self.layers, self.constrained_embedding, self.embedding_size
+
+    def difference(self, other: Values) -> str:
+        """Say which values differ from others, in the form ``layers=[24], batch_size=16``."""
+        theirs = other.as_dict()
+        return ", ".join(f"{n}={v!r}" for n, v in self.as_dict().items() if v != theirs[n])
+
+
+class _Attribute(property):
+    """A parameter as an attribute of `HasParameters`."""
+
+    def __init__(self, name: str) -> None:
+        def get(model: HasParameters) -> Any:
+            value = getattr(model._settings, name)
+            return list(value) if isinstance(value, tuple) else value  # theirs to change
+
+        def assign(model: HasParameters, value: Any) -> None:
+            model._settings = model._settings.changed(convert({name: value}))
+
+        super().__init__(get, assign, doc=PARAMETERS[name].allowed)
+
+
+class HasParameters:
+    """A model whose parameters live in one place, whichever way they are set.
+
+    Attributes, `set_params` and the constructor check and convert a value before anything is set.
+    Lists are handed out as copies. A parameter in the body of a subclass is its default there.
+    """
+
+    _settings = Values(**defaults()).changed(defaults())
+
+    def __init__(self, **settings: Any) -> None:
+        self._apply(settings)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        found = {name: inspect.getattr_static(cls, name) for name in PARAMETERS}
+        own = {name: v for name, v in found.items() if not isinstance(v, _Attribute)}
+        cls._settings = cls._settings.changed(convert(own))
+        for name in own:
+            setattr(cls, name, _Attribute(name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not hasattr(self, name):
+            self._check_spelling(name)
+        super().__setattr__(name, value)
+
+    def _check_spelling(self, name: str) -> None:
+        """Reject a new attribute with the name of a parameter, misspelt."""
+        close = _suggestion(name)
+        if close is None:
+            return
+        complaint = f"{type(self).__name__} has no parameter {name}; did you mean {close}?"
+        if HasParameters in type(self).__bases__:
+            raise InputError(complaint)
+        # a variant's own attribute can be called so
+        warnings.warn(
+            f"{complaint} If not, give {name} a value in the body of the class", stacklevel=4
+        )
+
+    def get_params(self) -> dict[str, Any]:
+        """Return all parameters as they are set now, in a fresh dictionary."""
+        return self._settings.as_dict()
+
+    def set_params(self, **settings: Any) -> HasParameters:
+        """Set parameters from strings or values and print them, one ``SET`` line each.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        user_errors.InputError
+            On an unknown name, a wrong type, a value out of range or a contradiction; nothing is
+            set then.
+        """
+        changed = self._apply(settings)
+        name_width = max(map(len, changed), default=0)
+        value_width = max((len(str(value)) for value in changed.values()), default=0)
+        for name, value in changed.items():
+            print(
+                f"SET   {name:<{name_width}}   TO   {value!s:<{value_width}}   "
+                f"(type: {type(value)})"
+            )
+        return self
+
+    def _apply(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Set parameters, all or none of them; return them converted."""
+        changed = convert(settings)
+        values = self._settings.changed(changed)
+        check_combination(values.as_dict())
+        self._settings = values
+        return changed
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._settings.difference(type(self)._settings)})"
+
+
+for _name in PARAMETERS:
+    setattr(HasParameters, _name, _Attribute(_name))
+# for help() and the completion in notebooks
+HasParameters.__init__.__signature__ = inspect.Signature(
+    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    + [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+        for name, value in defaults().items()
+    ]
+)
+
+
+# ---------------------------------------------------------------------------- strings and files
 
 
 def parse_string(text: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ import functools
 import heapq
 import numbers
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,7 +184,72 @@ def item_indices(item_ids: np.ndarray, values: Sequence) -> np.ndarray:
         -1 where the model does not know the item.
     """
     codes, ids = split_ids(pd.Series(values), "items")
-    return np.where(codes < 0, -1, find_ids(ids, _canonical_ids(item_ids))[codes])
+    # code -1, for a missing value, takes the last one
+    return np.append(find_ids(ids, _canonical_ids(item_ids)), -1)[codes]
+
+
+def known_items(item_ids: np.ndarray, values: Sequence, source: str) -> np.ndarray:
+    """Position of each id among a model's items, all of which it has to know.
+
+    Parameters
+    ----------
+    item_ids : array (n_items,)
+    values : sequence of ids (n,)
+    source : str
+        What to call the values in messages.
+
+    Returns
+    -------
+    int32 array (n,)
+
+    Raises
+    ------
+    InputError
+        If the values are no sequence of ids, or the model does not know one of them.
+    """
+    ids = pd.Series(_id_sequence(values, source), name=source)
+    index = item_indices(item_ids, ids)
+    if (index < 0).any():
+        unknown = ids.tolist()[int(np.argmax(index < 0))]
+        raise InputError(f"{source}: item {unknown!r} does not occur in the training data")
+    return index.astype(np.int32)
+
+
+def slot_ids(values: Sequence, source: str) -> list:
+    """Return session ids as a list of what can be compared; tuples are ids too.
+
+    Raises
+    ------
+    InputError
+        If the values are no sequence of ids.
+    """
+    ids = list(_id_sequence(values, source))
+    for slot, value in enumerate(ids):
+        try:
+            hash(value)
+            missing = bool(value != value)  # NaN
+        except (TypeError, ValueError):
+            missing = True
+        if missing:
+            raise InputError(
+                f"{source}: slot {slot} holds {value!r}, which cannot be an id; use integers, "
+                "strings or tuples of them"
+            )
+    return ids
+
+
+def _id_sequence(values: Sequence, source: str) -> Sequence:
+    """Return ids as a list or, untouched, as an array, a Series or an Index of one dimension."""
+    one_dimension = getattr(values, "ndim", 1) == 1 and isinstance(values, Iterable)
+    if not one_dimension or isinstance(values, (str, bytes)):
+        raise InputError(
+            f"{source}: expected a sequence of ids (a list, an array or a Series), got "
+            f"{type(values).__name__}"
+        )
+    ids = values if hasattr(values, "ndim") else list(values)
+    if len(ids) == 0:
+        raise InputError(f"{source}: it is empty; give one id or more")
+    return ids
 
 
 def check_training_log(log: SessionLog, batch_size: int, source: str) -> None:

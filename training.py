@@ -6,12 +6,13 @@ Nothing leaves Theano inside of a block: its schedule is uploaded before, its lo
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 import cpu_ops
 import losses
@@ -46,6 +47,13 @@ def _sampler_class() -> type:
     return GpuSampler
 
 
+def progress_bar(n_steps: int, what: str) -> tqdm:
+    """Return a bar of mini-batches: in a notebook, else on standard error if it is a terminal."""
+    # without ipywidgets a notebook gets the bar of terminals, for which it is none
+    disable = False if "ipykernel.zmqshell" in sys.modules else None
+    return tqdm(total=n_steps, desc=what, unit="mb", disable=disable)
+
+
 class Training:
     """One run of `GRU4Rec.fit`: the compiled step, its shared variables, the loop over blocks."""
 
@@ -56,25 +64,27 @@ class Training:
         from theano.sandbox.rng_mrg import MRG_RandomStreams
 
         self.model, self.log = model, log
-        order_seed, sample_seed, dropout_seed = np.random.SeedSequence(model.seed).spawn(3)
-        self.order_rng = np.random.default_rng(order_seed) if model.train_random_order else None
+        # what is set while it trains counts for the next training
+        self.parameters = p = model._trained
+        order_seed, sample_seed, dropout_seed = np.random.SeedSequence(p.seed).spawn(3)
+        self.order_rng = np.random.default_rng(order_seed) if p.train_random_order else None
         self.dropout_seed = int(dropout_seed.generate_state(1)[0] >> 1)
         self.dropout_rng = MRG_RandomStreams(self.dropout_seed)
         self.n_dropouts = 0
         self.steps_done = theano.shared(np.int64(0), name="steps_done")
         self.store = None
-        if model.n_sample:
+        if p.n_sample:
             draw = model.negative_sampler or _sampler_class()(
                 log.support,
-                model.sample_alpha,
-                model.n_sample,
+                p.sample_alpha,
+                p.n_sample,
                 int(sample_seed.generate_state(1, dtype=np.uint64)[0]),
             )
-            merge = losses.has_kernel(model.final_act, model.loss) and (
-                sampling.expected_distinct(log.support, model.sample_alpha, model.n_sample)
-                < MERGE_BELOW * model.n_sample
+            merge = losses.has_kernel(p.final_act, p.loss) and (
+                sampling.expected_distinct(log.support, p.sample_alpha, p.n_sample)
+                < MERGE_BELOW * p.n_sample
             )
-            self.store = sampling.SampleStore(draw, model.n_sample, n_store_ids, on_device, merge)
+            self.store = sampling.SampleStore(draw, p.n_sample, n_store_ids, on_device, merge)
         nothing = np.zeros((1, 1), dtype=np.int32)
         self.inputs = theano.shared(nothing, name="inputs")
         self.targets = theano.shared(nothing, name="targets")
@@ -90,7 +100,7 @@ class Training:
 
     def _compile(self):
         """Compile one training step."""
-        model = self.model
+        model, p = self.model, self.parameters
         negatives = self.store.negatives() if self.store else None
         cost, new_states, looked_up = model._training_cost(
             self.inputs[self.step], self.targets[self.step], negatives, self.states, self._dropout
@@ -99,12 +109,12 @@ class Training:
             cost,
             model._dense_parameters(),
             looked_up,
-            model.adapt,
-            model.adapt_params,
-            model.learning_rate,
-            model.momentum,
-            model.lmbd,
-            model.grad_cap,
+            p.adapt,
+            p.adapt_params,
+            p.learning_rate,
+            p.momentum,
+            p.lmbd,
+            p.grad_cap,
         )
         goes_on = self.goes_on[self.step].dimshuffle(0, "x")
         updates += [(h, new * goes_on) for h, new in zip(self.states, new_states)]
@@ -117,8 +127,8 @@ class Training:
 
     def reset_states(self) -> None:
         """Set all states to zero, as at the beginning of an epoch."""
-        for h, n in zip(self.states, self.model.layers):
-            zeros = np.zeros((self.model.batch_size, n), dtype=theano.config.floatX)
+        for h, n in zip(self.states, self.parameters.layers):
+            zeros = np.zeros((self.parameters.batch_size, n), dtype=theano.config.floatX)
             h.set_value(zeros, borrow=True)
 
     def run_steps(self, n: int) -> None:
@@ -139,7 +149,6 @@ class Training:
 
     def run(self, after_epoch: Callable[[int], None] | None = None) -> None:
         """Run all epochs; `after_epoch` gets the number of each one that is done, from 1 on."""
-        model = self.model
         if self.store and self.store.n_batches:
             kind = "GPU" if self.store.on_device else "CPU"
             print(
@@ -147,24 +156,24 @@ class Training:
             )
         elif self.store:
             print("No sample store was used")
-        for epoch in range(model.n_epochs):
+        for epoch in range(self.parameters.n_epochs):
             self._run_epoch(epoch)
             if after_epoch is not None:
                 after_epoch(epoch + 1)
 
     def _run_epoch(self, epoch: int) -> None:
-        model, log = self.model, self.log
-        order = sessions.training_order(log, model.time_sort, self.order_rng)
+        p, log = self.parameters, self.log
+        order = sessions.training_order(log, p.time_sort, self.order_rng)
         # without additional samples a single session has no negatives
         min_rows = 1 if self.store else 2
-        n_steps = sessions.count_steps(log, order, model.batch_size, min_rows)
-        blocks = sessions.schedule_blocks(log, order, model.batch_size, BLOCK_STEPS, min_rows)
+        n_steps = sessions.count_steps(log, order, p.batch_size, min_rows)
+        blocks = sessions.schedule_blocks(log, order, p.batch_size, BLOCK_STEPS, min_rows)
         self.reset_states()
         costs, rows, done = [], [], 0
         start = time.perf_counter()
-        with tqdm(total=n_steps, desc=f"Epoch {epoch + 1}", unit="mb", disable=None) as progress:
+        with progress_bar(n_steps, f"Epoch {epoch + 1}") as progress:
             for block in blocks:
-                steps_left = (model.n_epochs - epoch) * n_steps - done
+                steps_left = (p.n_epochs - epoch) * n_steps - done
                 costs.append(self._run_block(block, steps_left, progress))
                 self._check_costs(costs[-1], epoch, done)
                 rows.append(np.full(len(costs[-1]), block.inputs.shape[1]))
@@ -211,11 +220,11 @@ class Training:
         finite = np.isfinite(costs)
         if finite.all():
             return
-        model = self.model
+        p = self.parameters
         step = n_before + int(np.argmin(finite))
         raise TrainingDiverged(
             f"the loss became NaN or infinite in epoch {epoch + 1}, step {step + 1}; usual causes "
-            f"are learning_rate ({model.learning_rate}) or momentum ({model.momentum}) too high "
-            f"for batch_size {model.batch_size}, or bpreg ({model.bpreg}) with an unbounded "
-            f"final_act ({model.final_act}): lower them, or set grad_cap"
+            f"are learning_rate ({p.learning_rate}) or momentum ({p.momentum}) too high "
+            f"for batch_size {p.batch_size}, or bpreg ({p.bpreg}) with an unbounded "
+            f"final_act ({p.final_act}): lower them, or set grad_cap"
         )

@@ -139,7 +139,7 @@ def run_stages(path: str) -> None:
     del data, order
     with Stage("weights"):
         model = gru4rec.GRU4Rec(**SETTINGS)
-        model._set_weights(model._init_weights(log.n_items))
+        model._set_weights(model._init_weights(log.n_items), log.item_ids)
     with Stage("training"):
         run = training.Training(model, log, 10_000_000, True)
         order = sessions.training_order(log, time_sort=True)

@@ -194,7 +194,7 @@ class Trainer:
         training.MERGE_BELOW = 1.01 if merge else 0
         model = gru4rec.GRU4Rec(**settings)
         self.log = sessions.index_sessions(data, "SessionId", "ItemId", "Time", source="data")
-        model._set_weights(model._init_weights(self.log.n_items))
+        model._set_weights(model._init_weights(self.log.n_items), self.log.item_ids)
         self.model = model
         self.training = training.Training(model, self.log, 10_000_000, True)
         # mini-batches per second, as far as known

@@ -75,7 +75,10 @@ def test_trajectory(name, train_data, test_data, blocks, monkeypatch, capsys):
     monkeypatch.setattr(
         GRU4Rec,
         "_set_weights",
-        lambda self, weights: (initial.update(copy.deepcopy(weights)), set_weights(self, weights)),
+        lambda self, weights, item_ids: (
+            initial.update(copy.deepcopy(weights)),
+            set_weights(self, weights, item_ids),
+        ),
     )
     gru.fit(train_data)
 
