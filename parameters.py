@@ -439,7 +439,7 @@ class HasParameters:
             raise InputError(complaint)
         # a variant's own attribute can be called so
         warnings.warn(
-            f"{complaint} If not, give {name} a value in the body of the class", stacklevel=4
+            f"{complaint} If not, give {name} a value in the body of the class", stacklevel=3
         )
 
     def get_params(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gru4rec import GRU4Rec
 from user_errors import InputError
 
 CUT_OFF = [1, 3, 5, 20]
+BOTH = [evaluation.evaluate_gpu, evaluation.evaluate_sessions_batch]
 
 
 def sigmoid(x):
@@ -191,17 +192,87 @@ def test_the_data_is_left_alone(model, test_data):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"mode": "best"}, "mode"),
+        ({"mode": "best"}, "mode: expected one of standard"),
+        ({"mode": None}, "mode: expected one of standard"),
+        ({"mode": np.array(["median", "standard"])}, "mode: expected one of standard"),
         ({"cut_off": []}, "cut_off"),
         ({"cut_off": [5, 0]}, "cut_off"),
+        ({"cut_off": None}, "cut_off: expected one or more list lengths"),
+        ({"cut_off": "x"}, "cut_off: expected one or more list lengths"),
+        ({"cut_off": [1.5]}, "cut_off: expected one or more list lengths"),
+        ({"cut_off": [None]}, "cut_off: expected one or more list lengths"),
+        ({"cut_off": [True]}, "cut_off: expected one or more list lengths"),
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": "x"}, "batch_size: expected an integer"),
+        ({"batch_size": None}, "batch_size: expected an integer"),
+        ({"batch_size": True}, "batch_size: expected an integer"),
         ({"items": ["no such item"]}, "no such item"),
+        ({"items": []}, "items: it is empty"),
+        ({"items": np.array([])}, "items: it is empty"),
+        ({"items": [None]}, "items: item None does not occur"),
+        ({"items": [float("nan")]}, "items: item nan does not occur"),
+        ({"items": [(1, 2)]}, r"items: item \(1, 2\) does not occur"),
+        ({"items": "914"}, "items: expected a sequence of ids"),
+        ({"items": 914}, "items: expected a sequence of ids"),
+        ({"items": pd.DataFrame({"ItemId": ["914"]})}, "items: expected a sequence of ids"),
         ({"item_key": "Item"}, "Item"),
+        ({"test_data": "test.tsv"}, "test data: expected a pandas DataFrame, got str"),
+        ({"test_data": [1]}, "test data: expected a pandas DataFrame, got list"),
     ],
 )
-def test_wrong_arguments(model, test_data, arguments, words):
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+def test_wrong_arguments(model, test_data, evaluate, arguments, words):
     with pytest.raises(InputError, match=words):
-        evaluation.evaluate_gpu(model, test_data, **arguments)
+        evaluate(model, **{"test_data": test_data, **arguments})
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+@pytest.mark.parametrize("model", ["model.gru4rec", None, [1]])
+def test_something_else_than_a_model(test_data, evaluate, model):
+    with pytest.raises(InputError, match=r"(gru|pr): expected a trained"):
+        evaluate(model, test_data)
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Index, iter])
+def test_kinds_of_items_and_list_lengths(model_with_ties, train_data, test_data, evaluate, kind):
+    """Ids are compared by value: integers name items that the data has as strings."""
+    ids = model_with_ties.item_ids[10:30].tolist()
+    expected = evaluate(model_with_ties, test_data, items=ids, cut_off=CUT_OFF)
+    arguments = dict(items=kind([*map(int, ids), int(ids[0])]), cut_off=kind(CUT_OFF))
+    assert evaluate(model_with_ties, test_data, **arguments) == expected
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("given_items", [False, True])
+def test_tiebreaking_follows_from_the_seed_of_the_training(
+    model_with_ties, test_data, tmp_path, given_items
+):
+    """In both functions, whatever the size of the mini-batches and what is set afterwards."""
+    model_with_ties.savemodel(str(tmp_path / "model"))
+    gru = GRU4Rec.loadmodel(str(tmp_path / "model"))
+    arguments = dict(cut_off=CUT_OFF, mode="tiebreaking")
+    arguments["items"] = gru.item_ids[10:30] if given_items else None
+    expected = evaluation.evaluate_gpu(gru, test_data, **arguments)
+    gru.seed += 1
+    for evaluate in BOTH:
+        for batch_size in (7, 50):
+            assert evaluate(gru, test_data, batch_size=batch_size, **arguments) == expected
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+def test_the_slow_twin_takes_any_model(model_with_ties, test_data):
+    class Other:
+        item_ids, seed = model_with_ties.item_ids, model_with_ties.seed
+        predict_next_batch = model_with_ties.predict_next_batch
+
+    for mode in ("median", "tiebreaking"):
+        seen = evaluation.evaluate_sessions_batch(Other(), test_data, cut_off=CUT_OFF, mode=mode)
+        expected = evaluation.evaluate_gpu(model_with_ties, test_data, cut_off=CUT_OFF, mode=mode)
+        assert seen == expected
 
 
 def test_data_without_known_items(model, test_data):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import itertools
+import types
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import evaluation
+import parameters
 import sessions
 import training
 from gru4rec import GRU4Rec, TrainingDiverged
@@ -180,6 +184,34 @@ def test_unknown_store_type(train_data):
         GRU4Rec(**SHARED).fit(train_data, store_type="disk")
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(sample_store=None), "sample_store: expected"),
+        (dict(sample_store="x"), "sample_store: expected"),
+        (dict(sample_store=-1), "sample_store: expected"),
+        (dict(sample_store=0.5), "sample_store: expected"),
+        (dict(store_type=["gpu"]), "store_type: expected"),
+        (dict(retrain=None), "retrain: expected True or False"),
+        (dict(retrain="again"), "retrain: expected True or False"),
+        (dict(after_epoch="print"), "after_epoch: expected a function"),
+        (dict(data="train.tsv"), "training data: expected a pandas DataFrame, got str"),
+        (dict(data=[1, 2]), "training data: expected a pandas DataFrame, got list"),
+        (dict(data=None), "training data: expected a pandas DataFrame, got NoneType"),
+    ],
+)
+def test_arguments_of_fit(train_data, arguments, words):
+    with pytest.raises(InputError, match=words):
+        GRU4Rec(**SHARED).fit(**{"data": train_data, **arguments})
+
+
+def test_a_negative_sampler_is_a_function(train_data):
+    gru = GRU4Rec(**SHARED)
+    gru.negative_sampler = [1, 2, 3]
+    with pytest.raises(InputError, match="negative_sampler: expected a function"):
+        gru.fit(train_data)
+
+
 def test_dropout_of_one_hot_input_is_called_out(train_data):
     with pytest.warns(UserWarning, match="dropout_p_embed has no effect"):
         trained(train_data, constrained_embedding=False, dropout_p_embed=0.5)
@@ -304,9 +336,77 @@ def test_predictions_of_the_impossible(model, arguments, words):
         model.predict_next_batch(**{**good, **arguments})
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (dict(session_ids=[[1], [2]]), r"session_ids: slot 0 holds \[1\]"),
+        (dict(session_ids=[1, float("nan")]), "session_ids: slot 1 holds nan"),
+        (dict(session_ids=pd.DataFrame({"a": [1, 2]})), "session_ids.*got DataFrame"),
+        (dict(session_ids="ab"), "session_ids.*got str"),
+        (dict(session_ids=None), "session_ids.*got NoneType"),
+        (dict(session_ids=7), "session_ids.*got int"),
+        (dict(session_ids=[]), "session_ids: it is empty"),
+        (dict(input_item_ids=pd.DataFrame({"a": [1, 2]})), "input_item_ids.*got DataFrame"),
+        (dict(input_item_ids="ab"), "input_item_ids.*got str"),
+        (dict(input_item_ids=None), "input_item_ids.*got NoneType"),
+        (dict(input_item_ids=[None, None]), "input_item_ids: item None"),
+        (dict(input_item_ids=[(1, 2), (3, 4)]), r"input_item_ids: item \(1, 2\)"),
+        (dict(predict_for_item_ids=[]), "predict_for_item_ids: it is empty"),
+        (dict(predict_for_item_ids=[None]), "predict_for_item_ids: item None"),
+        (dict(predict_for_item_ids="914"), "predict_for_item_ids.*got str"),
+        (dict(predict_for_item_ids=np.ones((1, 1))), "predict_for_item_ids.*got ndarray"),
+        (dict(batch="x"), "batch: expected an integer"),
+        (dict(batch=None), "batch: expected an integer"),
+        (dict(batch=0), "batch: expected an integer"),
+    ],
+)
+def test_arguments_of_predictions(model, arguments, words):
+    good = dict(session_ids=[1, 2], input_item_ids=model.item_ids[:2], batch=2)
+    with pytest.raises(InputError, match=words):
+        model.predict_next_batch(**{**good, **arguments})
+
+
+def test_a_rejected_call_forgets_no_states(model):
+    some = model.item_ids[[5, 6]]
+    model.predict_next_batch([1, 2], some, batch=2)
+    expected = model.predict_next_batch([1, 2], some, batch=2)
+    model.predict_next_batch([3, 4], some, batch=2)
+    model.predict_next_batch([1, 2], some, batch=2)
+    with pytest.raises(InputError):
+        model.predict_next_batch([1, 2, 3], ["unknown"] * 3, batch=3)
+    pd.testing.assert_frame_equal(model.predict_next_batch([1, 2], some, batch=2), expected)
+
+
+def test_tuples_are_session_ids(model):
+    """A new tuple is a new session, an equal one is the same."""
+    some = model.item_ids[[5, 5]]
+    runs = []
+    for first, second in [((1, 2), (1, 3)), (("a", (1, 2)), ("a", 3)), ("x", "y"), (7, 8)]:
+        fresh = model.predict_next_batch([(0,), (0, 0)], some, batch=2)
+        fresh = model.predict_next_batch([first, second], some, batch=2)
+        mixed = model.predict_next_batch([first, (9, 9)], some, batch=2)
+        runs.append(np.stack([fresh, mixed]))
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run, runs[0])
+    np.testing.assert_array_equal(mixed[1], fresh[1])
+    assert np.abs(mixed[0] / fresh[0] - 1).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Index, pd.Categorical, iter])
+def test_kinds_of_sequences(model, kind):
+    ids = model.item_ids[[5, 6]].tolist()
+    expected = model.predict_next_batch([1, 2], ids, ids, batch=2)
+    model.predict_next_batch([3, 4], ids, batch=2)
+    again = model.predict_next_batch(kind([1, 2]), kind(ids), kind(ids), batch=2)
+    pd.testing.assert_frame_equal(again, expected)
+
+
 def test_untrained_models_say_so(tmp_path):
     gru = GRU4Rec()
+    X = tt.ivector()
     for action in (
+        gru.weights,
+        lambda: gru.symbolic_predict(X, X, 1, None, 1),
         lambda: gru.predict_next_batch([1], [1], batch=1),
         lambda: gru.savemodel(str(tmp_path / "model")),
         lambda: gru.fit(pd.DataFrame(), retrain=True),
@@ -378,7 +478,7 @@ def test_save_and_load_round_trip(train_data, test_data, tmp_path, settings):
     loaded = GRU4Rec.loadmodel(path)
     assert weights_equal(gru, loaded)
     assert loaded.item_ids.tolist() == gru.item_ids.tolist()
-    assert loaded._settings == gru._settings
+    assert loaded.get_params() == gru.get_params()
     assert evaluation.evaluate_gpu(gru, test_data) == evaluation.evaluate_gpu(loaded, test_data)
 
 
@@ -392,6 +492,381 @@ def test_a_loaded_model_can_be_trained_further(train_data, tmp_path, capsys):
 
 
 # --- parameters -----------------------------------------------------------------------------------
+
+# by attributes, in any order, and by set_params
+WAYS = {
+    "attributes": lambda gru, settings: [setattr(gru, *item) for item in settings.items()],
+    "set_params": lambda gru, settings: gru.set_params(**settings),
+}
+CHANGES = [
+    ("attributes", dict(layers=[24])),
+    ("set_params", dict(layers=[8, 6], hidden_act="relu")),
+    ("attributes", dict(loss="bpr-max", final_act="relu")),
+    ("set_params", dict(constrained_embedding=False, embedding=6)),
+    ("attributes", dict(batch_size=16, seed=7, learning_rate=0.2)),
+]
+
+
+@pytest.fixture(scope="module")
+def load_trained(train_data, tmp_path_factory):
+    """Load one more model that was trained with SHARED: no compiling as for a training."""
+    path = str(tmp_path_factory.mktemp("trained") / "model")
+    trained(train_data).savemodel(path)
+    return lambda: GRU4Rec.loadmodel(path)
+
+
+@pytest.fixture(scope="module")
+def weights_of(train_data):
+    """Return the weights of a training with SHARED and a change."""
+    known = {}
+
+    def train(**change):
+        key = str(change)
+        known[key] = known.get(key) or trained(train_data, **change).weights()
+        return known[key]
+
+    return train
+
+
+def arrays_equal(a, b):
+    return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def behaviour(gru, test_data):
+    """Everything that a user sees of a trained model."""
+    X, inputs = tt.ivector(), gru.item_ids[[5, 6, 5]]
+    yhat, _, updates = gru.symbolic_predict(X, X, X.shape[0], None, 3)
+    seen = [theano.function([X], yhat, updates=updates)(np.arange(3, dtype=np.int32))]
+    gru.predict_next_batch([-1, -2, -3], inputs, batch=3)  # the sessions are new
+    seen += [gru.predict_next_batch([1, 2, 3], inputs, batch=3).to_numpy() for _ in range(2)]
+    seen += [gru.weights()[name] for name in sorted(gru.weights())]
+    seen.append(np.array(evaluation.evaluate_gpu(gru, test_data, mode="tiebreaking")))
+    return seen
+
+
+def same(a, b):
+    return len(a) == len(b) and all(x.shape == y.shape and (x == y).all() for x, y in zip(a, b))
+
+
+def reloaded(gru, tmp_path):
+    path = str(tmp_path / "saved.gru4rec")
+    gru.savemodel(path)
+    return GRU4Rec.loadmodel(path)
+
+
+@pytest.mark.parametrize("way, change", CHANGES)
+def test_a_model_is_saved_as_it_was_trained(
+    train_data, test_data, tmp_path, weights_of, way, change
+):
+    gru = GRU4Rec(**SHARED)
+    WAYS[way](gru, change)
+    gru.fit(train_data)
+    assert arrays_equal(gru.weights(), weights_of(**change))
+    loaded = reloaded(gru, tmp_path)
+    assert loaded.get_params() == GRU4Rec(**{**SHARED, **change}).get_params()
+    assert same(behaviour(loaded, test_data), behaviour(gru, test_data))
+
+
+@pytest.mark.parametrize("way, change", CHANGES)
+def test_parameters_set_after_training_are_for_the_next(
+    train_data, test_data, tmp_path, load_trained, weights_of, way, change
+):
+    gru = load_trained()
+    before = behaviour(gru, test_data)  # with a predictor that goes on to exist
+    WAYS[way](gru, change)
+    assert {name: getattr(gru, name) for name in change} == change
+    assert same(behaviour(gru, test_data), before)
+    loaded = reloaded(gru, tmp_path)
+    assert loaded.get_params() == GRU4Rec(**SHARED).get_params()
+    assert same(behaviour(loaded, test_data), before)
+    gru.fit(train_data)
+    assert arrays_equal(gru.weights(), weights_of(**change))
+
+
+def test_parameters_set_in_training_are_for_the_next(train_data, tmp_path, weights_of):
+    gru = GRU4Rec(**{**SHARED, "n_epochs": 2})
+    gru.fit(train_data, after_epoch=lambda _: gru.set_params(batch_size=4, layers=[5], seed=1))
+    assert arrays_equal(gru.weights(), weights_of(n_epochs=2))
+    assert reloaded(gru, tmp_path).get_params() == GRU4Rec(**{**SHARED, "n_epochs": 2}).get_params()
+
+
+def test_setting_one_parameter_leaves_the_others():
+    gru = GRU4Rec()
+    gru.layers = "24/12"
+    gru.batch_size = 16
+    gru.set_params(seed=1)
+    assert (gru.layers, gru.batch_size, gru.seed) == ([24, 12], 16, 1)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("layers", []), ("layers", "x"), ("batch_size", 0), ("loss", "x"), ("adapt_params", [2])],
+)
+def test_a_wrong_attribute_sets_nothing(name, value):
+    gru = GRU4Rec(layers=[7])
+    before = gru.get_params()
+    with pytest.raises(InputError, match=f"parameter {name}: expected"):
+        setattr(gru, name, value)
+    assert gru.get_params() == before
+
+
+def test_lists_are_copies():
+    sizes = [7]
+    gru = GRU4Rec(layers=sizes)
+    sizes.append(8)
+    gru.layers.append(9)
+    gru.get_params()["layers"].append(10)
+    assert gru.layers == [7]
+    gru.layers += [5]
+    assert gru.layers == [7, 5]
+    assert GRU4Rec().layers == [100]
+
+
+def test_contradicting_attributes_are_found_by_fit(
+    train_data, test_data, load_trained, weights_of
+):
+    gru = load_trained()
+    before = behaviour(gru, test_data)
+    gru.final_act = "linear"
+    with pytest.raises(InputError, match="loss=cross-entropy needs final_act=softmax"):
+        gru.fit(train_data)
+    assert same(behaviour(gru, test_data), before)
+    gru.loss = "bpr-max"
+    gru.fit(train_data)
+    assert arrays_equal(gru.weights(), weights_of(final_act="linear", loss="bpr-max"))
+
+
+@pytest.mark.parametrize(
+    "name, meant", [("n_epoch", "n_epochs"), ("layer", "layers"), ("Batch_Size", "batch_size")]
+)
+def test_a_misspelt_attribute_names_the_parameter(name, meant):
+    gru = GRU4Rec()
+    with pytest.raises(InputError, match=f"{name}; did you mean {meant}?"):
+        setattr(gru, name, 5)
+    assert not hasattr(gru, name)
+    with pytest.raises(InputError, match=f"'{name}', did you mean {meant}?"):
+        gru.set_params(**{name: 5})
+
+
+class Variant(GRU4Rec):
+    """What users write: defaults, attributes and methods of their own."""
+
+    layers = (24,)
+    batch_sizes = ()
+
+    def __init__(self, depth=3, **settings):
+        super().__init__(**settings)
+        self.depth = depth
+        self.history = []
+        self.batch_sizes = [1, 2]
+
+    def fit(self, data, **options):
+        self.n_epochs = 1
+        self.history.append("fit")
+        return super().fit(data, **options)
+
+
+@pytest.mark.filterwarnings("error")
+def test_variants_have_attributes_of_their_own(train_data, test_data, tmp_path, weights_of):
+    settings = {name: value for name, value in SHARED.items() if name != "layers"}
+    gru = Variant(depth=4, **settings)
+    gru.score = 1
+    gru.weights = types.MethodType(lambda self: GRU4Rec.weights(self), gru)  # as monkeypatches do
+    gru.fit(train_data)
+    assert (gru.depth, gru.history, gru.batch_sizes) == (4, ["fit"], [1, 2])
+    assert arrays_equal(gru.weights(), weights_of(layers=[24]))
+    path = str(tmp_path / "variant")
+    gru.savemodel(path)
+    loaded = Variant.loadmodel(path)
+    assert (type(loaded), loaded.depth, loaded.layers) == (Variant, 3, [24])
+    assert same(behaviour(loaded, test_data), behaviour(gru, test_data))
+
+
+def test_a_variant_hears_of_a_close_name():
+    with pytest.warns(UserWarning, match="no parameter n_epoch; did you mean n_epochs?") as caught:
+        gru = Variant()
+        gru.n_epoch = 5
+    assert caught[0].filename == __file__
+    assert gru.n_epoch == 5
+
+
+def test_defaults_of_variants():
+    class Fast:
+        n_epochs = "3"
+
+    class Both(Fast, Variant):
+        loss, final_act = "top1", "tanh"
+
+    gru = Both()
+    assert (gru.n_epochs, gru.layers, gru.loss, gru.final_act) == (3, [24], "top1", "tanh")
+    gru.n_epochs = 4
+    assert gru.get_params()["n_epochs"] == 4
+    assert (Both(n_epochs=2).n_epochs, Variant().n_epochs, GRU4Rec().layers) == (2, 10, [100])
+    with pytest.raises(InputError, match="parameter batch_size"):
+        type("Broken", (GRU4Rec,), {"batch_size": 0})
+
+
+def test_a_loaded_variant_has_the_parameters_of_the_file(test_data, tmp_path, load_trained):
+    """Whatever its class has for defaults, and its constructor sets."""
+
+    class Stubborn(Variant):
+        def __init__(self):
+            super().__init__()
+            self.set_params(layers=[9], loss="bpr", final_act="linear")
+
+    gru = load_trained()
+    gru.savemodel(str(tmp_path / "model"))
+    loaded = Stubborn.loadmodel(str(tmp_path / "model"))
+    assert loaded.get_params() == gru.get_params()
+    assert same(behaviour(loaded, test_data), behaviour(gru, test_data))
+
+
+def test_column_names_of_a_loaded_model(train_data, test_data, tmp_path, load_trained):
+    gru = load_trained()
+    before = behaviour(gru, test_data)
+    gru.item_key = "Product"
+    renamed = test_data.rename(columns={"ItemId": "Product"})
+    seen = evaluation.evaluate_gpu(gru, renamed, item_key=gru.item_key)
+    assert seen == evaluation.evaluate_gpu(gru, test_data)
+    assert same(behaviour(gru, test_data), before)
+    gru.fit(train_data.rename(columns={"ItemId": "Product"}), retrain=True)
+    assert reloaded(gru, tmp_path).item_key == "Product"
+
+
+def failing(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+BEFORE_THE_FIRST_STEP = {
+    "bad data": lambda patch: dict(data=pd.DataFrame({"a": [1]})),
+    "no data": lambda patch: dict(data="train.tsv"),
+    "no memory": lambda patch: patch.setattr(GRU4Rec, "_random", failing(MemoryError())),
+    "compiling": lambda patch: patch.setattr(
+        training.Training, "_compile", failing(RuntimeError("broken"))
+    ),
+    "Ctrl-C": lambda patch: patch.setattr(
+        training.Training, "_compile", failing(KeyboardInterrupt())
+    ),
+    "argument": lambda patch: dict(sample_store=None),
+}
+
+
+@pytest.mark.parametrize("failure", BEFORE_THE_FIRST_STEP)
+def test_a_fit_that_fails_before_it_begins_leaves_the_model(
+    train_data, test_data, monkeypatch, load_trained, weights_of, failure
+):
+    gru = load_trained()
+    before = behaviour(gru, test_data)
+    gru.set_params(layers=[8, 6], hidden_act="relu")
+    arguments = {"data": train_data, **(BEFORE_THE_FIRST_STEP[failure](monkeypatch) or {})}
+    with pytest.raises((InputError, RuntimeError, KeyboardInterrupt)):
+        gru.fit(**arguments)
+    assert same(behaviour(gru, test_data), before)
+    monkeypatch.undo()
+    gru.fit(train_data)
+    assert arrays_equal(gru.weights(), weights_of(layers=[8, 6], hidden_act="relu"))
+
+
+@pytest.mark.parametrize("failure", BEFORE_THE_FIRST_STEP)
+def test_a_first_fit_that_fails_leaves_an_untrained_model(train_data, monkeypatch, failure):
+    gru = GRU4Rec(**SHARED)
+    arguments = {"data": train_data, **(BEFORE_THE_FIRST_STEP[failure](monkeypatch) or {})}
+    with pytest.raises((InputError, RuntimeError, KeyboardInterrupt)):
+        gru.fit(**arguments)
+    with pytest.raises(InputError, match="not trained"):
+        gru.weights()
+    assert repr(gru).endswith("not trained")
+
+
+@pytest.mark.parametrize(
+    "error, where",
+    [
+        (KeyboardInterrupt(), "a block"),
+        (TrainingDiverged("NaN"), "a block"),
+        (RuntimeError("mine"), "after_epoch"),
+    ],
+)
+def test_a_fit_that_ends_early_is_consistent(
+    train_data, test_data, tmp_path, monkeypatch, load_trained, error, where
+):
+    """The weights as they are then, with the parameters that they were built with."""
+    gru = load_trained()
+    gru.set_params(layers=[24], loss="bpr-max", final_act="relu", constrained_embedding=False)
+    arguments = {}
+    if where == "after_epoch":
+        arguments["after_epoch"] = failing(error)
+    else:
+        monkeypatch.setattr(training.Training, "_check_costs", failing(error))
+    with pytest.raises(type(error)):
+        gru.fit(train_data, **arguments)
+    assert gru.weights()["Wh0"].shape == (24, 24)
+    gru.set_params(layers=[7])
+    loaded = reloaded(gru, tmp_path)
+    assert (loaded.layers, loaded.final_act) == ([24], "relu")
+    assert same(behaviour(loaded, test_data), behaviour(gru, test_data))
+
+
+def test_retraining_with_other_settings(train_data, tmp_path, load_trained):
+    gru = load_trained()
+    first = gru.weights()
+    gru.learning_rate = 0.05
+    gru.set_params(adapt="adam", batch_size=4)
+    gru.fit(train_data, retrain=True)
+    assert not np.array_equal(first["Wy"], gru.weights()["Wy"])
+    loaded = reloaded(gru, tmp_path)
+    assert (loaded.learning_rate, loaded.adapt, loaded.batch_size) == (0.05, "adam", 4)
+
+
+def test_retraining_with_another_input_of_equal_shape_says_so(train_data):
+    """With as many units as items, the shared embedding and one-hot input have equal shapes."""
+    gru = trained(train_data, layers=[60])
+    gru.constrained_embedding = False
+    with pytest.raises(InputError, match="retrain: .*layers"):
+        gru.fit(train_data, retrain=True)
+
+
+def test_no_embedding_is_left_from_an_earlier_training(train_data, test_data, tmp_path):
+    gru = trained(train_data, constrained_embedding=False, embedding=6)
+    gru.set_params(embedding=0, constrained_embedding=True)
+    gru.fit(train_data)
+    assert gru.E is None
+    assert same(behaviour(reloaded(gru, tmp_path), test_data), behaviour(gru, test_data))
+
+
+def test_a_copy_is_a_model_of_its_own(train_data, test_data, load_trained):
+    gru = load_trained()
+    before = behaviour(gru, test_data)
+    other = copy.deepcopy(gru)
+    other.layers = [5]
+    other.fit(train_data)
+    assert gru.layers == SHARED["layers"]
+    assert same(behaviour(gru, test_data), before)
+
+
+def test_get_and_set_params_in_a_notebook():
+    gru = GRU4Rec()
+    assert gru.set_params(layers="8/4") is gru
+    assert gru.get_params() == {**parameters.defaults(), "layers": [8, 4]}
+    assert GRU4Rec(**gru.get_params()).get_params() == gru.get_params()
+
+
+def test_the_signature_names_all_parameters():
+    signature = inspect.signature(GRU4Rec)
+    assert {p.name: p.default for p in signature.parameters.values()} == parameters.defaults()
+
+
+def test_repr(train_data):
+    gru = GRU4Rec(layers=[16], n_sample=0)
+    assert repr(gru) == "GRU4Rec(layers=[16], n_sample=0), not trained"
+    gru.fit(train_data)
+    assert repr(gru) == "GRU4Rec(layers=[16], n_sample=0), trained on 60 items"
+    gru.layers = [24]
+    expected = "GRU4Rec(layers=[24], n_sample=0), trained on 60 items with layers=[16]"
+    assert repr(gru) == expected
+    assert repr(Variant()) == "Variant(), not trained"
 
 
 def test_set_params_prints_aligned_lines(capsys):

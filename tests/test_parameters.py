@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -370,6 +371,128 @@ def test_unknown_parameters(name):
 
 def test_wrong_values_are_shown():
     assert "'fast'" in refusal("learning_rate", "fast")
+
+
+def test_wrong_values_are_shown_in_one_line():
+    assert "\n" not in refusal("layers", "1\n2")
+    table = pd.DataFrame({"a": range(99)})
+    assert len(refusal("batch_size", table).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name, meant", [("n_epoch", "n_epochs"), ("Layers", "layers")])
+def test_misspelt_parameters(name, meant):
+    with pytest.raises(InputError, match=f"'{name}', did you mean {meant}?"):
+        parameters.convert({name: 1})
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.sampled_from(sorted(parameters.ARGUMENTS)),
+    value=st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(),
+        st.lists(st.one_of(st.none(), st.integers(), st.text(), st.floats())),
+        st.dictionaries(st.integers(), st.integers()),
+    ),
+)
+def test_arguments_are_converted_or_refused(name, value):
+    """Nothing but an InputError, and what comes out is taken again as it is."""
+    try:
+        (converted,) = parameters.check_arguments(**{name: value})
+    except InputError as err:
+        assert str(err).startswith(f"{name}: expected ")
+        return
+    assert parameters.check_arguments(**{name: converted}) == [converted]
+
+
+def test_arguments_keep_their_order():
+    seen = parameters.check_arguments(mode="median", cut_off=(5, "20"), batch_size="7")
+    assert seen == ["median", [5, 20], 7]
+
+
+def test_defaults_of_arguments():
+    for name, argument in parameters.ARGUMENTS.items():
+        assert parameters.check_arguments(**{name: argument.default}) == [argument.default]
+
+
+# --- a model's parameters -------------------------------------------------------------------------
+
+
+class Model(parameters.HasParameters):
+    """A model that has nothing but parameters."""
+
+
+SETTINGS = [
+    *[{"layers": v} for v in ([24], "8/4", (5,), [], "x")],
+    *[{"batch_size": v} for v in (16, "1", 0, None)],
+    *[{"n_sample": v} for v in (0, 8, -1)],
+    *[{"loss": "cross-entropy", "final_act": "softmax"}, {"loss": "bpr"}, {"final_act": "relu"}],
+    *[{"adapt": "adam", "adapt_params": "0.9/0.99"}, {"adapt_params": [0.5]}, {"adapt": None}],
+    {"seed": 1},
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(SETTINGS), st.sampled_from(["attributes", "set_params", "new"]))
+    )
+)
+def test_all_ways_of_setting_are_one(steps):
+    """A dictionary, converted step by step, says what every way leaves behind."""
+    model, expected = Model(), parameters.defaults()
+    for values, way in steps:
+        merged = dict(expected)
+        try:
+            merged.update(parameters.convert(values))
+            if way != "attributes":
+                parameters.check_combination(merged)
+            refused = False
+        except InputError:
+            merged, refused = dict(expected), True
+        try:
+            if way == "new":
+                model = Model(**{**model.get_params(), **values})
+            elif way == "set_params":
+                model.set_params(**values)
+            else:
+                for name, value in values.items():
+                    setattr(model, name, value)
+            assert not refused
+        except InputError:
+            assert refused
+        expected = merged
+        assert model.get_params() == expected
+        assert {name: getattr(model, name) for name in expected} == expected
+
+
+def test_values_are_immutable():
+    values = Model(layers=[5])._settings
+    with pytest.raises(AttributeError):
+        values.layers = [6]
+    assert values.layers == (5,)
+    assert values.changed({"layers": [6]}).as_dict()["layers"] == [6]
+    assert values.layers == (5,)
+
+
+def test_architecture():
+    shapes = [
+        dict(),
+        dict(layers=[5]),
+        dict(layers=[5, 5]),
+        dict(layers=[5], constrained_embedding=True),
+        dict(layers=[5], embedding=4),
+    ]
+    seen = [Model(**values)._settings.architecture for values in shapes]
+    assert len(set(seen)) == len(seen)
+    as_size = Model(layers=[5], embedding="layersize")._settings.architecture
+    assert as_size == Model(layers=[5], embedding=5, loss="bpr")._settings.architecture
 
 
 # --- combinations ---------------------------------------------------------------------------------
