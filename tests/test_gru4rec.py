@@ -395,6 +395,7 @@ def test_tuples_are_session_ids(model):
 @pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Index, pd.Categorical, iter])
 def test_kinds_of_sequences(model, kind):
     ids = model.item_ids[[5, 6]].tolist()
+    model.predict_next_batch([3, 4], ids, batch=2)  # so that 1 and 2 are new sessions
     expected = model.predict_next_batch([1, 2], ids, ids, batch=2)
     model.predict_next_batch([3, 4], ids, batch=2)
     again = model.predict_next_batch(kind([1, 2]), kind(ids), kind(ids), batch=2)
