@@ -162,6 +162,7 @@ def evaluate_sessions_batch(
 
 
 def _check_model(gru: GRU4Rec) -> None:
+    """Raise an InputError if the model is not trained or its weights are no numbers."""
     for name, weights in gru.weights().items():
         if not np.isfinite(weights).all():
             # every comparison with NaN is false: all targets would come first
@@ -178,6 +179,7 @@ def _announcement(cut_off: list[int]) -> str:
 
 def _ranks_in_order(gru, better: np.ndarray, equal: np.ndarray, mode: str) -> np.ndarray:
     """Rank all targets, in an order that does not depend on the mini-batches' schedule."""
+    # a model of another class may have a seed of its own
     seed = getattr(getattr(gru, "_trained", gru), "seed", 0)
     order = np.lexsort((equal, better))
     return _ranks(better[order], equal[order], mode, np.random.default_rng(seed))

@@ -313,8 +313,9 @@ class GRU4Rec(parameters.HasParameters):
 
         Notes
         -----
-        A fit that fails before its first step leaves the model as it was. One that ends early
-        leaves the weights as they are then, with the parameters of this training.
+        A fit that fails before its training begins, for its data or while it compiles, leaves the
+        model as it was. A training that ends early leaves the weights as they are then, with its
+        parameters.
         """
         sample_store, store_type, retrain, after_epoch, _ = parameters.check_arguments(
             sample_store=sample_store,

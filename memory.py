@@ -1,4 +1,4 @@
-"""Estimates of what a training needs of memory, to explain out-of-memory errors."""
+"""Estimates of training memory, to explain out-of-memory errors."""
 
 from __future__ import annotations
 
