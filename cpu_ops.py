@@ -786,8 +786,9 @@ class CountRanks(KernelOp):
 
     Inputs: hidden states (m, width); rows (n_items, width) and biases (n_items, 1) of the items;
     their ids (n_items,) int32, of which the targets (m,) int32 are left out; the targets' scores
-    (m,) after the activation. Outputs: better, equal (m,) int64. The scores are computed block by
-    block: memory does not grow with the number of items.
+    (m,), with biases. Outputs: better, equal (m,) int64. One computation activates the scores of
+    targets and items: two would differ in the last bit, and ties would be lost. The scores are
+    computed block by block: memory does not grow with the number of items.
     """
 
     __props__ = ("activation",)
@@ -803,10 +804,11 @@ class CountRanks(KernelOp):
 
     def perform(self, node, inputs, outputs):
         hidden, rows, biases, ids, targets, target_scores = inputs
-        scores, _ = _activate(self.activation, hidden @ rows.T + biases[:, 0])
+        scores = hidden @ rows.T + biases[:, 0]
+        both, _ = _activate(self.activation, np.column_stack([target_scores, scores]))
         other = ids != targets[:, None]
         for storage, compare in zip(outputs, (np.greater, np.equal)):
-            counts = (compare(scores, target_scores[:, None]) & other).sum(axis=1)
+            counts = (compare(both[:, 1:], both[:, :1]) & other).sum(axis=1)
             storage[0] = counts.astype(np.int64)
 
     def c_code(self, node, name, inputs, outputs, sub):

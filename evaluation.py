@@ -250,13 +250,17 @@ class _RankCounter:
             index = theano.shared(candidates.astype(np.int32))
         n_items = len(rows.get_value(borrow=True))
         self.n_item_blocks = -(-n_items // ITEM_BLOCK)
+<<<<<<< HEAD
         self.activation = losses.ranking_activation(gru._trained.final_act)
         self.activate = losses.activation(self.activation)
+=======
+        self.activation = losses.ranking_activation(gru.final_act)
+>>>>>>> fix-ties
         self.advance = self._compile_advance(gru)
         self.count = self._compile_count(gru, rows, biases, index)
 
     def _compile_advance(self, gru: GRU4Rec):
-        """One event of each session: new states, scores of the targets."""
+        """One event of each session: new states, scores of the targets before the activation."""
         inputs, targets = self.inputs[self.step], self.targets[self.step]
         new_states = gru._hidden(gru._input_table[inputs], self.states)
         hidden = new_states[-1]
@@ -267,7 +271,7 @@ class _RankCounter:
         updates = [(h, new * goes_on) for h, new in zip(self.states, new_states)]
         updates += [
             (self.hidden, hidden),
-            (self.target_scores, losses.diagonal(self.activate(scores))),
+            (self.target_scores, losses.diagonal(scores)),
             (self.item_block, np.int64(0)),
         ]
         return theano.function([], [], updates=updates).fn
@@ -278,13 +282,17 @@ class _RankCounter:
             return self._compile_count_of_all(rows, biases, index)
         start = self.item_block * ITEM_BLOCK
         block = slice(start, start + ITEM_BLOCK)
-        scores = self.activate(gru._scores(self.hidden, rows[block], biases[block]))
+        scores = gru._scores(self.hidden, rows[block], biases[block])
+        # one matrix, so that one computation activates both: two would differ in the last bit, and
+        # ties would be lost
+        target = self.target_scores.dimshuffle(0, "x")
+        both = losses.activation(self.activation)(tt.concatenate([target, scores], axis=1))
+        target, scores = both[:, 0].dimshuffle(0, "x"), both[:, 1:]
         if index is None:
             ids = start + tt.arange(scores.shape[1])
         else:
             ids = index[block]
         other = tt.neq(ids.dimshuffle("x", 0), self.targets[self.step].dimshuffle(0, "x"))
-        target = self.target_scores.dimshuffle(0, "x")
         better = (tt.gt(scores, target) & other).sum(axis=1)
         equal = (tt.eq(scores, target) & other).sum(axis=1)
         updates = [

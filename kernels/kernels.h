@@ -70,6 +70,13 @@ typedef struct {
     float a, b;
 } gk_act;
 
+// What the compiler makes of an activation may differ, in the last bit, from place to place: between
+// two loops that it is inlined into, and between a loop over vectors and the rest of less than one.
+// Values that are compared with each other are therefore activated by this function alone, which
+// works on whole groups of lanes: equal x give equal values. In place; n is a multiple of GK_LANES.
+enum { GK_LANES = 16 };
+void gk_activate(long n, float* x, gk_act act);
+
 enum gk_loss { GK_CROSS_ENTROPY, GK_XE_LOGIT, GK_BPR, GK_BPR_MAX, GK_TOP1, GK_TOP1_MAX };
 
 // Takes scores (m, n) without their offsets (n,) (biases and the like) and turns them, in place,
@@ -94,7 +101,8 @@ void gk_dropout(long n, const float* x, float p, uint64_t seed, uint64_t counter
 
 // For each of m targets, how many other items have a higher and an equal score: hidden (m, width),
 // rows (n_items, width) and biases (n_items,) of the items, whose ids say which one is the target;
-// target_scores (m,) after the activation. Returns 1 if there is no memory.
+// target_scores (m,) with their biases. Scores are activated here, the targets' as the items'.
+// Returns 1 if there is no memory.
 int gk_count_ranks(long m, long width, const float* hidden, long n_items, const float* rows,
                    const float* biases, const int32_t* ids, const int32_t* targets,
                    const float* target_scores, gk_act act, int64_t* better, int64_t* equal);

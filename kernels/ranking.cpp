@@ -3,7 +3,6 @@
 #include <new>
 #include <vector>
 
-#include "activations.h"
 #include "kernels.h"
 #include "products.h"
 #include "team.h"
@@ -14,14 +13,15 @@ namespace {
 constexpr long BLOCK = 256;
 
 typedef const float* __restrict__ In;
+typedef float* __restrict__ Out;
 
 // Adds how many of n scores are above and at the target's, leaving out the target itself.
-template <class Act>
-void count(long n, In scores, In biases, const int32_t* __restrict__ ids, int32_t target,
-           float target_score, Act act, int64_t& better, int64_t& equal) {
+template <class Score>
+void count(long n, Score score, const int32_t* ids, int32_t target, float target_score,
+           int64_t& better, int64_t& equal) {
     int32_t above = 0, at = 0;
     for (long j = 0; j < n; j++) {
-        const float y = act.value(scores[j] + biases[j]);
+        const float y = score(j);
         const int32_t other = ids[j] != target;
         above += other & (y > target_score);
         at += other & (y == target_score);
@@ -29,6 +29,13 @@ void count(long n, In scores, In biases, const int32_t* __restrict__ ids, int32_
     better += above;
     equal += at;
 }
+
+void add(long n, In x, In y, Out sum) {
+    for (long j = 0; j < n; j++) sum[j] = x[j] + y[j];
+}
+
+constexpr long whole_groups(long n) { return (n + GK_LANES - 1) / GK_LANES * GK_LANES; }
+static_assert(whole_groups(BLOCK) == BLOCK, "a block has no place for the lanes behind its items");
 
 }  // namespace
 
@@ -39,18 +46,31 @@ extern "C" int gk_count_ranks(long m, long width, const float* hidden, long n_it
     const int n_threads = team::size();
     std::vector<std::vector<int64_t>> counts(n_threads, std::vector<int64_t>(2 * m, 0));
     std::vector<std::vector<float>> scores(n_threads, std::vector<float>(m * BLOCK));
-    with_activation(act, [&](auto f) {
-        team::run([&](int t, int n) {
-            const auto s = team::share(n_items, t, n, BLOCK);
-            for (long begin = s.begin; begin < s.end && m && width; begin += BLOCK) {
-                const long size = std::min(BLOCK, s.end - begin);
-                product_alone(0, 1, m, size, width, hidden, width, rows + begin * width, width,
-                              scores[t].data(), size);
-                for (long i = 0; i < m; i++)
-                    count(size, scores[t].data() + i * size, biases + begin, ids + begin,
-                          targets[i], target_scores[i], f, counts[t][2 * i], counts[t][2 * i + 1]);
+    std::vector<std::vector<float>> activated(n_threads, std::vector<float>(BLOCK));
+    std::vector<float> of_targets(whole_groups(m));
+    std::copy_n(target_scores, m, of_targets.data());
+    gk_activate(of_targets.size(), of_targets.data(), act);
+    team::run([&](int t, int n) {
+        const auto s = team::share(n_items, t, n, BLOCK);
+        for (long begin = s.begin; begin < s.end && m && width; begin += BLOCK) {
+            const long size = std::min(BLOCK, s.end - begin);
+            const float *x = scores[t].data(), *b = biases + begin;
+            product_alone(0, 1, m, size, width, hidden, width, rows + begin * width, width,
+                          scores[t].data(), size);
+            for (long i = 0; i < m; i++, x += size) {
+                int64_t *above = &counts[t][2 * i], *at = above + 1;
+                if (act.kind == GK_LINEAR) {
+                    count(size, [=](long j) { return x[j] + b[j]; }, ids + begin, targets[i],
+                          of_targets[i], *above, *at);
+                } else {
+                    float* y = activated[t].data();
+                    add(size, x, b, y);
+                    gk_activate(whole_groups(size), y, act);
+                    count(size, [=](long j) { return y[j]; }, ids + begin, targets[i],
+                          of_targets[i], *above, *at);
+                }
             }
-        });
+        }
     });
     for (long i = 0; i < m; i++) {
         better[i] = equal[i] = 0;

@@ -47,8 +47,10 @@ def test_shorter_vectors(without):
     flags = f"gcc.cxxflags={theano.config.gcc.cxxflags} {without}"
     library = python(flags, "-c", "import kernel_library; print(kernel_library.path())").strip()
     assert library.endswith(".so") and library != str(kernel_library.path())
-    tests = [str(ROOT / "tests" / name) for name in ("test_products.py", "test_ops.py")]
+    names = ("test_products.py", "test_ops.py", "test_ties.py")
+    tests = [str(ROOT / "tests" / name) for name in names]
     chosen = "test_product or equal_rows or test_update_of_rows or whole_parameter"
+    chosen += " or equal_score or every_lane"
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
     assert " passed" in python(flags, "-m", "pytest", *options, "-k", chosen, *tests)
 

@@ -388,21 +388,46 @@ def test_dropout_drops_independently():
 # ---------------------------------------------------------------------------- ranking
 
 
-@pytest.mark.parametrize("activation", ["linear", "relu", "elu-0.5"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @common
 @given(m=ROWS, n_items=st.sampled_from([1, 7, 256, 1000]), n=ROWS, seed=SEEDS)
 def test_count_ranks(activation, m, n_items, n, seed):
     n = max(n, 1)
     rng = np.random.default_rng(seed)
-    # small whole numbers: products are exact, and there are many ties
+    # multiples of 1/64, not far from zero: products are exact, there are many ties, and different
+    # scores have clearly different activations
     hidden, rows, biases = (
         rng.integers(-2, 3, shape).astype(np.float32)
         for shape in ((m, n), (n_items, n), (n_items, 1))
     )
+    hidden, biases = hidden / np.float32(64), biases / np.float32(64)
     ids = rng.permutation(2 * n_items)[:n_items].astype(np.int32)
     targets = rng.integers(0, 2 * n_items, m).astype(np.int32)
-    scores = rng.integers(-1, 4, m).astype(np.float32)
+    scores = rng.integers(-64, 65, m).astype(np.float32) / np.float32(64)
     agree(cpu_ops.CountRanks(activation), [hidden, rows, biases, ids, targets, scores], rtol=0)
+
+
+SCORES = st.one_of(st.floats(-10, 10, width=32), st.floats(allow_nan=False, width=32))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@common
+@given(
+    scores=st.lists(SCORES.filter(np.isfinite), min_size=1, max_size=50),
+    n_items=st.one_of(st.integers(1, 600), st.integers(1, 40)),
+    seed=SEEDS,
+)
+def test_items_of_an_equal_score_tie_with_the_target(activation, scores, n_items, seed):
+    """Whichever place they have, in a block or in what is left behind the last whole one."""
+    scores = np.array(scores, np.float32)
+    if np.float32(2e38) < np.abs(scores).max():  # the activation's constants must not overflow
+        scores /= 2
+    scores = np.concatenate([scores, 4 * normal(np.random.default_rng(seed), 300)])
+    ids, none = np.arange(n_items, dtype=np.int32), np.full(len(scores), -1, np.int32)
+    ones, zeros = np.ones((n_items, 1), np.float32), np.zeros((n_items, 1), np.float32)
+    values = [scores[:, None], ones, zeros, ids, none, scores]
+    better, equal = run_compiled(cpu_ops.CountRanks(activation), values)
+    assert not better.any() and (equal == n_items).all()
 
 
 # ---------------------------------------------------------------------------- several in one kernel

@@ -1,8 +1,19 @@
 // Ranking: how many items score better than a target, and how many the same.
 
+// The value of a target's score and of an item's. It is not inlined where it rounds: of two copies the
+// compiler could make computations that differ in the last bit, and equal scores have to stay equal.
+#if ACT == 2 || ACT == 4
+WITHIN_KERNEL __attribute__((noinline)) ga_float value_of(ga_float score) {
+#else
+WITHIN_KERNEL ga_float value_of(ga_float score) {
+#endif
+    return act_value(score);
+}
+
 // One group a target. scores (m, n) are those of n items, before their biases (n,) and activation;
-// ids (n,) say which one is the target, which does not count. better, equal (m,) get what is found,
-// added to what is there unless it is the first block. Bound by memory, 4 m n bytes.
+// ids (n,) say which one is the target, which does not count; target_scores (m,) are with biases,
+// before the activation. better, equal (m,) get what is found, added to what is there unless it is
+// the first block. Bound by memory, 4 m n bytes.
 KERNEL void count_ranks(ga_size n, ARRAY(ga_float, scores), ARRAY(ga_float, biases),
                         ARRAY(ga_int, ids), ARRAY(ga_int, targets), ARRAY(ga_float, target_scores),
                         ga_int first, ARRAY(ga_long, better), ARRAY(ga_long, equal)) {
@@ -15,11 +26,11 @@ KERNEL void count_ranks(ga_size n, ARRAY(ga_float, scores), ARRAY(ga_float, bias
     OPEN(ga_long, equal);
     LOCAL_MEM ga_int counts[2 * THREADS];
     const ga_size i = GID_0;
-    const ga_float target = target_scores[i];
+    const ga_float target = value_of(target_scores[i]);
     ga_int n_better = 0, n_equal = 0;
     for (ga_size j = LID_0; j < n; j += LDIM_0) {
         if (ids[j] == targets[i]) continue;
-        const ga_float x = act_value(scores[i * n + j] + biases[j]);
+        const ga_float x = value_of(scores[i * n + j] + biases[j]);
         n_better += x > target;
         n_equal += x == target;
     }
