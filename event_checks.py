@@ -30,7 +30,7 @@ def check_columns(names: Sequence, keys: dict[str, str], source: str) -> None:
     for role, key in keys.items():
         option = f"{OPTIONS[role]} ({role}_key)"
         if key not in names:
-            shown = ", ".join(str(name)[:80] for name in names[:20]) + (
+            shown = ", ".join(" ".join(str(name).split())[:80] for name in names[:20]) + (
                 ", ..." if len(names) > 20 else ""
             )
             raise InputError(

@@ -92,8 +92,8 @@ def read_events(
         ) from None
     except OSError as err:
         raise InputError(
-            f"{path}: cannot be read ({err.strerror or one_line(err)}); check the permissions of the "
-            "file"
+            f"{path}: cannot be read ({err.strerror or one_line(err)}); check the permissions of "
+            "the file"
         ) from None
     session, item, times = check_events(data, keys, path, place)
     columns = {session_key: session.array, item_key: item.array, time_key: times}

@@ -232,7 +232,7 @@ class _InertUnpickler(pickle.Unpickler):
         if (module, name) in _STAND_INS:
             return _STAND_INS[module, name]
         if (module, name) not in _ALLOWED:
-            raise _Refused(f"{module}.{name}")
+            raise _Refused(" ".join(f"{module}.{name}".split())[:200])  # damage makes any name
         return _record_class(name)
 
 

@@ -1,8 +1,9 @@
 """Damaged files for the readers of event tables, read in processes of their own.
 
-``python tests/reader_fuzz.py --inputs 30000 --seed 1`` reads so many; `tests/test_reader_fuzz.py` a few
-hundred. Every input has to end as a table or as one sentence: no crash, no other exception, no waiting.
-Where plain Python reads a text or a pickle, too, the values have to be the same.
+``python tests/reader_fuzz.py --inputs 30000 --seed 1`` reads so many (with the project's root on
+PYTHONPATH), `tests/test_damaged_files.py` a few hundred. Every input has to end as a table or as one
+sentence: no crash, no other exception, no waiting. Where plain Python reads a text, or the library
+underneath another file, the values have to be the same.
 """
 
 from __future__ import annotations
@@ -206,7 +207,9 @@ def compare_tables(path: Path, found: list[list]) -> str:
                 frame = read.get(path.suffix[1:], pd.read_feather)(path)
             times = frame["Time"]
             if times.dtype.kind == "M":
-                times = times.astype("int64") / {"s": 1, "ms": 1e3, "us": 1e6}.get(times.dt.unit, 1e9)
+                times = times.astype("int64") / {"s": 1, "ms": 1e3, "us": 1e6}.get(
+                    times.dt.unit, 1e9
+                )
             elif times.dtype == object or times.dtype == "string":
                 times = times.map(plain_time)
             columns = [frame[n].astype(object).tolist() for n in COLUMNS[:2]] + [times.tolist()]
