@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from event_checks import as_times, check_columns
+from event_checks import as_times, check_columns, holds_dates
 from user_errors import InputError, one_line
 
 
@@ -35,23 +35,26 @@ def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
     try:
         with pa.OSFile(path) as source:
             table = _read_columns(source, path, keys, kind)
-    except pa.ArrowException as err:
+    except InputError:
+        raise
+    except Exception as err:  # of a damaged file pyarrow can raise anything
         raise InputError(
             f"{path}: cannot be read as a {kind} file ({one_line(err)}); the file may be cut "
             "short or be of another kind, save it again"
         ) from None
-    times = _times_in_text(table.column(keys["time"]))
-    if times is not None:
-        position = table.column_names.index(keys["time"])
-        table = table.set_column(position, keys["time"], pa.array(times))
     try:
+        table.validate(full=True)  # what is damaged would crash the process below
+        times = _as_numbers(table.column(keys["time"]))
+        if times is not None:
+            position = table.column_names.index(keys["time"])
+            table = table.set_column(position, keys["time"], times)
         return table.to_pandas(
             strings_to_categorical=True, ignore_metadata=True, split_blocks=True, self_destruct=True
         )
-    except (pa.ArrowException, ValueError, TypeError) as err:
+    except Exception as err:  # pyarrow and pandas raise anything, and the lookup of a time zone
         raise InputError(
-            f"{path}: a column's type cannot be used ({one_line(err)}); save ids as integers or "
-            "strings and times as numbers or dates"
+            f"{path}: a column cannot be used ({one_line(err)}); the file may be damaged, save it "
+            "again with ids as integers or strings and times as numbers or dates"
         ) from None
 
 
@@ -100,9 +103,20 @@ def _is_text(kind) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _times_in_text(column) -> np.ndarray | None:
-    """Give times that are strings as numbers, chunk by chunk; None if one of them is no time."""
+def _as_numbers(column):
+    """Give times in text, and dates with a time zone or without a time, without these.
+
+    None if they are something else, or if one of them is missing or no time.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+        return column.cast(pa.timestamp(column.type.unit))  # in UTC, of any zone
+    if pa.types.is_date(column.type):
+        return column.cast(pa.timestamp("ms" if pa.types.is_date64(column.type) else "s"))
     if not _is_text(column.type) or column.null_count or not len(column):
         return None
-    times = np.concatenate([as_times(chunk.to_pandas()) for chunk in column.chunks if len(chunk)])
-    return times if np.isfinite(times).all() else None
+    chunks = [chunk.to_pandas() for chunk in column.chunks if len(chunk)]
+    are_dates = holds_dates(chunks[0])
+    times = np.concatenate([as_times(chunk, are_dates) for chunk in chunks])
+    return pa.array(times) if np.isfinite(times).all() else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import datetime
+import decimal
+import numbers
 import re
 from collections.abc import Callable, Sequence
 
@@ -12,7 +15,6 @@ import pandas as pd
 from user_errors import InputError
 
 OPTIONS = {"session": "-sk", "item": "-ik", "time": "-tk"}
-NANOSECONDS = 1_000_000_000
 
 
 def column_keys(session_key: str, item_key: str, time_key: str) -> dict[str, str]:
@@ -28,7 +30,7 @@ def check_columns(names: Sequence, keys: dict[str, str], source: str) -> None:
     for role, key in keys.items():
         option = f"{OPTIONS[role]} ({role}_key)"
         if key not in names:
-            shown = ", ".join(str(name)[:80] for name in names[:20]) + (
+            shown = ", ".join(" ".join(str(name).split())[:80] for name in names[:20]) + (
                 ", ..." if len(names) > 20 else ""
             )
             raise InputError(
@@ -97,14 +99,16 @@ def check_events(
     return data[keys["session"]], data[keys["item"]], times
 
 
-def as_times(column: pd.Series) -> np.ndarray:
+def as_times(column: pd.Series, are_dates: bool | None = None) -> np.ndarray:
     """Give a time column without missing values as numbers.
 
     Parameters
     ----------
     column : pandas.Series
-        Numbers; dates; or text that is one or the other, as the first value is. A date without a
-        time zone is taken as UTC.
+        Numbers; dates; or text that is one or the other. A date without a time zone is taken as
+        UTC.
+    are_dates : bool, optional
+        What text has to be; by default, what its first value is (`are_dates`).
 
     Returns
     -------
@@ -113,7 +117,8 @@ def as_times(column: pd.Series) -> np.ndarray:
         float64. NaN where the value is neither. It can be the column's own memory: do not write.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return as_times(pd.Series(column.cat.categories))[column.cat.codes.to_numpy()]
+        codes, used = pd.factorize(column.cat.codes.to_numpy())  # the first value stays the first
+        return as_times(pd.Series(column.cat.categories[used]), are_dates)[codes]
     kind = column.dtype.kind
     if kind == "i":
         return column.to_numpy(dtype=np.int64)
@@ -123,33 +128,159 @@ def as_times(column: pd.Series) -> np.ndarray:
     if kind == "f":
         return column.to_numpy(dtype=np.float64)
     if kind == "M":
-        return _as_seconds(column)
+        stamps = column.to_numpy(dtype=f"datetime64[{column.dt.unit}]")
+        return _join_seconds(*_as_seconds(stamps), np.isnat(stamps))
     if kind != "O":
         return np.full(len(column), np.nan)
-    column = column.astype(object).reset_index(drop=True)
-    times = pd.to_numeric(column, errors="coerce")
-    if np.isnan(times.iloc[0]):
-        dates = _parse_dates(column)
-        if not pd.isna(dates.iloc[0]):
-            return _as_seconds(dates)
-    return as_times(times)
+    values = column.tolist()
+    if holds_dates(column) if are_dates is None else are_dates:
+        return _parse_dates(values)
+    return _parse_numbers(values)
 
 
-def _parse_dates(column: pd.Series) -> pd.Series:
-    """Give ISO 8601 dates as datetime64 in UTC, NaT where it is none."""
-    parse = functools.partial(pd.to_datetime, format="ISO8601", utc=True, errors="coerce")
-    if not re.search(r"\+|:.*-", "\n".join(map(str, column))):
-        return parse(column)
-    # an offset such as +02:00: pandas applies it to the dates without a zone that follow, too
-    has_zone = column.astype(str).str.contains(r":.*[-+Z]", regex=True)
-    return pd.concat([parse(column[has_zone]), parse(column[~has_zone])]).reindex(column.index)
+def holds_dates(column: pd.Series) -> bool:
+    """Say whether the times in a column of text or objects are dates: the first is no number."""
+    return isinstance(_as_number(column.iloc[0]), float) and np.isnan(_as_number(column.iloc[0]))
 
 
-def _as_seconds(dates: pd.Series) -> np.ndarray:
-    """Give dates as seconds since 1970 in UTC, NaN for none (see as_times)."""
-    stamps = dates.to_numpy(dtype="datetime64[ns]")
-    seconds, rest = np.divmod(stamps.view(np.int64), NANOSECONDS)
-    if not rest.any():
-        return seconds
+# --- numbers --------------------------------------------------------------------------------------
+
+_NUMBER = re.compile(r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\s*", re.ASCII)
+_INTEGER = re.compile(r"\s*[-+]?[0-9]{1,18}\s*", re.ASCII)
+
+
+def _parse_numbers(values: list) -> np.ndarray:
+    """Give what Python reads: pandas' parser knows no bounds of an exponent, and crashes."""
+    parsed = [_as_number(value) for value in values]
+    if all(type(number) is int for number in parsed):
+        with contextlib.suppress(OverflowError):
+            return np.array(parsed, dtype=np.int64)
+    return np.array([_as_float(number) for number in parsed], dtype=np.float64)
+
+
+def _as_number(value: object) -> int | float:
+    if isinstance(value, str):
+        if _INTEGER.fullmatch(value):
+            return int(value)
+        return float(value) if _NUMBER.fullmatch(value) else np.nan
+    if isinstance(value, decimal.Decimal):
+        is_whole = value.is_finite() and value.as_tuple().exponent >= 0
+        # 1E+999999 has a million digits
+        return int(value) if is_whole and value.adjusted() < 19 else float(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) and type(value) is not bool else np.nan
+
+
+def _as_float(number: int | float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return np.inf
+
+
+# --- dates ----------------------------------------------------------------------------------------
+
+_DAY = 86_400
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
+# dates as nearly all files have them, all lines in one go; with days such as April 31
+_COMMON_DATES = re.compile(
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?Z?)?$", re.M
+)
+_DATE = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}(?=[Tt ]))"  # eight digits alone are a number
+    r"(?:[Tt ]([0-9]{2})(?::?([0-9]{2})(?::?([0-9]{2})(?:[.,]([0-9]+))?)?)?"
+    r"([Zz]|[-+][0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2})?)?)?)?"
+)
+
+
+def _parse_dates(values: list) -> np.ndarray:
+    """Give ISO 8601 dates as seconds, NaN where it is none.
+
+    pandas parses what it is sure to parse right: it takes an offset such as +02:00 for that of the
+    dates after it, too, knows no years before 1678 and after 2262, and takes "now" and "2014.5" for
+    dates.
+    """
+    texts = [
+        str(value) if isinstance(value, (str, datetime.date, np.datetime64)) else ""
+        for value in values
+    ]
+    joined = "\n".join(texts)
+    are_common = joined.count("\n") == len(texts) - 1 and (
+        _COMMON_DATES.subn("", joined)[1] == len(texts)
+    )
+    if are_common:
+        local, offsets = texts, 0
+    else:
+        local, offsets = _split_zones(texts)
+    dates = pd.to_datetime(pd.Series(local), format="ISO8601", utc=True, errors="coerce")
+    stamps = dates.to_numpy(dtype=f"datetime64[{dates.dt.unit}]")
+    seconds, rest = _as_seconds(stamps)
+    seconds -= offsets
+    is_none = np.isnat(stamps)
+    for i in np.flatnonzero(is_none):
+        found = _parse_date(texts[i])
+        if found is not None:
+            seconds[i], rest[i] = found
+            is_none[i] = False
+    return _join_seconds(seconds, rest, is_none)
+
+
+def _split_zones(texts: list[str]) -> tuple[list[str], np.ndarray]:
+    """Split dates into what pandas parses ("" for no date) and their zones' offsets in seconds."""
+    local, zones = [], []
+    for text in texts:
+        found = _DATE.fullmatch(text)
+        zone = (found[6] or "") if found else ""
+        local.append(text[: len(text) - len(zone)] if found else "")
+        zones.append(zone)
+    offsets = {zone: _offset(zone) for zone in set(zones)}
+    for i, zone in enumerate(zones):
+        if offsets[zone] is None:
+            local[i] = ""
+    return local, np.array([offsets[zone] or 0 for zone in zones], dtype=np.int64)
+
+
+def _parse_date(text: str) -> tuple[int, float] | None:
+    """Give a date of any year from 1 to 9999 as seconds and a fraction, None if it is none."""
+    found = _DATE.fullmatch(text)
+    if found is None:
+        return None
+    day, hour, minute, second, fraction, zone = found.groups(default="")
+    day = day.replace("-", "")
+    offset = _offset(zone)
+    try:
+        days = datetime.date(int(day[:4]), int(day[4:6]), int(day[6:])).toordinal() - _EPOCH
+        time = datetime.time(int(hour or 0), int(minute or 0), int(second or 0))
+    except ValueError:
+        return None
+    if offset is None:
+        return None
+    seconds = days * _DAY + time.hour * 3600 + time.minute * 60 + time.second - offset
+    return seconds, int((fraction + "0" * 9)[:9]) / 10**9
+
+
+def _offset(zone: str) -> int | None:
+    """Give the seconds that a zone such as +02:00 is ahead of UTC, None for no such zone."""
+    if zone in ("", "Z", "z"):
+        return 0
+    digits = zone[1:].replace(":", "") + "0000"
+    hours, minutes, seconds = (int(digits[i : i + 2]) for i in (0, 2, 4))
+    if hours > 23 or minutes > 59 or seconds > 59:
+        return None
+    return (-1 if zone[0] == "-" else 1) * (hours * 3600 + minutes * 60 + seconds)
+
+
+def _as_seconds(stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give datetime64 of any unit as whole seconds since 1970 and fractions of a second."""
+    unit = np.datetime_data(stamps.dtype)[0]
+    ticks = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     # the whole seconds first: nanoseconds since 1970 have more digits than a float64
-    return np.where(np.isnat(stamps), np.nan, seconds + rest / NANOSECONDS)
+    seconds, rest = np.divmod(stamps.view(np.int64), ticks)
+    return seconds, rest / ticks
+
+
+def _join_seconds(seconds: np.ndarray, rest: np.ndarray, is_none: np.ndarray) -> np.ndarray:
+    if not (is_none.any() or rest.any()):
+        return seconds
+    return np.where(is_none, np.nan, seconds + rest)

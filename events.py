@@ -16,7 +16,7 @@ from arrow_files import read_arrow
 from event_checks import check_events, column_keys, row_place
 from pickled_frames import read_pickle
 from text_files import TextFile, read_text
-from user_errors import InputError
+from user_errors import InputError, check_regular, one_line
 
 SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 KINDS = {
@@ -71,6 +71,7 @@ def read_events(
     if announce:
         print(f"Loading data from {KINDS[extension]}: {path}")
     place = row_place
+    check_regular(path)
     try:
         with open(path, "rb"):  # one kind of error for all readers
             pass
@@ -78,7 +79,7 @@ def read_events(
             file = TextFile(path, SEPARATORS[extension])
             data, place = read_text(file, keys), file.line_of_row
         elif extension in (".pickle", ".pkl"):
-            data = read_pickle(path)
+            data = read_pickle(path, keys)
         else:
             data = read_arrow(path, keys, KINDS[extension].split()[0])
     except FileNotFoundError:
@@ -91,7 +92,8 @@ def read_events(
         ) from None
     except OSError as err:
         raise InputError(
-            f"{path}: cannot be read ({err.strerror or err}); check the permissions of the file"
+            f"{path}: cannot be read ({err.strerror or one_line(err)}); check the permissions of "
+            "the file"
         ) from None
     session, item, times = check_events(data, keys, path, place)
     columns = {session_key: session.array, item_key: item.array, time_key: times}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from user_errors import InputError
+from user_errors import InputError, check_regular
 
 FORMAT = "gru4rec-model"
 VERSION = 1
@@ -113,6 +113,7 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     InputError
         If the file is missing, truncated, not a model, or of a newer format.
     """
+    check_regular(path, "model file ")
     try:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(file["header"].tobytes().decode()) if "header" in file else {}

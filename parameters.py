@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from user_errors import InputError
+from user_errors import InputError, check_regular
 
 LOSSES = ("cross-entropy", "xe_logit", "bpr-max", "bpr", "top1", "top1-max")
 OPTIMIZERS = ("adagrad", "rmsprop", "adadelta", "adam")
@@ -539,6 +539,7 @@ def read_file(path: str) -> dict[str, Any]:
         If the file cannot be read, is not Python, or holds anything but that dictionary.
     """
     expected = "one OrderedDict of literals named gru4rec_params (see paramfiles/)"
+    check_regular(path, "parameter file ")
     try:
         with open(path, encoding="utf-8-sig") as file:
             tree = ast.parse(file.read())

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 import parameters
-from user_errors import InputError
+from user_errors import InputError, check_regular
 
 if TYPE_CHECKING:
     import optuna
@@ -148,6 +148,7 @@ def read_space(path: str) -> list[SearchParameter]:
     InputError
         Names the file and the line.
     """
+    check_regular(path, "parameter space ")
     try:
         with open(path, encoding="utf-8-sig") as file:
             lines = file.read().splitlines()

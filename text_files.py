@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from event_checks import as_times, check_columns
+from event_checks import as_times, check_columns, holds_dates
 from user_errors import InputError, one_line
 
+MOST_DIGITS = 15  # with a decimal point among them: any fewer and a float64 holds them exactly
 SCAN_BYTES = 120 << 10  # from 128 kB on, malloc maps fresh pages for every array made of a block
 ROWS_AT_ONCE = 1 << 20
 
@@ -53,9 +54,9 @@ class TextFile:
         return io.TextIOWrapper(self.open_bytes(), encoding, errors)
 
     @contextlib.contextmanager
-    def scan(self, numbers: bool = True) -> Iterator[Scan]:
+    def scan(self, numbers: bool = True, floats: bool = False) -> Iterator[Scan]:
         with self.open_bytes() as stream:
-            yield Scan(self, stream, numbers)
+            yield Scan(self, stream, numbers, floats)
 
     def fields(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         """Number the lines (from 1) that are not empty and split them; slow."""
@@ -89,6 +90,9 @@ class Scan:
         The bytes of the file, from the first on.
     numbers : bool
         Look at the numbers, too (`plain`).
+    floats : bool
+        Raise `NeedsExactParser` before giving bytes with a number that pandas' fast parser may get
+        wrong: that is right up to 15 digits without an exponent, and crashes on some exponents.
 
     Attributes
     ----------
@@ -100,12 +104,20 @@ class Scan:
         so that reading ids as integers cannot make one id out of two.
     """
 
-    def __init__(self, file: TextFile, stream: io.BufferedIOBase, numbers: bool = True) -> None:
+    def __init__(
+        self,
+        file: TextFile,
+        stream: io.BufferedIOBase,
+        numbers: bool = True,
+        floats: bool = False,
+    ) -> None:
         self.separators = 0
         self.plain = True
         self._file = file
         self._stream = stream
         self._numbers = numbers
+        self._floats = floats
+        self._digits = b""
         self._in_quotes = False
         self._tail = b""
 
@@ -117,6 +129,8 @@ class Scan:
         self.separators += self._count_separators(block)
         if self._numbers and self.plain:
             self.plain = self._is_plain(block or b"\n")  # at the end: the last number ends, too
+        if self._floats:
+            self._check_floats(block)
         return block
 
     def __iter__(self) -> Iterator[bytes]:
@@ -147,6 +161,25 @@ class Scan:
         is_digit = (after >= ord("0")) & (after <= ord("9"))
         first = (before <= ord("\r")) | (before == ord('"')) | (before == ord(","))
         return not (first & is_digit | (before == ord("-"))).any()
+
+    def _check_floats(self, block: bytes) -> None:
+        joined = self._digits + block  # the end of the previous block: no number is cut
+        self._digits = joined[-MOST_DIGITS:]
+        codes = np.frombuffer(joined, dtype=np.uint8)
+        in_number = (codes - np.uint8(ord("."))) <= ord("9") - ord(".")  # "/" is no matter
+        runs = in_number
+        for n in (1, 2, 4, 8):  # True where a run of 2, 4, 8, 16 begins
+            runs = runs[n:] & runs[:-n]
+        if runs.any():
+            raise NeedsExactParser
+        if b"e" in joined or b"E" in joined:
+            exponents = np.flatnonzero((codes[1:] | 32) == ord("e"))
+            if in_number[exponents].any():
+                raise NeedsExactParser
+
+
+class NeedsExactParser(Exception):
+    """Numbers for a parser that is slower than pandas' fast one, and right about all of them."""
 
 
 def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
@@ -184,6 +217,7 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
         quoting=file.quoting,
         keep_default_na=False,  # an item may be called "NA" or "null"
         na_values=[""],
+        float_precision="round_trip",  # Python's parser: the default one crashes on "1e4294967294"
         encoding="utf-8",
     )
     try:
@@ -222,21 +256,37 @@ def _parse(file: TextFile, parse: Callable, positions: Sequence[int]) -> tuple[p
     with file.scan() as first:
         head = _compact_ids(parse(first, dtype=as_categories, nrows=1000))
     is_text = head[time].dtype == object and not head[time].hasnans and len(head) > 0
-    if is_text and _are_times(as_times(head[time])):
+    if is_text and holds_dates(head[time]) and _are_times(as_times(head[time])):
         with file.scan(numbers=False) as scan:
-            parts = parse(scan, dtype=as_categories, chunksize=ROWS_AT_ONCE)
+            parts = parse(scan, dtype={**as_categories, time: str}, chunksize=ROWS_AT_ONCE)
             frame = _parse_dates(parts, ids, time)
         if frame is not None:
             return frame, scan.separators
-    numbers = [column for column in ids if first.plain and head[column].dtype == np.int64]
+    if head[time].dtype == np.float64:  # the exact parser takes three times as long for these
+        with contextlib.suppress(NeedsExactParser):
+            fast = functools.partial(parse, float_precision="high")
+            return _parse_numbers(file, fast, head, ids, first.plain, floats=True)
+    return _parse_numbers(file, parse, head, ids, first.plain, floats=False)
+
+
+def _parse_numbers(
+    file: TextFile,
+    parse: Callable,
+    head: pd.DataFrame,
+    ids: Sequence[int],
+    plain: bool,
+    floats: bool,
+) -> tuple[pd.DataFrame, int]:
+    """Parse a text file whose times are numbers (see `_parse`)."""
+    numbers = [column for column in ids if plain and head[column].dtype == np.int64]
     words = [column for column in ids if column not in numbers]
-    with file.scan(numbers=len(numbers) > 0) as scan:
+    with file.scan(len(numbers) > 0, floats) as scan:
         # pandas must find the integers by itself: told to, it makes some of "1.5" and of 2**63 too
         frame = parse(scan, dtype=dict.fromkeys(words, "category"))
     if not scan.plain or any(frame[column].dtype != np.int64 for column in numbers):
         del frame
-        with file.scan(numbers=False) as scan:
-            frame = parse(scan, dtype=as_categories)
+        with file.scan(False, floats) as scan:
+            frame = parse(scan, dtype=dict.fromkeys(ids, "category"))
     return _compact_ids(frame), scan.separators
 
 
@@ -251,7 +301,7 @@ def _parse_dates(
     for part in frames:
         if part[time].hasnans:
             return None
-        times = as_times(part[time])
+        times = as_times(part[time], are_dates=True)
         if not _are_times(times):
             return None
         part = _compact_ids(part)

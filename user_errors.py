@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,29 @@ class InputError(ValueError):
 
     The message is one sentence that names the culprit, says what was expected and what to do.
     """
+
+
+def check_regular(path: str, what: str = "") -> None:
+    """Raise an InputError if a path leads to a pipe, a device or a socket.
+
+    Reading from one can wait forever or never end, and what was read is gone. Paths that lead to
+    nothing, and directories, are left to whoever reads them.
+
+    Parameters
+    ----------
+    path : str
+    what : str
+        A name to put before the path, such as "model file ".
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(
+            f"{what}{path}: this is no regular file, but a pipe, a device or a socket; save its "
+            "content to a file first and give the path of that"
+        )
 
 
 def one_line(err: Exception) -> str:

@@ -446,8 +446,11 @@ PICKLED = {
 def test_pickled_frames(tmp_path, kind, protocol):
     frame = PICKLED[kind]
     frame.to_pickle(tmp_path / "a.pickle", protocol=protocol)
-    loaded = pickled_frames.read_pickle(str(tmp_path / "a.pickle"))
-    pd.testing.assert_frame_equal(loaded, frame)
+    for time in ("Time", "x"):
+        keys = {"session": "SessionId", "item": "ItemId", "time": time}
+        loaded = pickled_frames.read_pickle(str(tmp_path / "a.pickle"), keys)
+        expected = frame[list(keys.values())].reset_index(drop=True)
+        pd.testing.assert_frame_equal(loaded, expected)
     events = read(tmp_path / "a.pickle")
     expected = frame[["SessionId", "ItemId", "Time"]].reset_index(drop=True)
     if kind == "nullable":
