@@ -569,9 +569,11 @@ def storage_errors(storage: str, kind: type[Exception] = SearchFailed) -> Iterat
 
 def in_one_sentence(err: BaseException, storage: str) -> BaseException:
     """Turn what a storage raises while the search runs into a message; leave the rest alone."""
+    if isinstance(err, (InputError, SearchFailed, BrokenPipeError)):
+        return err
     # Optuna wraps some of it, and stumbles over a trial whose end it cannot record
     link: BaseException | None = err
-    while link is not None and not isinstance(err, (InputError, SearchFailed, BrokenPipeError)):
+    while link is not None:
         if isinstance(link, study_storage.DamagedJournal):
             return link
         database = type(link).__module__.startswith("sqlalchemy.")
