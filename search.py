@@ -545,11 +545,12 @@ def _problem(trial: FrozenTrial, space: Sequence[SearchParameter]) -> str | None
 @contextlib.contextmanager
 def removed_on_failure(*folders: Path) -> Iterator[None]:
     """Remove directories again, if they were made and stay empty, when what they were for fails."""
-    made = [p for folder in folders for p in (folder, *folder.parents) if not p.exists()]
+    paths = {path for folder in folders for path in (folder, *folder.parents)}
+    made = [path for path in paths if not os.path.lexists(path)]
     try:
         yield
     except BaseException:
-        for path in sorted(set(made), key=lambda p: -len(p.parts)):
+        for path in sorted(made, key=lambda path: -len(path.parts)):
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise

@@ -262,9 +262,13 @@ def _record(line: bytes, shown: str, number: int) -> dict[str, Any]:
 
 def _check_half_line(line: bytes, shown: str, number: int) -> None:
     """Raise DamagedJournal unless a last line without its end is one that a killed writer left."""
-    begun = line[: len(_RECORD)]
-    # one that is the whole file has to show what it is
-    if begun != (_RECORD if number == 1 else _RECORD[: len(begun)]) or b"\0" in line:
+    # A half line that is the whole file has to show that it begins a study.
+    known = range(len(_RECORDS) if number > 1 else 1)
+    begins = [_RECORD + b'%d,"worker_id":"' % code for code in known]
+    good = any(
+        line.startswith(begin) or (number > 1 and begin.startswith(line)) for begin in begins
+    )
+    if not good or b"\0" in line:
         raise _damaged(shown, number)
 
 
