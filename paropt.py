@@ -10,9 +10,11 @@ import argparse
 import importlib.util
 import os
 import re
+import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import parameters
 import search_space
@@ -20,8 +22,19 @@ import theano_setup
 from search_settings import Settings
 from user_errors import InputError, run_cli
 
+if TYPE_CHECKING:
+    import search
+
 SAMPLERS = ("tpe", "random", "gp", "grid")
 PRUNERS = ("none", "median", "hyperband")
+# a job is a thread here and a process that trains
+MOST_JOBS = 1000
+# seconds; the clocks of Python and of databases overflow with some more digits
+LONGEST_HEARTBEAT = 86400
+# items; ids have 32 bits
+LONGEST_LIST = 2**31 - 1
+# Databases keep the name of a study in a column of this width.
+LONGEST_NAME = 512
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -181,18 +194,21 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         If an option, a parameter, the space or a path cannot be used.
     """
     args = build_parser().parse_args(argv)
-    for option, value in (
-        ("-m", args.measure),
-        ("-fm", min(args.final_measure)),
-        ("-nt", args.ntrials),
-        ("--jobs", args.jobs),
-        ("--max_failures", args.max_failures),
-        ("--heartbeat", args.heartbeat),
+    for option, value, most in (
+        ("-m", args.measure, LONGEST_LIST),
+        ("-fm", min(args.final_measure), LONGEST_LIST),
+        ("-fm", max(args.final_measure), LONGEST_LIST),
+        ("-nt", args.ntrials, None),
+        ("--jobs", args.jobs, MOST_JOBS),
+        ("--max_failures", args.max_failures, None),
+        ("--heartbeat", args.heartbeat, LONGEST_HEARTBEAT),
     ):
-        if value is not None and value < 1:
-            raise InputError(f"{option}: expected 1 or more, got {value}")
+        if value is not None and (value < 1 or value > (most or value)):
+            expected = "1 or more" if most is None or value < 1 else f"1 to {most}"
+            raise InputError(f"{option}: expected {expected}, got {value}")
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed: expected an integer from 0 to 4294967295, got {args.seed}")
+    _check_texts(args)
     for path in (args.path, args.test):
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such file; check the path")
@@ -213,13 +229,17 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         raise InputError("paropt.py needs the package optuna; install it with `pip install optuna`")
 
     import search_methods
-    import search_report
 
     search_methods.check_sampler(args.sampler, space)
-    if args.plots is not None:
-        search_report.check_plots(args.plots)
     study = args.study or f"{Path(args.path).stem}_{Path(args.optuna_parameter_file).stem}"
-    results = Path(args.results or Path("searches") / re.sub(r"[^\w.-]", "_", study))
+    if len(study) > LONGEST_NAME or not study.isprintable():
+        raise InputError(
+            f"--study: expected a name of {LONGEST_NAME} printable characters at most, "
+            f"got {study[:50]!r}"
+        )
+    # neither another directory's name nor . or ..
+    folder = re.sub(r"[^\w.-]|^\.(?=\.*$)", "_", study)
+    results = Path(args.results or Path("searches") / folder)
     settings = Settings(
         train=args.path,
         test=args.test,
@@ -247,6 +267,20 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     return args, settings
 
 
+def _check_texts(args: argparse.Namespace) -> None:
+    """Refuse texts that cannot be passed on, printed or written to the reports."""
+    texts = {"-g": args.gru4rec_model, "-opf": args.optuna_parameter_file}
+    texts.update({"-tf": args.theano_flags or None, "-fp": args.fixed_parameters or None})
+    texts.update({f"--{n}": getattr(args, n) for n in ("study", "storage", "results", "plots")})
+    for option, text in {"PATH": args.path, "TEST_PATH": args.test, **texts}.items():
+        if text == "":
+            raise InputError(f"{option}: expected a text, got an empty one; leave the option out")
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{option}: expected UTF-8 text, got {text!r}") from None
+
+
 def _devices(args: argparse.Namespace) -> list[str | None]:
     """Return one device a job, in turns."""
     devices: list[str | None] = args.devices or [None]
@@ -272,9 +306,27 @@ def _threads(n_jobs: int) -> int | None:
 
 def _theano_flags(args: argparse.Namespace) -> str:
     if args.theano_flags is not None:
+        _check_flags(args.theano_flags)
         return args.theano_flags
     named = re.search(r"(^|,)\s*device\s*=", os.environ.get("THEANO_FLAGS", ""))
     return "" if named else "device=auto"
+
+
+def _check_flags(flags: str) -> None:
+    """Refuse flags that every training would refuse."""
+    splitter = shlex.shlex(flags, posix=True)  # as Theano does it
+    splitter.whitespace, splitter.whitespace_split = ",", True
+    try:
+        named = [flag.strip().partition("=") for flag in splitter]
+    except ValueError as err:
+        raise InputError(f"-tf: {flags!r} cannot be read ({err}); check its quotes") from None
+    for name, equals, value in named:
+        if not equals:
+            raise InputError(f"-tf: {name!r} is not of the form name=value; write device=cuda0,...")
+        if name == "device" and not re.fullmatch(theano_setup.DEVICE_PATTERN, value):
+            raise InputError(
+                f"-tf: device {value!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+            )
 
 
 def _most_epochs(space: list[search_space.SearchParameter], fixed: dict) -> int:
@@ -308,13 +360,14 @@ def main(argv: list[str] | None = None) -> None:
     Raises
     ------
     InputError
-        For everything that the user can mend before the first trial.
+        For everything that the user can correct before the first trial.
     """
     args, settings = parse_arguments(argv)
     _check_data(settings)
 
     import search
     import search_report
+    import study_storage
 
     # clusters end jobs with these: trials in progress are to be recorded
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -332,26 +385,41 @@ def main(argv: list[str] | None = None) -> None:
             "-e standard counts as hits; -e conservative does not",
             file=sys.stderr,
         )
-    worker = search.Search(settings)
+    plots = [] if args.plots is None else [Path(args.plots)]
+    with search.removed_on_failure(settings.results / "logs", *plots):
+        if plots:
+            search_report.check_plots(args.plots)
+        with search.storage_errors(study_storage.shown(settings.storage), InputError):
+            worker = search.Search(settings)
+    print(f"Study {settings.study} is kept in {worker.shown}")
+    print(f"Results are written to {settings.results}", flush=True)
     try:
-        worker.run()
-        trials = worker.trials()
-        worker.write_results()
-        if args.plots is not None:
-            plots = search_report.write_plots(worker.study, settings.metric_name, args.plots)
-            for path, problem in plots.items():
-                print(f"Plot not drawn: {path} ({problem})" if problem else f"Plot: {path}")
-        print(search_report.best_table(trials, settings.space, settings.metric_name))
-        print(f"Results: {settings.results / search_report.RESULTS}")
-        print(f"Best parameters: {settings.results / search_report.BEST}", flush=True)
-        if worker.final_is_mine():
-            worker.train_best(args.final_measure)
-        else:
-            print("The final training runs where the study's last trial ran")
+        with search.storage_errors(worker.shown):
+            _run(worker, args)
     except search.SearchFailed as err:
         sys.stdout.flush()
         print(f"error: {err}", file=sys.stderr)
         sys.exit(1)
+
+
+def _run(worker: search.Search, args: argparse.Namespace) -> None:
+    import search_report
+
+    settings = worker.settings
+    worker.run()
+    trials = worker.trials()
+    worker.write_results()
+    if args.plots is not None:
+        plots = search_report.write_plots(worker.study, settings.metric_name, args.plots)
+        for path, problem in plots.items():
+            print(f"Plot not drawn: {path} ({problem})" if problem else f"Plot: {path}")
+    print(search_report.best_table(trials, settings.space, settings.metric_name))
+    print(f"Results: {settings.results / search_report.RESULTS}")
+    print(f"Best parameters: {settings.results / search_report.BEST}", flush=True)
+    if worker.final_is_mine():
+        worker.train_best(args.final_measure)
+    else:
+        print("The final training runs where the study's last trial ran")
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -8,21 +8,28 @@ trials.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+import parameters
 import search_methods
 import search_report
 import study_storage
 from search_report import NOT_NEEDED
 from search_settings import Settings, describe, difference
+from search_space import SearchParameter
 from trial_process import Training, TrainingFailed, read_epoch, read_metric
-from user_errors import InputError
+from user_errors import InputError, one_line
 
 # seconds between looks at the trials of other workers
 POLL_SECONDS = 1.0
@@ -30,6 +37,7 @@ POLL_SECONDS = 1.0
 STOP_SECONDS = 30
 # of the study: what it searches
 DESCRIPTION = "gru4rec"
+FINAL_LOG = "final.log"
 TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -89,6 +97,16 @@ class Search:
         self.settings = settings
         self.worker = study_storage.this_worker()
         self.logs = settings.results / "logs"
+        self.shown = study_storage.shown(settings.storage)
+        study_storage.check_storage(settings.storage)
+        _check_places(settings)
+        description = describe(settings)
+        self.sampler = search_methods.make_sampler(
+            settings.sampler, settings.seed, settings.space
+        )
+        self.grid_size = None
+        if settings.sampler == "grid":
+            self.grid_size = search_methods.grid_size(settings.space)
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
         except OSError as err:
@@ -96,12 +114,6 @@ class Search:
                 f"--results {settings.results}: {err.strerror}; give a writable directory"
             ) from None
         self.storage = study_storage.open_storage(settings.storage, settings.heartbeat)
-        self.sampler = search_methods.make_sampler(
-            settings.sampler, settings.seed, settings.space
-        )
-        self.grid_size = None
-        if settings.sampler == "grid":
-            self.grid_size = search_methods.grid_size(settings.space)
         self.study = optuna.create_study(
             storage=self.storage,
             study_name=settings.study,
@@ -110,16 +122,23 @@ class Search:
             pruner=search_methods.make_pruner(settings.pruner, settings.most_epochs),
             load_if_exists=True,
         )
-        self._check_description()
+        self._check_description(description)
+        self._check_trials()
         self.undertaker = study_storage.Undertaker(self.study, self.storage)
         self.shared = _Shared()
 
-    def _check_description(self) -> None:
+    def _check_description(self, now: dict[str, Any]) -> None:
         """Compare with what the study has searched so far."""
-        now = describe(self.settings)
         before = self.study.user_attrs.get(DESCRIPTION)
+        if self.study.directions != [StudyDirection.MAXIMIZE] or not isinstance(
+            before, (dict, type(None))
+        ):
+            raise InputError(
+                f"--study {self.settings.study}: this study of {self.shown} is not of paropt.py; "
+                "give another name"
+            )
         if before is None:
-            if self.study.get_trials(deepcopy=False):
+            if self.trials():
                 raise InputError(
                     f"--study {self.settings.study}: this study has trials that are not of "
                     "paropt.py; give another name"
@@ -132,6 +151,16 @@ class Search:
                     f"study {self.settings.study} was begun with another {option}: "
                     f"{difference(before.get(option), value)}; give what it was begun with, or "
                     "another --study"
+                )
+
+    def _check_trials(self) -> None:
+        """Find out whether a storage that was damaged or edited holds trials of this program."""
+        for trial in self.trials():
+            problem = _problem(trial, self.settings.space)
+            if problem:
+                raise InputError(
+                    f"--storage {self.shown}: trial {trial.number} of study {self.settings.study} "
+                    f"has {problem}; restore the storage or give another --study"
                 )
 
     # ------------------------------------------------------------------------ counting
@@ -227,7 +256,7 @@ class Search:
                 self.shared.stop.wait(POLL_SECONDS)
         except BaseException as err:
             with self.shared.printing:
-                self.shared.error = self.shared.error or _in_one_sentence(err)
+                self.shared.error = self.shared.error or in_one_sentence(err, self.shown)
             self._stop("the search stopped")
         finally:
             ended.set()
@@ -373,7 +402,7 @@ class Search:
             raise SearchFailed(
                 f"{self.shared.failures} trials in a row failed (--max_failures), the last one "
                 f"because: {self.shared.last_reason}; {settings.results / search_report.RESULTS} "
-                "names all reasons and logs; mend them and run the same command again"
+                "names all reasons and logs; remove them and run the same command again"
             )
 
     def write_results(self) -> None:
@@ -424,7 +453,7 @@ class Search:
         best = search_report.best_first(self.trials())
         if not best:
             raise SearchFailed("no trial is complete, so there are no best parameters")
-        log = settings.results / "final.log"
+        log = settings.results / FINAL_LOG
         arguments = [settings.train, "-ps", _string(self.best_settings(best[0]))]
         arguments += ["-t", settings.test, "-m", *map(str, lengths), "-e", settings.eval_type]
         training = Training(
@@ -452,17 +481,126 @@ def _string(settings: dict[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in settings.items())
 
 
-def _in_one_sentence(err: BaseException) -> BaseException:
+def _check_places(settings: Settings) -> None:
+    """Find out whether the files that a search writes would take the place of others."""
+    mine = {
+        settings.results / search_report.RESULTS: "trial\tstate\t",
+        settings.results / search_report.BEST: '"""Best of ',
+    }
+    for path, begin in mine.items():
+        try:
+            with open(path, "rb") as file:
+                found = file.read(len(begin.encode()))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as err:
+            raise InputError(
+                f"--results {settings.results}: {path}: {err.strerror}; give another directory"
+            ) from None
+        if found and found != begin.encode():
+            raise InputError(
+                f"--results {settings.results}: {path} was not written by a search and would be "
+                "replaced; move it away or give another directory"
+            )
+    storage = study_storage.file_of(settings.storage)
+    if storage is None:
+        return
+    real = os.path.realpath(storage)
+    logs = os.path.realpath(settings.results / "logs")
+    taken = [*map(os.path.realpath, [*mine, settings.results / FINAL_LOG])]
+    if real in taken or os.path.commonpath([real, logs]) == logs:
+        raise InputError(
+            f"--storage {storage}: this is the place of results in --results {settings.results}; "
+            "give another path"
+        )
+
+
+def _problem(trial: FrozenTrial, space: Sequence[SearchParameter]) -> str | None:
+    """Say what of a trial this program has not written; None if there is nothing of that."""
+    worker = trial.user_attrs.get("worker")
+    if worker is not None and not (
+        isinstance(worker, dict)
+        and {"host", "machine", "start"} <= worker.keys()
+        and isinstance(worker.get("pid"), int)
+    ):
+        return f"a worker that cannot be read ({worker!r})"
+    first, history = (trial.system_attrs.get(n) for n in ("failed_trial", "retry_history"))
+    if not isinstance(first, (int, type(None))) or not isinstance(history, (list, type(None))):
+        return "a retry that cannot be read"
+    if trial.values is not None and len(trial.values) != 1:
+        return f"{len(trial.values)} metrics"
+    if trial.state == TrialState.COMPLETE and not (
+        isinstance(trial.value, (int, float)) and math.isfinite(trial.value)
+    ):
+        return f"the metric {trial.value}"
+    if search_report.is_good(trial) and trial.datetime_complete is None:
+        return "no end"
+    try:
+        parameters.convert(search_report.texts(trial, space))
+    except (ValueError, TypeError, ArithmeticError) as err:
+        return f"parameters that cannot be read ({one_line(err)})"
+    return None
+
+
+@contextlib.contextmanager
+def removed_on_failure(*folders: Path) -> Iterator[None]:
+    """Remove directories again, if they were made and stay empty, when what they were for fails."""
+    paths = {path for folder in folders for path in (folder, *folder.parents)}
+    made = [path for path in paths if not os.path.lexists(path)]
+    try:
+        yield
+    except BaseException:
+        for path in sorted(made, key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def storage_errors(storage: str, kind: type[Exception] = SearchFailed) -> Iterator[None]:
+    """Turn what a storage raises into one sentence, an exception of this kind."""
+    try:
+        yield
+    except Exception as err:
+        told = in_one_sentence(err, storage)
+        if told is err:
+            raise
+        raise (kind(str(told)) if isinstance(told, SearchFailed) else told) from None
+
+
+def in_one_sentence(err: BaseException, storage: str) -> BaseException:
     """Turn what a storage raises while the search runs into a message; leave the rest alone."""
+    if isinstance(err, (InputError, SearchFailed, BrokenPipeError)):
+        return err
     # Optuna wraps some of it, and stumbles over a trial whose end it cannot record
     link: BaseException | None = err
-    while link is not None and not isinstance(err, (InputError, SearchFailed, BrokenPipeError)):
+    while link is not None:
+        if isinstance(link, study_storage.DamagedJournal):
+            return link
         database = type(link).__module__.startswith("sqlalchemy.")
         if isinstance(link, OSError) or database:
             reason = getattr(link, "orig", None) or getattr(link, "strerror", None) or link
+            subject = f"the study in {storage}" if _is_of_storage(link) else "standard output"
             return SearchFailed(
-                f"the study cannot be written: {' '.join(str(reason).split())}; mend that and run "
-                "the same command again"
+                f"{subject} cannot be written: {' '.join(str(reason).split())}; remove the cause "
+                "and run the same command again"
             )
         link = link.__cause__ or link.__context__
+    if isinstance(err, Exception) and _is_of_storage(err):
+        return SearchFailed(
+            f"the study in {storage} cannot be used: {one_line(err)}; restore it, or give another "
+            "--study or --storage"
+        )
     return err
+
+
+def _is_of_storage(err: BaseException) -> bool:
+    """Whether Optuna or `study_storage` raised an exception, not this project's other modules."""
+    ours = False
+    for frame, _ in traceback.walk_tb(err.__traceback__):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package in ("optuna", "sqlalchemy", "study_storage"):
+            ours = True
+        elif Path(frame.f_code.co_filename).resolve().parent == Path(__file__).resolve().parent:
+            ours = False
+    return ours

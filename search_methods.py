@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,11 +11,14 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 
-from search_space import SearchParameter, grid_values
+import search_space
+from search_space import SearchParameter
 from user_errors import InputError
 
 # combinations of a grid search; Optuna lists them all
 LARGEST_GRID = 100_000
+# values of one parameter; Optuna's sampler gp lists them in every trial
+MOST_VALUES = 1_000_000
 # what a sampler needs beside Optuna itself
 NEEDS = {"gp": ("torch", "scipy")}
 
@@ -36,7 +38,16 @@ def check_sampler(name: str, space: Sequence[SearchParameter]) -> None:
                 f"`pip install {package}`, or choose tpe, random or grid"
             )
     if name == "grid":
-        grid_values(space, LARGEST_GRID)
+        grid_size(space)
+    if name == "gp":
+        for parameter in space:
+            n_values = parameter.n_values() or 0
+            if n_values > MOST_VALUES:
+                raise InputError(
+                    f"{parameter.where}: {parameter.name} has {n_values:,} values, but --sampler "
+                    f"gp takes {MOST_VALUES:,} at most; make the step longer, or choose another "
+                    "--sampler"
+                )
 
 
 def make_sampler(name: str, seed: int, space: Sequence[SearchParameter]) -> BaseSampler:
@@ -48,7 +59,8 @@ def make_sampler(name: str, seed: int, space: Sequence[SearchParameter]) -> Base
     """
     if name == "grid":
         # its seed orders the grid, in the same way for all workers; the trial's number is the place
-        return optuna.samplers.GridSampler(grid_values(space, LARGEST_GRID), seed=seed)
+        values = search_space.grid_values(space, LARGEST_GRID)
+        return optuna.samplers.GridSampler(values, seed=seed)
     make: dict[str, Callable[[int], BaseSampler]] = {
         # the liar keeps parallel trials apart
         "tpe": lambda s: optuna.samplers.TPESampler(seed=s, constant_liar=True),
@@ -60,7 +72,7 @@ def make_sampler(name: str, seed: int, space: Sequence[SearchParameter]) -> Base
 
 def grid_size(space: Sequence[SearchParameter]) -> int:
     """Return the number of points of a space's grid."""
-    return math.prod(len(values) for values in grid_values(space, LARGEST_GRID).values())
+    return search_space.grid_size(space, LARGEST_GRID)
 
 
 class SeededByTrial(BaseSampler):

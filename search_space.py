@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
 
 DTYPES = ("int", "float", "categorical")
 FIELDS = ("name", "dtype", "values", "step", "log")
+EXAMPLE = '{"name": "layers", "dtype": "int", "values": [64, 512], "step": 32}'
 # combinations of extreme values that are checked before the first trial
 MOST_COMBINATIONS = 20_000
+# Bytes of a file: a space has a line a parameter, data that is given for it may have gigabytes.
+LARGEST_FILE = 1 << 20
+# Decimal computes with as many digits
+MOST_DIGITS = 28
+# powers of ten, beyond which float32, in which the model computes, has no numbers
+LARGEST_EXPONENT = 37
+# Optuna keeps numbers as floats, which do not tell larger integers apart.
+LARGEST_INTEGER = 2**53
 Number = Union[int, Decimal]
 
 
@@ -95,15 +105,22 @@ class SearchParameter:
         n_steps = round((value - float(self.values[0])) / float(self.step))
         return plain(self.values[0] + n_steps * self.step)
 
-    def grid(self) -> list[int | float | str] | None:
-        """Return all values, as Optuna takes them; None if they are not countable."""
+    def n_values(self) -> int | None:
+        """Return the number of values, without listing them; None if they are not countable."""
         if self.dtype == "categorical":
-            return list(self.values)
+            return len(self.values)
         if self.step is None:
             return None
         low, high = self.values
-        n_steps = int((high - low) / self.step)
-        values = [low + i * self.step for i in range(n_steps + 1)]
+        return int((high - low) // self.step) + 1
+
+    def grid(self) -> list[int | float | str] | None:
+        """Return all values, as Optuna takes them; None if they are not countable."""
+        n_values = self.n_values()
+        if self.dtype == "categorical" or n_values is None:
+            return None if n_values is None else list(self.values)
+        low = self.values[0]
+        values = [low + i * self.step for i in range(n_values)]
         return [int(v) if self.dtype == "int" else float(v) for v in values]
 
     def samples(self) -> list[str]:
@@ -115,7 +132,9 @@ class SearchParameter:
             inner = min(low + self.step, high)
         else:
             inner = low + (high - low) * Decimal("0.618034")
-        return list(dict.fromkeys([plain(low), plain(inner), plain(high)]))
+        # written as `text` writes what Optuna chooses
+        write = plain if self.step is not None else lambda value: repr(float(value))
+        return list(dict.fromkeys(map(write, (low, inner, high))))
 
     def as_json(self) -> dict[str, Any]:
         """Return what makes the parameter what it is, to tell whether two spaces are the same."""
@@ -150,12 +169,22 @@ def read_space(path: str) -> list[SearchParameter]:
     """
     check_regular(path, "parameter space ")
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().splitlines()
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise InputError(
+                f"parameter space {path}: it is larger than {LARGEST_FILE >> 20} MiB, so it is no "
+                f"space; give a file with one JSON object a line, as {EXAMPLE}"
+            )
+        lines = re.split("\r\n|\n|\r", content.decode("utf-8-sig"))
     except OSError as err:
         raise InputError(f"parameter space {path}: {err.strerror}; check the path") from None
-    except UnicodeDecodeError:
-        raise InputError(f"parameter space {path}: not UTF-8 text") from None
+    except UnicodeDecodeError as err:
+        number = content[: err.start].count(b"\n") + 1
+        raise InputError(
+            f"parameter space {path}, line {number}: not UTF-8 text; give a file with one JSON "
+            f"object a line, as {EXAMPLE}"
+        ) from None
     space: list[SearchParameter] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -169,7 +198,7 @@ def read_space(path: str) -> list[SearchParameter]:
     if not space:
         raise InputError(
             f"parameter space {path}: it is empty; it must hold one JSON object a line, as "
-            '{"name": "layers", "dtype": "int", "values": [64, 512], "step": 32}'
+            f"{EXAMPLE}"
         )
     return space
 
@@ -179,33 +208,67 @@ def _read_parameter(line: str, where: str) -> SearchParameter:
         raise InputError(f"{where}: {problem}")
 
     def no_such_number(text: str) -> NoReturn:
-        raise ValueError(f"{text} is no number")
+        fail(f"{text} is no number that can be searched; write a finite one")
+
+    def integer(text: str) -> int:
+        return int(number(text))
+
+    def number(text: str) -> Decimal:
+        # int() and Decimal() take texts of any length, and exponents whose digits fill the memory
+        digits = re.sub(r"[eE].*|[-.]", "", text).strip("0")
+        try:
+            value = Decimal(text) if digits else Decimal(0)
+            small_enough = abs(value.adjusted()) <= LARGEST_EXPONENT
+        except ArithmeticError:
+            small_enough = False
+        if not small_enough or len(digits) > MOST_DIGITS:
+            fail(
+                f"number {_shortened(text)}: expected at most {MOST_DIGITS} digits, and 0 or a "
+                f"size from 1e-{LARGEST_EXPONENT} to 1e{LARGEST_EXPONENT}"
+            )
+        return value
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for name, _ in pairs:
+            if [n for n, _ in pairs].count(name) > 1:
+                fail(f"field {_shortened(repr(name))} is given twice; give it once")
+        return dict(pairs)
 
     try:
-        fields = json.loads(line, parse_float=Decimal, parse_constant=no_such_number)
-    except (ValueError, RecursionError) as err:
-        fail(
-            f"not valid JSON ({err}); write one object a line, as "
-            '{"name": "layers", "dtype": "int", "values": [64, 512], "step": 32}'
+        fields = json.loads(
+            line,
+            parse_int=integer,
+            parse_float=number,
+            parse_constant=no_such_number,
+            object_pairs_hook=once,
         )
+    except json.JSONDecodeError as err:
+        fail(
+            f"not valid JSON ({err.msg}, column {err.colno}); write one object a line, as {EXAMPLE}"
+        )
+    except RecursionError:
+        fail(f"too many brackets in brackets; write one object a line, as {EXAMPLE}")
     if not isinstance(fields, dict):
         fail("expected a JSON object with name, dtype and values")
     for field in fields:
         if field not in FIELDS:
-            fail(f"unknown field {field!r}; the fields are {', '.join(FIELDS)}")
+            fail(f"unknown field {_shortened(repr(field))}; the fields are {', '.join(FIELDS)}")
     for field in ("name", "dtype", "values"):
         if field not in fields:
             fail(f"field {field!r} is missing; name, dtype and values are needed")
     name, dtype, values = fields["name"], fields["dtype"], fields["values"]
     if not isinstance(name, str) or name not in parameters.PARAMETERS:
-        fail(f"unknown parameter {name!r}; the parameters are {', '.join(parameters.PARAMETERS)}")
+        fail(
+            f"unknown parameter {_told(name)}; the parameters are "
+            f"{', '.join(parameters.PARAMETERS)}"
+        )
     if dtype not in DTYPES:
-        fail(f"{name}: expected dtype {', '.join(DTYPES[:2])} or {DTYPES[2]}, got {dtype!r}")
+        fail(f"{name}: expected dtype {', '.join(DTYPES[:2])} or {DTYPES[2]}, got {_told(dtype)}")
     if not isinstance(values, list) or not values:
-        fail(f"{name}: expected values as a list, got {_show(values)}")
+        fail(f"{name}: expected values as a list, got {_told(values)}")
     step, log = fields.get("step"), fields.get("log", False)
     if not isinstance(log, bool):
-        fail(f"{name}: expected log true or false, got {_show(log)}")
+        fail(f"{name}: expected log true or false, got {_told(log)}")
     if dtype == "categorical":
         return _categorical(name, values, step, log, where, fail)
     return _numeric(name, dtype, values, step, log, where, fail)
@@ -214,16 +277,22 @@ def _read_parameter(line: str, where: str) -> SearchParameter:
 def _categorical(name, values, step, log, where, fail) -> SearchParameter:
     if step is not None or log:
         fail(f"{name}: a categorical parameter has neither step nor log; leave them out")
-    texts = []
+    texts: dict[str, None] = {}  # a set in order
     for value in values:
         parts = value if isinstance(value, list) else [value]
         if not parts or any(isinstance(part, (list, dict)) for part in parts):
-            fail(f"{name}: expected texts, numbers, true or false as values, got {_show(value)}")
-        texts.append("/".join(_show(part) for part in parts))
-        if texts[-1] in texts[:-1]:
-            fail(f"{name}: value {texts[-1]} is listed twice; list it once")
-        if "," in texts[-1]:
-            fail(f"{name}: value {texts[-1]!r} holds a comma; write lists with / (100/100)")
+            fail(f"{name}: expected texts, numbers, true or false as values, got {_told(value)}")
+        text = "/".join(map(_show, parts))
+        if text in texts:
+            fail(f"{name}: value {_shortened(text)} is listed twice; list it once")
+        if "," in text:
+            fail(f"{name}: value {_told(text)} holds a comma; write lists with / (100/100)")
+        if text.strip() != text or not text.isprintable():
+            fail(
+                f"{name}: value {_told(text)} begins or ends with a space or holds a character "
+                "that cannot be printed; leave it out"
+            )
+        texts[text] = None
     return SearchParameter(name, "categorical", tuple(texts), None, False, where)
 
 
@@ -235,19 +304,33 @@ def _numeric(name, dtype, values, step, log, where, fail) -> SearchParameter:
         return isinstance(value, kinds) and not isinstance(value, bool)
 
     if len(values) != 2 or not all(map(is_number, values)):
-        fail(f"{name}: expected values [lowest, highest], two {what}, got {_show(values)}")
+        fail(f"{name}: expected values [lowest, highest], two {what}, got {_told(values)}")
     low, high = values
     if low > high:
-        fail(f"{name}: the lowest value {low} is above the highest {high}; exchange them")
+        fail(
+            f"{name}: the lowest value {plain(low)} is above the highest {plain(high)}; "
+            "exchange them"
+        )
     if step is not None and (not is_number(step) or step <= 0):
-        fail(f"{name}: expected a step above 0 among the {what}, got {_show(step)}")
+        fail(f"{name}: expected a step above 0 among the {what}, got {_told(step)}")
+    largest = max(abs(low), abs(high))
+    if dtype == "int" and largest > LARGEST_INTEGER:
+        fail(f"{name}: expected integers up to {LARGEST_INTEGER}, got {plain(largest)}")
+    if step is not None and largest > step * LARGEST_INTEGER:
+        fail(
+            f"{name}: the step {plain(step)} is too small beside {plain(largest)} for floats, in "
+            "which Optuna keeps numbers; make it longer or leave it out"
+        )
     if log:
         if low <= 0:
-            fail(f"{name}: log needs values above 0, got {low}")
+            fail(f"{name}: log needs values above 0, got {plain(low)}")
         if step is not None and not (dtype == "int" and step == 1):
             fail(f"{name}: step and log exclude each other; leave one of them out")
     if dtype == "int":
         step = step or 1
+    else:
+        low, high = Decimal(low), Decimal(high)
+        step = None if step is None else Decimal(step)
     if step is not None and not log:
         high = low + (high - low) // step * step  # the highest value that steps reach
     return SearchParameter(name, dtype, (low, high), step, log, where)
@@ -255,9 +338,20 @@ def _numeric(name, dtype, values, step, log, where, fail) -> SearchParameter:
 
 def _show(value: Any) -> str:
     """A JSON value as a parameter string has it."""
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_show, value)) + "]"
     return plain(value) if isinstance(value, Decimal) else str(value)
+
+
+def _told(value: Any, within: bool = False) -> str:
+    """A JSON value as messages show it: in one line and short, whatever it holds."""
+    if isinstance(value, dict) or (within and isinstance(value, list)):
+        return "{...}" if isinstance(value, dict) else "[...]"
+    if isinstance(value, list):
+        return _shortened("[" + ", ".join(_told(v, within=True) for v in value[:20]) + "]")
+    return _shortened(_show(value) if isinstance(value, Decimal) else repr(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:50]}..."
 
 
 # ---------------------------------------------------------------------------- checking
@@ -314,22 +408,34 @@ def grid_values(space: Sequence[SearchParameter], most: int) -> dict[str, list]:
     InputError
         If a parameter has no step or there are too many combinations.
     """
-    values, n_combinations = {}, 1
+    grid_size(space, most)
+    return {parameter.name: parameter.grid() for parameter in space}
+
+
+def grid_size(space: Sequence[SearchParameter], most: int) -> int:
+    """Return the number of a grid's combinations, which are counted, not listed.
+
+    Raises
+    ------
+    InputError
+        If a parameter has no step or there are too many combinations.
+    """
+    size = 1
     for parameter in space:
-        grid = parameter.grid()
-        if grid is None:
+        n_values = parameter.n_values()
+        if n_values is None:
             raise InputError(
                 f"{parameter.where}: a grid search needs a step, but {parameter.name} has none; "
                 "add one, or choose another --sampler"
             )
-        values[parameter.name] = grid
-        n_combinations *= len(grid)
-    if n_combinations > most:
+        size *= n_values
+    if size > most:
+        shown = f"{size:,}" if size < 10**15 else f"{Decimal(size):.1e}"
         raise InputError(
-            f"the grid has {n_combinations:,} combinations, but a grid search takes {most:,} at "
+            f"the grid has {shown} combinations, but a grid search takes {most:,} at "
             "most; make the steps longer, fix some parameters, or choose another --sampler"
         )
-    return values
+    return size
 
 
 def space_table(space: Sequence[SearchParameter]) -> str:

@@ -8,23 +8,28 @@ trials are failed and queued again, as Optuna does it for its relational storage
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
 import logging
 import os
 import socket
+import sqlite3
+import stat
 import sys
 import time
+import urllib.parse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import optuna
 from optuna.storages._heartbeat import BaseHeartbeat
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from user_errors import InputError
+from user_errors import InputError, one_line
 
 # a trial whose workers die again and again may be what kills them
 MOST_RETRIES = 3
@@ -33,6 +38,40 @@ MISSED_HEARTBEATS = 3
 # workers that make an empty database's tables at the same time get in each other's way
 OPENING_TRIES = 8
 _SQLITE = b"SQLite format 3\x00"
+# how Optuna begins every record of a journal, and so every journal
+_RECORD = b'{"op_code":'
+# bytes of a journal's line; a damaged file may have no line breaks at all
+LONGEST_RECORD = 1 << 26
+# the records by their op_code, with the types of what Optuna does not look at before it is needed
+_NUMBER = (int, float)
+_RECORDS: tuple[dict[str, Any], ...] = (
+    {"study_name": str, "directions": list},
+    {"study_id": int},
+    {"study_id": int, "user_attr": dict},
+    {"study_id": int, "system_attr": dict},
+    {"study_id": int, "datetime_start": (str, type(None))},
+    {"trial_id": int, "param_name": str, "param_value_internal": _NUMBER, "distribution": str},
+    {"trial_id": int, "state": int, "values": (list, type(None))},
+    {"trial_id": int, "step": int, "intermediate_value": _NUMBER},
+    {"trial_id": int, "user_attr": dict},
+    {"trial_id": int, "system_attr": dict},
+    {},
+)
+# what Optuna raises when it replays a record whose contents it cannot use
+_UNUSABLE = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    RecursionError,
+)  # fmt: skip
+# of a new trial, where it has them
+_TRIAL = {
+    "user_attrs": dict,
+    "system_attrs": dict,
+    "params": dict,
+    "distributions": dict,
+    "intermediate_values": dict,
+    "value": (int, float, type(None)),
+    "values": (list, type(None)),
+}
 
 
 # ---------------------------------------------------------------------------- workers
@@ -92,40 +131,208 @@ def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     retry(max_retry=MOST_RETRIES)(study, trial)
 
 
-class _MendingLock(JournalFileSymlinkLock):
-    """The journal's lock; whoever gets it removes the half line of a writer that was killed.
+class DamagedJournal(InputError):
+    """A journal that cannot be read any further; the message names file and line."""
 
-    The next line would be appended to that half otherwise, and nobody could read the journal again.
+
+class JournalFile(BaseJournalBackend):
+    """A journal of Optuna, the file that Optuna's JournalFileBackend reads and writes.
+
+    Unlike that one it writes to no file that is not a journal, names the line that is damaged, and
+    removes the half line of a writer that was killed: the next record would be appended to it
+    otherwise, and nobody could read the journal again.
+
+    Parameters
+    ----------
+    path : str
+        Made if it is missing.
+
+    Raises
+    ------
+    InputError
+        If there is something else at the path.
     """
 
     def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
+        # Workers that name one journal by different links have to meet at one lock.
+        self.path = os.path.realpath(path)
+        self.shown = path
+        # read so far: lines and bytes
+        self._read = (0, 0)
+        self._lock = JournalFileSymlinkLock(self.path)
+        # Beside the journal a relative link is right, also after the directory was moved.
+        self._lock._lock_target_file = os.path.basename(self.path)
+        check_journal(path)
+        if not os.path.exists(self.path):
+            open(self.path, "ab").close()
 
-    def acquire(self) -> bool:
-        super().acquire()
-        try:
-            _cut_half_line(self.path)
-        except BaseException:
-            self.release()
-            raise
-        return True
-
-
-def _cut_half_line(path: str) -> None:
-    with open(path, "rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        keep = end
-        while keep:
-            start = max(0, keep - 4096)
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Read records from a number on; a record that is being written is left for later."""
+        lines, start = self._read if log_number_from >= self._read[0] else (0, 0)
+        with open(self.path, "rb") as file:
             file.seek(start)
-            newline = file.read(keep - start).rfind(b"\n")
-            if newline >= 0:
-                keep = start + newline + 1
-                break
-            keep = start
-        if keep < end:
-            file.truncate(keep)
+            for line in _lines(file, self.shown, lines):
+                if not line.endswith(b"\n"):
+                    return
+                lines += 1
+                record = _record(line, self.shown, lines)
+                start += len(line)
+                self._read = (lines, start)
+                if lines > log_number_from:
+                    yield record
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append records, all of them or none."""
+        records = (json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        data = "".join(records).encode()
+        _check_lock(self.path, self.shown)
+        self._lock.acquire()
+        try:
+            with open(self.path, "rb+", buffering=0, opener=_appending) as file:
+                end = self._whole_lines(file)
+                if end < os.fstat(file.fileno()).st_size:
+                    file.truncate(end)
+                try:
+                    while data:
+                        data = data[file.write(data) :]
+                    os.fsync(file.fileno())
+                except OSError:  # a full disk; what was written would be a half line
+                    with contextlib.suppress(OSError):
+                        file.truncate(end)
+                    raise
+        finally:
+            with contextlib.suppress(RuntimeError):  # it took so long that another worker broke it
+                self._lock.release()
+
+    def _whole_lines(self, file) -> int:
+        """Return where the last whole line ends; nothing but a half record may follow it."""
+        lines, end = self._read
+        if end > os.fstat(file.fileno()).st_size:
+            raise DamagedJournal(
+                f"--storage {self.shown}: the journal is shorter than it was when it was read; "
+                "another program has written to it, so give another path or restore it"
+            )
+        with open(self.path, "rb") as reader:
+            reader.seek(end)
+            for line in _lines(reader, self.shown, lines):
+                if not line.endswith(b"\n"):
+                    _check_half_line(line, self.shown, lines + 1)
+                    break
+                lines += 1
+                _record(line, self.shown, lines)
+                end += len(line)
+        return end
+
+
+def _appending(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_APPEND)
+
+
+def _lines(file, shown: str, number: int) -> Iterator[bytes]:
+    """Lines of a journal after the first `number` ones, with their ends."""
+    while True:
+        line = file.readline(LONGEST_RECORD)
+        if not line:
+            return
+        number += 1
+        if len(line) == LONGEST_RECORD:
+            raise _damaged(shown, number)
+        yield line
+
+
+def _record(line: bytes, shown: str, number: int) -> dict[str, Any]:
+    """Return the record of a line; raise DamagedJournal if it is none."""
+    try:
+        record = json.loads(line)
+        fields = _RECORDS[record["op_code"]]
+        good = isinstance(record["worker_id"], str) and type(record["op_code"]) is int
+        good = good and record["op_code"] >= 0
+        if good and fields is _RECORDS[4]:
+            fields = {**fields, **{name: _TRIAL[name] for name in _TRIAL if name in record}}
+        for name, kind in fields.items():
+            good = good and isinstance(record[name], kind)
+        for value in record.get("values") or []:
+            good = good and isinstance(value, _NUMBER)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        good = False
+    if not good:
+        raise _damaged(shown, number)
+    return record
+
+
+def _check_half_line(line: bytes, shown: str, number: int) -> None:
+    """Raise DamagedJournal unless a last line without its end is one that a killed writer left."""
+    # A half line that is the whole file has to show that it begins a study.
+    known = range(len(_RECORDS) if number > 1 else 1)
+    begins = [_RECORD + b'%d,"worker_id":"' % code for code in known]
+    good = any(
+        line.startswith(begin) or (number > 1 and begin.startswith(line)) for begin in begins
+    )
+    if not good or b"\0" in line:
+        raise _damaged(shown, number)
+
+
+def _damaged(shown: str, number: int) -> DamagedJournal:
+    return DamagedJournal(
+        f"--storage {shown}, line {number}: not a record that Optuna {optuna.__version__} knows; "
+        "the file is damaged or of a newer Optuna, so restore it or give another path"
+    )
+
+
+def _check_lock(path: str, shown: str) -> None:
+    """Refuse a file in the place of the journal's lock, which would be removed for a stale one."""
+    with contextlib.suppress(FileNotFoundError):
+        lock = os.lstat(path + ".lock")
+        if not stat.S_ISLNK(lock.st_mode) and (lock.st_size or not stat.S_ISREG(lock.st_mode)):
+            raise InputError(
+                f"--storage {shown}: {shown}.lock, the place of the journal's lock, is something "
+                "else; move that away or give another path"
+            )
+
+
+def check_journal(path: str) -> None:
+    """Find out, without writing anything, whether a path can be used for a journal.
+
+    Parameters
+    ----------
+    path : str
+        May be missing, empty, or a journal that may end in a half line of a killed writer.
+
+    Raises
+    ------
+    InputError
+        If it is something else, or damaged.
+    OSError
+        If it cannot be read.
+    """
+    if not os.path.exists(path):
+        return
+    _check_kind(path)
+    _check_lock(os.path.realpath(path), path)
+    with open(path, "rb") as file:
+        begin = file.read(len(_SQLITE))
+        if begin == _SQLITE:
+            raise InputError(
+                f"--storage {path}: this is an SQLite database; give it as sqlite:///{path}"
+            )
+        if begin and not begin.startswith(_RECORD):
+            raise InputError(
+                f"--storage {path}: this file is not a journal of Optuna, and nothing was written "
+                "to it; give the path of a journal or of a new file"
+            )
+        file.seek(0)
+        for number, line in enumerate(_lines(file, path, 0), start=1):
+            if line.endswith(b"\n"):
+                _record(line, path, number)
+            else:
+                _check_half_line(line, path, number)
+
+
+def _check_kind(path: str) -> None:
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise InputError(f"--storage {path}: this is {kind}; give the path of a file")
 
 
 class HeartbeatJournal(optuna.storages.JournalStorage, BaseHeartbeat):
@@ -143,17 +350,28 @@ class HeartbeatJournal(optuna.storages.JournalStorage, BaseHeartbeat):
     """
 
     def __init__(self, path: str, interval: int) -> None:
-        path = os.path.abspath(path)  # the lock is a link that must not depend on the directory
-        super().__init__(JournalFileBackend(path, lock_obj=_MendingLock(path)))
+        self.path = path
+        super().__init__(JournalFile(path))
         self.interval = interval
         self._seen: dict[int, tuple[Any, float]] = {}
+
+    def _sync_with_backend(self) -> None:
+        try:
+            super()._sync_with_backend()
+        except (OSError, InputError, optuna.exceptions.OptunaError):
+            raise
+        except _UNUSABLE as err:
+            raise DamagedJournal(
+                f"--storage {self.path}, line {self._replay_result.log_number_read}: a record that "
+                f"Optuna cannot use ({one_line(err)}); restore the file or give another path"
+            ) from None
 
     def record_heartbeat(self, trial_id: int) -> None:
         try:
             self.set_trial_system_attr(trial_id, "heartbeat", time.time())
         except optuna.exceptions.UpdateFinishedTrialError:
             pass  # another worker gave the trial up
-        except OSError as err:  # the trial itself will say so too, when it ends
+        except (OSError, InputError) as err:  # the trial itself will say so too, when it ends
             print(f"no heartbeat: {err}", file=sys.stderr)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
@@ -197,37 +415,121 @@ def open_storage(where: str, heartbeat: int) -> optuna.storages.BaseStorage:
     if "://" in where:
         return _open_database(where, heartbeat)
     try:
-        if os.path.exists(where):
-            with open(where, "rb") as file:
-                if file.read(len(_SQLITE)) == _SQLITE:
-                    raise InputError(
-                        f"--storage {where}: this is an SQLite database; give it as "
-                        f"sqlite:///{where}"
-                    )
         return HeartbeatJournal(where, heartbeat)
     except OSError as err:
         raise InputError(
             f"--storage {where}: {err.strerror or err}; give a path in a writable directory"
         ) from None
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AssertionError):
+
+
+def check_storage(where: str) -> None:
+    """Find out, without writing anything, whether a storage that exists is one of Optuna.
+
+    Parameters
+    ----------
+    where : str
+        As for `open_storage`.
+
+    Raises
+    ------
+    InputError
+        If a file is there that is neither a journal nor a database of Optuna.
+    """
+    try:
+        if "://" not in where:
+            check_journal(where)
+            return
+        url, path = _parsed(where)
+        if path is not None and os.path.exists(path):
+            _check_sqlite(path, url)
+    except OSError as err:
         raise InputError(
-            f"--storage {where}: not a journal of Optuna, or damaged; give another path"
+            f"--storage {shown(where)}: {err.strerror or err}; give a path in a writable directory"
         ) from None
 
 
-def _open_database(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
+def shown(where: str) -> str:
+    """Return a storage as it may be shown, without a password."""
+    return _parsed(where)[0] if "://" in where else where
+
+
+def file_of(where: str) -> str | None:
+    """Return the file of a storage; None if it is in a server."""
+    return _parsed(where)[1] if "://" in where else where
+
+
+def _parsed(url: str) -> tuple[str, str | None]:
+    """Return a database's URL without its password, and the file of an SQLite database."""
     import sqlalchemy
 
     try:
-        shown = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
+        parsed = sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         raise InputError(
             "--storage: not a database URL; write sqlite:///FILE, "
             "postgresql://USER:PASSWORD@HOST/DATABASE or mysql+pymysql://..., or the path of a "
             "journal file"
         ) from None
+    shown = parsed.render_as_string(hide_password=True)
+    if parsed.get_backend_name() != "sqlite":
+        return shown, None
+    if parsed.database in (None, "", ":memory:"):
+        raise InputError(
+            f"--storage {shown}: a database in memory ends with this process; write sqlite:///FILE"
+        )
+    return shown, None if parsed.database.startswith("file:") else parsed.database
+
+
+def _check_sqlite(path: str, shown: str) -> None:
+    from optuna.storages._rdb.models import BaseModel
+
+    _check_kind(path)
+    with open(path, "rb") as file:
+        begin = file.read(len(_SQLITE))
+    if not begin:
+        return
+    if begin != _SQLITE:
+        raise InputError(
+            f"--storage {shown}: {path} is not an SQLite database, and nothing was written to it; "
+            "give the path of one or of a new file"
+        )
+    try:
+        quoted = urllib.parse.quote(os.path.abspath(path))
+        database = sqlite3.connect(f"file:{quoted}?mode=rw", uri=True, timeout=60)
+        with contextlib.closing(database):
+            found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {name for (name,) in found if not name.startswith("sqlite_")}
+    except (sqlite3.Error, UnicodeError) as err:
+        raise InputError(
+            f"--storage {shown}: the SQLite database cannot be read ({err}); restore it or give "
+            "another path"
+        ) from None
+    # workers that begin at the same time see each other's first tables
+    optunas = {*BaseModel.metadata.tables, "alembic_version"}
+    if "version_info" not in tables and not tables <= optunas:
+        others = ", ".join(sorted(tables - optunas)[:3])
+        raise InputError(
+            f"--storage {shown}: this database holds other tables ({others}) and no study of "
+            "Optuna, and nothing was written to it; give a file of its own"
+        )
+
+
+class HeartbeatDatabase(optuna.storages.RDBStorage):
+    """A database whose heartbeats may be missed: the trial itself will say why, when it ends."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        import sqlalchemy
+
+        try:
+            super().record_heartbeat(trial_id)
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as err:
+            print(f"no heartbeat: {one_line(err.__cause__ or err)}", file=sys.stderr)
+
+
+def _open_database(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
+    import sqlalchemy
+
+    shown, _ = _parsed(url)
     url = _with_installed_driver(url)
     engine: dict[str, Any] = {"pool_pre_ping": True}  # connections outlive restarts of the server
     if url.startswith("sqlite"):
@@ -237,7 +539,7 @@ def _open_database(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
     callback = "heartbeat_stale_trial_callback" if new else "failed_trial_callback"
     for attempt in range(OPENING_TRIES):
         try:
-            return optuna.storages.RDBStorage(
+            return HeartbeatDatabase(
                 url,
                 engine_kwargs=engine,
                 heartbeat_interval=heartbeat,

@@ -15,11 +15,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import optuna
 import pytest
 from cli import ROOT, TEST, TRAIN, complaint, environment, files_in, python, run_py, succeeds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from searches import Folder, is_running, kill, states, wait_until
 
@@ -269,6 +274,236 @@ def test_a_half_line_of_a_killed_writer_does_no_harm(folder):
     assert len(folder.study().trials) == 2
 
 
+# --- storages of somebody else --------------------------------------------------------------------
+
+RECORD = b'{"op_code":0,"worker_id":"w","study_name":"s","directions":[2]}\n'
+
+
+def sqlite_file(path, *tables):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        for table in tables:
+            database.execute(f"create table {table} (x)")
+        database.commit()
+
+
+FOREIGN = {
+    "text": (b'{"layers": 100}', "not a journal of Optuna, and nothing was written"),
+    "lines": (b'{"layers": 100}\n{"layers": 2', "not a journal of Optuna"),
+    "gzip": (b"\x1f\x8b\x08\0\0\0\0\0\0\0abc", "not a journal of Optuna"),
+    "a record of another program": (b'{"op_code":1}', "line 1: not a record"),
+    "begun record": (b'{"op_', "not a journal of Optuna"),
+    "half of something": (RECORD + b'{"layers":1', "line 2: not a record"),
+    "garbled line": (RECORD + b"garbled\n" + RECORD, "line 2: not a record"),
+    "garbled last line": (RECORD + b"garbled\n", "line 2: not a record"),
+    "zeros after a power failure": (RECORD + b"\0" * 4096, "line 2: not a record"),
+    "brackets": (RECORD + b'{"op_code":' + b"[" * 100_000 + b"\n", "line 2: not a record"),
+    "digits": (RECORD + b'{"op_code":' + b"1" * 5000 + b"}\n", "line 2: not a record"),
+    "newer Optuna": (RECORD + b'{"op_code":77,"worker_id":"w"}\n', "line 2: .*newer Optuna"),
+    "no trial": (
+        RECORD + b'{"op_code":4,"worker_id":"w","study_id":0,"datetime_start":"x"}\n',
+        "line 2: a record that Optuna cannot use .*ValueError",
+    ),
+    "metric a text": (
+        RECORD + b'{"op_code":6,"worker_id":"w","trial_id":0,"state":1,"values":["x"]}\n',
+        "line 2: not a record",
+    ),
+}
+
+
+@pytest.mark.parametrize("content, words", FOREIGN.values(), ids=FOREIGN)
+def test_no_file_of_somebody_else_is_written_to(tmp_path, content, words):
+    path = tmp_path / "best.json"
+    path.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(InputError, match=words) as caught:
+            storage = study_storage.open_storage(str(path), 60)
+            storage.create_new_study([StudyDirection.MAXIMIZE], "mine")
+        assert "best.json" in str(caught.value) and "\n" not in str(caught.value)
+    assert files_in(tmp_path) == {"best.json": content}
+
+
+@pytest.mark.parametrize("length", range(1, len(RECORD)))
+def test_only_half_records_are_removed(tmp_path, length):
+    path = tmp_path / "study.journal"
+    path.write_bytes(RECORD + RECORD[:length])
+    storage = study_storage.open_storage(str(path), 60)
+    storage.create_new_study([StudyDirection.MAXIMIZE], "mine")
+    first, second = path.read_bytes().splitlines(keepends=True)
+    assert first == RECORD and json.loads(second)["study_name"] == "mine"
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damaged_journals(data):
+    """Each opens and takes records, or is refused and left alone."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "study.journal"
+        storage = study_storage.open_storage(str(path), 60)
+        study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+        study.add_trial(optuna.create_trial(value=0.5, user_attrs={"log": "x"}))
+        study.enqueue_trial({"layers": 8})
+        lines = path.read_bytes().splitlines(keepends=True)
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, len(lines) - 1))
+            kind = data.draw(st.sampled_from(["value", "byte", "gone", "twice", "cut", "other"]))
+            if kind == "value":
+                with contextlib.suppress(ValueError, RecursionError):
+                    record = json.loads(lines[at])
+                    if not isinstance(record, dict) or not record:
+                        continue
+                    key = data.draw(st.sampled_from(sorted(record)))
+                    record[key] = data.draw(
+                        st.sampled_from([None, -1, 7, 1e308, "", "x", [], [[]], {}, {"a": 1}])
+                    )
+                    text = json.dumps(record, separators=(",", ":"))
+                    lines[at] = text.encode() + b"\n"
+            elif kind == "byte":
+                byte = data.draw(st.integers(0, len(lines[at]) - 1))
+                changed = bytearray(lines[at])
+                changed[byte] = data.draw(st.integers(0, 255))
+                lines[at] = bytes(changed)
+            elif kind == "gone":
+                lines[at] = b"\n"
+            elif kind == "twice":
+                lines.insert(at, lines[at])
+            elif kind == "cut":
+                lines[at] = lines[at][: -data.draw(st.integers(1, 5))] or b"x"
+            else:
+                lines[at] = data.draw(st.sampled_from([b"[]\n", b"[" * 9999, b"\0\n", b"{}\n"]))
+        content = b"".join(lines)
+        path.write_bytes(content)
+        try:
+            storage = study_storage.open_storage(str(path), 60)
+            storage.create_new_study([StudyDirection.MAXIMIZE], "another")
+        except InputError as err:
+            assert "study.journal" in str(err) and "\n" not in str(err)
+            assert path.read_bytes() == content
+        else:
+            whole = content[: content.rfind(b"\n") + 1]
+            assert path.read_bytes().startswith(whole) and b'"another"' in path.read_bytes()
+
+
+def test_things_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, words in (("pipe", "not a regular file"), ("folder", "a directory")):
+        for storage in (tmp_path / name, f"sqlite:///{tmp_path / name}"):
+            with pytest.raises(InputError, match=words):
+                study_storage.check_storage(str(storage))
+    with pytest.raises(InputError, match="not a regular file"):
+        study_storage.check_storage("/dev/zero")
+
+
+def test_a_journal_behind_a_link_has_one_lock(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "study.journal")
+    storage = study_storage.open_storage(str(tmp_path / "link"), 60)
+    storage._backend._lock.acquire()
+    assert [p.name for p in (tmp_path / "a").iterdir() if p.is_symlink()] == ["study.journal.lock"]
+    storage._backend._lock.release()
+    # the lock of a killed worker, in a directory that was moved: the link is not dangling
+    storage._backend._lock.acquire()
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert (tmp_path / "b" / "study.journal.lock").exists()
+
+
+def test_a_file_in_the_place_of_the_lock_stays(tmp_path):
+    (tmp_path / "x.lock").write_text("mine")
+    storage = study_storage.open_storage
+    with pytest.raises(InputError, match="x.lock, the place of the journal's lock"):
+        storage(str(tmp_path / "x"), 60).create_new_study([StudyDirection.MAXIMIZE], "s")
+    assert (tmp_path / "x.lock").read_text() == "mine"
+
+
+def test_databases_of_somebody_else(tmp_path):
+    (tmp_path / "text.db").write_bytes(b"my notes")
+    sqlite_file(tmp_path / "other.db", "customers", "studies")
+    sqlite_file(tmp_path / "damaged.db", "x")
+    with open(tmp_path / "damaged.db", "rb+") as file:
+        file.seek(100)
+        file.write(b"\xff" * 2000)
+    (tmp_path / "empty.db").touch()
+    before = files_in(tmp_path)
+    for name, words in {
+        "text.db": "is not an SQLite database, and nothing was written",
+        "other.db": r"holds other tables \(customers\)",
+        "damaged.db": "cannot be read",
+    }.items():
+        with pytest.raises(InputError, match=words) as caught:
+            study_storage.check_storage(f"sqlite:///{tmp_path / name}")
+        assert name in str(caught.value)
+    study_storage.check_storage(f"sqlite:///{tmp_path / 'empty.db'}")
+    study_storage.check_storage(f"sqlite:///{tmp_path / 'new.db'}")
+    with pytest.raises(InputError, match="in memory"):
+        study_storage.check_storage("sqlite://")
+    assert files_in(tmp_path) == before
+
+
+STORAGES = {"text": "notes.json", "SQLite": "sqlite:///notes.json", "other tables": "sqlite:///a.db"}
+
+
+@pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES)
+def test_a_storage_of_somebody_else_is_refused(folder, storage):
+    (folder.path / "notes.json").write_text('{"layers": 100}')
+    sqlite_file(folder.path / "a.db", "mine")
+    before = files_in(folder.path)
+    message = complaint(folder.search("--storage", storage, "--plots", "plots"))
+    assert storage in message and "nothing was written to it" in message
+    # no empty directories either
+    assert {k: v for k, v in files_in(folder.path).items() if "__pycache__" not in k} == before
+
+
+def test_results_of_somebody_else_are_refused(folder):
+    (folder.path / "mine" / "logs").mkdir(parents=True)
+    (folder.path / "mine" / "results.tsv").write_text("year\tresult\n")
+    message = complaint(folder.search("--results", "mine"))
+    assert "mine/results.tsv was not written by a search" in message
+    assert (folder.path / "mine" / "results.tsv").read_text() == "year\tresult\n"
+    (folder.path / "mine" / "results.tsv").unlink()
+    (folder.path / "mine" / "best_parameters.py").write_text("x = 1\n")
+    message = complaint(folder.search("--results", "mine"))
+    assert "mine/best_parameters.py was not written by a search" in message
+
+
+def test_a_storage_that_is_edited_is_refused(folder):
+    succeeds(folder.search(n_trials=1))
+    path = folder.path / "results" / "study.journal"
+    before = path.read_text()
+    assert '"pid":' in before
+    path.write_text(before.replace('"pid":', '"id":'))
+    assert "trial 0 of study train_space has a worker that" in complaint(folder.search(n_trials=2))
+
+
+def test_a_journal_that_is_deleted_under_a_search(folder):
+    folder.stub(SLOW)
+    with folder.background(n_trials=9) as process:
+        in_trial(folder, process, done=1)
+        (folder.path / "results" / "study.journal").unlink()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in err
+    (error,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert "study.journal cannot be written: No such file" in error
+    assert not (folder.path / "results" / "study.journal").exists()
+
+
+def test_where_a_search_leaves_what(folder):
+    command = folder.command(n_trials=1)
+    place = command.index("--results")
+    del command[place : place + 2]
+    done = succeeds(python(*command, "--study", "..", cwd=folder.path, **folder.env()))
+    assert "Study .. is kept in searches/_./study.journal" in done.lines
+    assert "Results are written to searches/_." in done.lines
+    assert (folder.path / "searches" / "_." / "results.tsv").exists()
+    ignored = subprocess.run(
+        ["git", "-C", str(ROOT), "check-ignore", "searches/x", "examples/searches/x"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert ignored.stdout.split() == ["searches/x", "examples/searches/x"]
+
+
+# --- failures -------------------------------------------------------------------------------------
+
 FAILURES = {
     "NaN": ("self.learning_rate = float('nan')", "metric is nan"),
     "diverged": ("raise InputError('the loss became NaN')", "the loss became NaN"),
@@ -492,8 +727,13 @@ def test_a_full_disk(folder):
         timeout=120,
     )
     assert done.returncode == 1
-    assert re.search(r"^error: the study cannot be written: File too large", done.stderr, re.M)
+    assert re.search(
+        r"^error: the study in results/study.journal cannot be written: File too large",
+        done.stderr,
+        re.M,
+    )
     assert "Traceback" not in done.stderr
+    assert (folder.path / "results" / "study.journal").read_bytes().endswith(b"\n")
     succeeds(folder.search(n_trials=9))
     assert states(folder.results())["COMPLETE"] == 9
     other = Folder(folder.path.parent / "other")
@@ -631,6 +871,21 @@ MISTAKES = {
     "results": (("--results", "space.json"), "--results space.json"),
     "not a journal": (("--storage", "space.json"), "not a journal"),
     "grid": (("--sampler", "grid", "-opf", "line.json"), "momentum has none"),
+    "many jobs": (("--jobs", "100000"), "--jobs: expected 1 to 1000"),
+    "long heartbeat": (("--heartbeat", "9" * 20), "--heartbeat: expected 1 to 86400"),
+    "long list": (("-m", "9" * 20), "-m: expected 1 to 2147483647"),
+    "no name": (("--study", ""), "--study: expected a text"),
+    "name of two lines": (("--study", "a\nb"), "--study: expected a name"),
+    "name no text": (("--study", "a\udcff"), "--study: expected UTF-8"),
+    "long name": (("--study", "x" * 513), "--study: expected a name"),
+    "no results": (("--results", ""), "--results: expected a text"),
+    "name too long for a file": (("--results", "x" * 300), "--results x.*File name too long"),
+    "flags": (("-tf", 'floatX="float32'), "-tf: .*check its quotes"),
+    "flag": (("-tf", "cuda0"), "-tf: 'cuda0' is not of the form name=value"),
+    "device flag": (("-tf", "device=gpu7"), "-tf: device 'gpu7' is not known"),
+    "storage a result": (("--storage", "results/results.tsv"), "the place of results"),
+    "storage a log": (("--storage", "results/logs/x"), "the place of results"),
+    "storage is data": (("--storage", str(TEST)), "not a journal"),
 }
 
 
@@ -638,6 +893,7 @@ MISTAKES = {
 def test_mistakes(folder, options, words):
     line = {"name": "momentum", "dtype": "float", "values": [0, 0.5]}
     (folder.path / "line.json").write_text(json.dumps(line))
+    data = TEST.read_bytes()
     command = folder.command()
     if options[0] == "nowhere.tsv":
         command[1] = options[0]
@@ -645,7 +901,8 @@ def test_mistakes(folder, options, words):
     message = complaint(python(*command, *options, cwd=folder.path, **folder.env()))
     assert re.search(words, message), message
     assert "secret" not in message
-    assert not list(folder.path.rglob("*.log"))
+    assert not (folder.path / "results").exists() and not (folder.path / "searches").exists()
+    assert TEST.read_bytes() == data
 
 
 def test_options_are_needed(folder):

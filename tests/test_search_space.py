@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parameters
+import search_methods
 import search_space
 from user_errors import InputError
 
@@ -52,6 +54,7 @@ def test_shipped_spaces(name, fixed, n_parameters):
             assert len(chosen[p.name]) <= 7 and p.text(trial.params[p.name]) == chosen[p.name]
 
 
+@settings(deadline=None)
 @given(
     low=st.decimals(-5, 5, places=3),
     step=st.decimals("0.001", 2, places=3),
@@ -110,6 +113,10 @@ def test_the_table(tmp_path):
     assert rows[2] == ["final_act", "categorical", "{elu-0.5,", "linear}", "-", "-"]
 
 
+def number(high, step="1"):
+    return f'{{"name": "bpreg", "dtype": "float", "values": [0, {high}], "step": {step}}}'
+
+
 BAD_LINES = {
     "no JSON": ("{'name': 'layers'}", "not valid JSON"),
     "half a line": ('{"name": "layers",', "not valid JSON"),
@@ -145,6 +152,26 @@ BAD_LINES = {
         {"name": "layers", "dtype": "categorical", "values": ["1,loss=top1"]}, "comma",
     ),
     "category an object": ({"name": "loss", "dtype": "categorical", "values": [{}]}, "expected"),
+    "exponent": (number("1e999999999"), "number 1e999999999: expected at most 28 digits"),
+    "exponent of an exponent": (number("1e" + "9" * 30), "number 1e9999"),
+    "too small": (number("1", "1e-400"), "number 1e-400"),
+    "many digits": (number("9" * 5000), "number 99999"),
+    "infinite": (number("-Infinity"), "-Infinity is no number"),
+    "step of nothing": (number("1e20", "0.001"), "the step 0.001 is too small beside 1000000"),
+    "large integer": (
+        {"name": "n_sample", "dtype": "int", "values": [0, 2**53 + 2]}, "integers up to",
+    ),
+    "field twice": ('{"name": "bpreg", "dtype": "float", "values": [0, 1], "name": "x"}', "'name'"),
+    "brackets": ("[" * 100_000, "too many brackets"),
+    "lists in lists": (number("[" * 500 + "]" * 500), "two numbers, got [0, [...]]"),
+    "surrogate": (
+        '{"name": "session_key", "dtype": "categorical", "values": ["\\ud800"]}', "be printed",
+    ),
+    "NUL": (
+        '{"name": "session_key", "dtype": "categorical", "values": ["a\\u0000"]}', "be printed",
+    ),
+    "space": ({"name": "item_key", "dtype": "categorical", "values": [" x"]}, "with a space"),
+    "long name": ({"name": "x" * 10_000, "dtype": "int", "values": [1, 2]}, "unknown parameter"),
 }  # fmt: skip
 
 
@@ -154,6 +181,56 @@ def test_bad_lines_are_named(tmp_path, line, words):
     with pytest.raises(InputError, match="line 3") as caught:
         read(tmp_path, good, "", line)
     assert words in str(caught.value) and "space.json" in str(caught.value)
+    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
+def test_files_of_other_editors(tmp_path):
+    line = '{"name": "NAME", "dtype": "int", "values": [1, 2]}'
+    lines = [line.replace("NAME", name) for name in ("layers", "n_epochs", "batch_size")]
+    for number, end in enumerate(("\n", "\r\n", "\r")):
+        path = tmp_path / f"{number}.json"
+        path.write_bytes(b"\xef\xbb\xbf" + end.join(lines).encode())
+        assert len(search_space.read_space(str(path))) == 3
+
+
+NUMBERS = ["0", "-0", "-0.0", "1", "0.1", "1e37", "1e-37", "1e300", "1e-400", "1e9999999999", "1E5"]
+NUMBERS += ["NaN", "true", "null", '"1"', "[]", "[[1]]", "{}", "4294967295", "9" * 400, '"\\ud800"']
+SNIPPETS = [b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b'"', b"[" * 5000, b"{", b"-", b"e9"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.sampled_from(["layers", "bpreg", "seed", "momentum", "learning_rate", "loss", "x"]),
+    dtype=st.sampled_from(search_space.DTYPES),
+    values=st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=3),
+    step=st.none() | st.sampled_from(NUMBERS),
+    log=st.booleans(),
+    place=st.floats(0, 1),
+    snippet=st.just(b"") | st.sampled_from(SNIPPETS),
+)
+def test_any_space_can_be_searched_or_is_refused(name, dtype, values, step, log, place, snippet):
+    fields = f'"name": "{name}", "dtype": "{dtype}", "values": [{", ".join(values)}]'
+    fields += f', "step": {step}' if step else ', "log": true' if log else ""
+    line = f"{{{fields}}}".encode()
+    cut = int(place * len(line))
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        file.write(line[:cut] + snippet + line[cut:])
+        file.flush()
+        try:
+            space = search_space.read_space(file.name)
+            search_space.check_space(space, {})
+            for sampler in ("grid", "random"):
+                search_methods.check_sampler(sampler, space)
+        except InputError as err:
+            assert len(str(err)) < 1000 and "\n" not in str(err)
+            return
+    assert len(search_space.space_table(space).encode()) < 1000
+    search_methods.make_sampler("grid", 1, space)
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
+    chosen = {p.name: p.suggest(trial) for p in space}
+    parameters.convert(chosen)
+    string = ",".join(f"{name}={value}" for name, value in chosen.items())
+    assert parameters.parse_string(string) == chosen
 
 
 def test_bad_files(tmp_path):
@@ -167,11 +244,15 @@ def test_bad_files(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="UTF-8"):
         search_space.read_space(str(tmp_path / "binary"))
+    (tmp_path / "data.tsv").write_bytes(b"1\t2\t3\n" * 200_000)
+    with pytest.raises(InputError, match="larger than 1 MiB"):
+        search_space.read_space(str(tmp_path / "data.tsv"))
 
 
 UNUSABLE = {
     "dropout of 1": (("dropout_p_embed", "float", (0, 1)), {}, "dropout_p_embed: expected"),
     "half a unit": (("layers", "float", (8, 9)), {}, "layers: expected"),
+    "whole float": (("layers", "float", (64, 64)), {}, "layers: expected .*'64.0'"),
     "category": (("loss", "categorical", ["bpr-max", "bprmax"]), {}, "'bprmax'"),
     "fixed too": (("layers", "int", (8, 9)), {"layers": [100]}, "fixed at .* and searched"),
     "loss against activation": (
@@ -201,3 +282,24 @@ def test_grids(tmp_path):
         search_space.grid_values(space, 5)
     with pytest.raises(InputError, match="lmbd has none"):
         search_space.grid_values([one(tmp_path, "lmbd", "float", (0, 1))], 5)
+    # counted, not listed
+    large = one(tmp_path, "seed", "int", (0, 2**32 - 1))
+    assert large.n_values() == 2**32
+    with pytest.raises(InputError, match="4,294,967,296 combinations"):
+        search_space.grid_values([large], 100)
+    fine = one(tmp_path, "bpreg", "float", (0, 1), step=1e-15)
+    with pytest.raises(InputError, match=r"4\.3e\+24 combinations"):
+        search_space.grid_values([large, fine], 100)
+
+
+def test_values_of_gp_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_methods, "NEEDS", {})
+    large = one(tmp_path, "seed", "int", (0, 2**32 - 1))
+    with pytest.raises(InputError, match="seed has 4,294,967,296 values, but --sampler gp"):
+        search_methods.check_sampler("gp", [large])
+    search_methods.check_sampler("gp", [one(tmp_path)])
+
+
+def test_many_categories_are_read(tmp_path):
+    values = [f"elu-{i / 1000}" for i in range(50_000)]
+    assert one(tmp_path, "final_act", "categorical", values).n_values() == len(values)
