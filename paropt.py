@@ -220,6 +220,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         search_report.check_plots(args.plots)
     study = args.study or f"{Path(args.path).stem}_{Path(args.optuna_parameter_file).stem}"
     results = Path(args.results or Path("searches") / re.sub(r"[^\w.-]", "_", study))
+    search_report.check_files(results)
     settings = Settings(
         train=args.path,
         test=args.test,

@@ -688,12 +688,21 @@ def test_metric_lines():
     assert trial_process.read_epoch("Epoch12 --> loss: 0.5", "mrr") is None
 
 
-def test_reports_are_written_whole_or_not_at_all(tmp_path):
+def test_reports_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "results.tsv"
-    search_report.write_whole(path, "old\n")
-    with pytest.raises(UnicodeEncodeError):
-        search_report.write_whole(path, "new \ud800")
-    assert files_in(tmp_path) == {"results.tsv": b"old\n"}
+    old, new = (search_report.results_table([], [], name) for name in ("old", "new"))
+    search_report.write_whole(path, old)
+
+    def replace(source, target):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "replace", replace)
+        with pytest.raises(InputError, match=r"results.tsv: No space left"):
+            search_report.write_whole(path, new)
+    assert files_in(tmp_path) == {"results.tsv": old.encode()}
+    search_report.write_whole(path, new)
+    assert files_in(tmp_path) == {"results.tsv": new.encode()}
     with pytest.raises(InputError, match="nowhere"):
         search_report.write_whole(tmp_path / "nowhere" / "results.tsv", "x")
 

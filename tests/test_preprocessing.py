@@ -455,7 +455,7 @@ def test_no_directory_and_no_room(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file: cannot write there .* -o"):
         preprocess(coveo, str(tmp_path), str(tmp_path / "file"))
-    (tmp_path / "coveo_test.tsv").write_text("mine")
+    (tmp_path / "coveo_test.tsv").write_text("SessionId\tItemId\tTime\nmine")
     before = files_in(tmp_path)
     written = []
 

@@ -249,8 +249,8 @@ def test_write_table(tmp_path: Path):
     assert path.read_text() == "SessionId\tItemId\tTime\n1\t2\t3\n"
 
     class Broken:
-        def to_csv(self, path: Path, **_: object) -> None:
-            Path(path).write_text("half a fi")
+        def to_csv(self, file, **_: object) -> None:
+            file.write(b"half a fi")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
