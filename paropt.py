@@ -22,6 +22,7 @@ from user_errors import InputError, run_cli
 
 SAMPLERS = ("tpe", "random", "gp", "grid")
 PRUNERS = ("none", "median", "hyperband")
+LARGEST, MOST_JOBS = 2**31 - 1, 4096
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -181,16 +182,18 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         If an option, a parameter, the space or a path cannot be used.
     """
     args = build_parser().parse_args(argv)
-    for option, value in (
+    for option, *values in (
         ("-m", args.measure),
-        ("-fm", min(args.final_measure)),
+        ("-fm", *args.final_measure),
         ("-nt", args.ntrials),
         ("--jobs", args.jobs),
         ("--max_failures", args.max_failures),
         ("--heartbeat", args.heartbeat),
     ):
-        if value is not None and value < 1:
-            raise InputError(f"{option}: expected 1 or more, got {value}")
+        most = MOST_JOBS if option == "--jobs" else LARGEST
+        for value in values:
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"{option}: expected 1 or more, at most {most}, got {value}")
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed: expected an integer from 0 to 4294967295, got {args.seed}")
     for path in (args.path, args.test):

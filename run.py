@@ -21,6 +21,9 @@ from types import ModuleType
 import parameters
 from user_errors import InputError, one_line, run_cli
 
+LONGEST_LIST = 2**31 - 1  # ranks are 32 bit integers on the way
+LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -142,10 +145,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         If options contradict each other, a parameter is wrong or a path cannot be used.
     """
     args = build_parser().parse_args(argv)
-    if min(args.measure) < 1:
-        raise InputError(f"-m: list lengths have to be 1 or more, got {min(args.measure)}")
-    if args.sample_store_size < 0:
-        raise InputError(f"-ss: expected 0 or more ids, got {args.sample_store_size}")
+    for length in args.measure:
+        if not 1 <= length <= LONGEST_LIST:
+            raise InputError(
+                f"-m: list lengths have to be 1 or more, at most {LONGEST_LIST}, got {length}"
+            )
+    if not 0 <= args.sample_store_size <= LARGEST_STORE:
+        raise InputError(
+            f"-ss: expected 0 or more ids, at most {LARGEST_STORE}, got {args.sample_store_size}"
+        )
     if args.log_primary_metric and (len(args.test) != 1 or len(args.measure) != 1):
         raise InputError(
             "-lpm prints one number: it needs exactly one test set (-t) and one list length (-m)"

@@ -37,8 +37,10 @@ def run_cli(main: Callable[[], None]) -> None:
     try:
         try:
             main()
-        except SystemExit:  # as after -h
+        except SystemExit:  # as after -h; argparse says nothing of an output that cannot be written
             output.flush()
+            if output.error is not None:
+                raise output.error from None
             raise
         output.flush()
     except InputError as err:
