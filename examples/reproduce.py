@@ -63,9 +63,10 @@ def main() -> None:
     from examples.cli import output_paths, preprocess
 
     data_set = importlib.import_module(f"examples.{args.data_set}.preprocess").DATA_SET
+    outputs = output_paths(data_set, args.raw_directory, args.output)
     data = {
         **{f"the raw file {f.name}": Path(args.raw_directory, f.name) for f in data_set.files},
-        **output_paths(data_set, args.raw_directory, args.output),
+        **{f"the output {p}": output for p, output in outputs.items()},
     }
     if args.save_model is not None:
         modelfile.check_writable(args.save_model, args.force, data)
