@@ -221,13 +221,22 @@ class GRU4Rec(parameters.HasParameters):
         return expected
 
     def _check_shapes(
-        self, weights: dict[str, np.ndarray], item_ids: np.ndarray | None, path: str
+        self, weights: dict[str, np.ndarray], ids: np.ndarray | None, path: str
     ) -> None:
-        """Raise an InputError unless weights that were read fit the parameters."""
-        n_items = 0 if item_ids is None else len(item_ids)
-        if {name: w.shape for name, w in weights.items()} != self._shapes(n_items):
+        """Raise an InputError unless ids and weights that were read fit the parameters."""
+        problem = None
+        if ids is None or ids.ndim != 1 or ids.dtype.kind not in "iO":
+            problem = "its item ids are no list of integers or strings"
+        elif not (index := pd.Index(ids)).is_unique:
+            twice = ids[np.argmax(index.duplicated())]
+            problem = f"item {twice!r} is in it twice"
+        elif {name: w.shape for name, w in weights.items()} != self._shapes(len(ids)):
+            problem = "its weights do not fit its parameters"
+        elif any(w.dtype.kind != "f" for w in weights.values()):
+            problem = "its weights are no floating point numbers"
+        if problem is not None:
             raise InputError(
-                f"model file {path}: not a GRU4Rec model, its weights do not fit its parameters; "
+                f"model file {path}: not a GRU4Rec model, {problem}; "
                 "give a file that was saved with -s or savemodel"
             )
 
@@ -480,11 +489,24 @@ class GRU4Rec(parameters.HasParameters):
 
     # ------------------------------------------------------------------------ saving
 
-    def savemodel(self, path: str) -> None:
-        """Write the model to one file, whole or not at all (see `modelfile`)."""
+    def savemodel(self, path: str, force: bool = False) -> None:
+        """Write the model to one file, whole or not at all (see `modelfile`).
+
+        Parameters
+        ----------
+        path : str
+            A model there is replaced; a symbolic link stays, its target is replaced.
+        force : bool
+            Replace an existing file that is no GRU4Rec model, too.
+
+        Raises
+        ------
+        user_errors.InputError
+            If the file cannot be written, or is another file and ``force`` is not set.
+        """
         self._check_trained()
         arrays = {"item_ids": self.item_ids, **self.weights()}
-        modelfile.write(path, self._trained.as_dict(), arrays)
+        modelfile.write(path, self._trained.as_dict(), arrays, force)
 
     @classmethod
     def loadmodel(cls, path: str) -> GRU4Rec:
@@ -497,11 +519,18 @@ class GRU4Rec(parameters.HasParameters):
         """
         settings, arrays = modelfile.read(path)
         model = cls()
-        model._apply(settings)
+        try:
+            model._apply(settings)
+        except InputError as err:
+            raise InputError(f"model file {path}: {err}") from None
         item_ids = arrays.pop("item_ids", None)
         model._check_shapes(arrays, item_ids, path)
-        floats = {name: w.astype(theano.config.floatX, copy=False) for name, w in arrays.items()}
-        model._set_weights(floats, item_ids)
+        kind = np.int64 if item_ids.dtype.kind == "i" else object
+        floats = {
+            name: w.astype(theano.config.floatX, order="C", copy=False)
+            for name, w in arrays.items()
+        }
+        model._set_weights(floats, item_ids.astype(kind, copy=False))
         return model
 
 

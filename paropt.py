@@ -229,6 +229,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         raise InputError("paropt.py needs the package optuna; install it with `pip install optuna`")
 
     import search_methods
+    import search_report
 
     search_methods.check_sampler(args.sampler, space)
     study = args.study or f"{Path(args.path).stem}_{Path(args.optuna_parameter_file).stem}"
@@ -240,6 +241,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     # neither another directory's name nor . or ..
     folder = re.sub(r"[^\w.-]|^\.(?=\.*$)", "_", study)
     results = Path(args.results or Path("searches") / folder)
+    search_report.check_files(results)
     settings = Settings(
         train=args.path,
         test=args.test,

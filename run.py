@@ -14,10 +14,15 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from types import ModuleType
 
 import parameters
-from user_errors import InputError, run_cli
+from user_errors import InputError, one_line, run_cli
+
+LONGEST_LIST = 2**31 - 1  # ranks are 32 bit integers on the way
+LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,6 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="train nothing, say what the data at PATH and -t looks like and what ruins results",
     )
     add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
+    add(
+        "--force",
+        action="store_true",
+        help="let -s replace an existing file that is no GRU4Rec model",
+    )
     add("-t", "--test", metavar="TEST_PATH", nargs="+", default=[], help="one or more test sets")
     add(
         "-m",
@@ -135,10 +145,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         If options contradict each other, a parameter is wrong or a path cannot be used.
     """
     args = build_parser().parse_args(argv)
-    if min(args.measure) < 1:
-        raise InputError(f"-m: list lengths have to be 1 or more, got {min(args.measure)}")
-    if args.sample_store_size < 0:
-        raise InputError(f"-ss: expected 0 or more ids, got {args.sample_store_size}")
+    for length in args.measure:
+        if not 1 <= length <= LONGEST_LIST:
+            raise InputError(
+                f"-m: list lengths have to be 1 or more, at most {LONGEST_LIST}, got {length}"
+            )
+    if not 0 <= args.sample_store_size <= LARGEST_STORE:
+        raise InputError(
+            f"-ss: expected 0 or more ids, at most {LARGEST_STORE}, got {args.sample_store_size}"
+        )
     if args.log_primary_metric and (len(args.test) != 1 or len(args.measure) != 1):
         raise InputError(
             "-lpm prints one number: it needs exactly one test set (-t) and one list length (-m)"
@@ -151,6 +166,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if (args.load_model or args.check) and args.save_model is not None:
         option = "-l" if args.load_model else "--check"
         raise InputError(f"-s saves a model after training; leave it out with {option}")
+    if args.force and args.save_model is None:
+        raise InputError("--force lets -s replace a file; give -s MODEL_PATH, too")
     args.settings = {}
     if args.parameter_string is not None:
         args.settings = parameters.convert(parameters.parse_string(args.parameter_string))
@@ -182,6 +199,8 @@ def main(argv: list[str] | None = None) -> None:
         keys = {name: key for name, key in args.settings.items() if name.endswith("_key")}
         data_check.report(args.path, args.test, **keys)
         return
+    if args.save_model is not None:
+        _check_save_path(args)
     # ours at INFO only: Theano's logger would report every wait for another process's compilation
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)
@@ -198,17 +217,49 @@ def main(argv: list[str] | None = None) -> None:
 def _model_class(name: str) -> type:
     """Return the GRU4Rec class of a module, given by its name or file."""
     try:
-        if name.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(os.path.basename(name)[:-3], name)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(name)
-    except (ImportError, FileNotFoundError, ValueError, TypeError) as err:
-        raise InputError(f"-g {name}: {err}; give an importable module or its .py file") from None
-    if not hasattr(module, "GRU4Rec"):
+        module = _module_of_file(name) if name.endswith(".py") else importlib.import_module(name)
+    except SyntaxError as err:
+        line = f", line {err.lineno}" if err.lineno else ""
+        raise InputError(
+            f"-g {name}: {err.filename or name}{line}: SyntaxError: {err.msg}; correct it"
+        ) from None
+    except Exception as err:  # of the user's code
+        line = _line_that_failed(err)
+        if line is None:
+            reason = " ".join(str(err).split())
+            raise InputError(
+                f"-g {name}: {reason}; give an importable module or its .py file"
+            ) from None
+        raise InputError(f"-g {name}: {line}: {one_line(err)}; correct it") from None
+    model_class = getattr(module, "GRU4Rec", None)
+    if not isinstance(model_class, type):
         raise InputError(f"-g {name}: the module holds no class named GRU4Rec")
-    return module.GRU4Rec
+    return model_class
+
+
+def _module_of_file(path: str) -> ModuleType:
+    if not os.path.isfile(path):
+        raise FileNotFoundError("no such file")
+    # the file may have the name of a module that it imports, gru4rec.py for example
+    name = f"_variant_{os.path.basename(path)[:-3]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look for their module while it is executed
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _line_that_failed(err: Exception) -> str | None:
+    """Return file and line of a module's own code that raised; None if none of it was run."""
+    frames = traceback.extract_tb(err.__traceback__)
+    ours = (__file__, importlib.__file__)
+    own = [f for f in frames if f.filename not in ours and not f.filename.startswith("<frozen ")]
+    last = [f for f in own if f.filename == own[0].filename][-1:]
+    return f"{last[0].filename}, line {last[0].lineno}" if last else None
 
 
 def _keys(gru) -> tuple[str, str, str]:
@@ -225,10 +276,7 @@ def _load(model_class: type, args: argparse.Namespace):
 
 def _train(model_class: type, args: argparse.Namespace):
     import events
-    import modelfile
 
-    if args.save_model is not None:
-        modelfile.check_writable(args.save_model)
     print("Creating GRU4Rec model")
     gru = model_class()
     gru.set_params(**args.settings)
@@ -243,9 +291,24 @@ def _train(model_class: type, args: argparse.Namespace):
     gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **hook)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
     if args.save_model is not None:
+        _check_save_path(args)  # hours may have passed
         print(f"Saving trained model to: {args.save_model}")
-        gru.savemodel(args.save_model)
+        # a variant's savemodel need not know force
+        gru.savemodel(args.save_model, **({"force": True} if args.force else {}))
     return gru
+
+
+def _check_save_path(args: argparse.Namespace) -> None:
+    """Find out whether the model can be saved, and replaces nothing that the user needs."""
+    import modelfile
+
+    inputs = {"the training data": args.path}
+    inputs.update((f"the test set {path}", path) for path in args.test)
+    if args.parameter_file is not None:
+        inputs["the parameter file"] = args.parameter_file
+    if args.gru4rec_model.endswith(".py"):
+        inputs["the file of -g"] = args.gru4rec_model
+    modelfile.check_writable(args.save_model, args.force, inputs)
 
 
 def _check_test_sets(gru, paths: list[str], training_data=None) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import parameters
+import whole_files
 from search_space import SearchParameter, aligned
 from user_errors import InputError
 
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 RESULTS, BEST = "results.tsv", "best_parameters.py"
+# what our files look like at their beginning: nothing else is replaced
+KINDS = {
+    RESULTS: ("a search's table", rb"trial\tstate\t[^\n]*\tretry_of\treason\tlog\n"),
+    BEST: ("a search's best parameters", rb'"""Best of \d+ trials of study '),
+}
+PLOTS = ("optimization_history", "param_importances", "slice", "parallel_coordinate")
+_SOURCE = "paropt.py of GRU4Rec"
+PLOT, _PLOT = "a plot of paropt.py", rb"\x89PNG.*tEXtSource\0" + _SOURCE.encode()
 # in the attribute `reason` of trials that were begun at the same moment as a study's last ones
 NOT_NEEDED = "not needed: other workers had the last trials already"
 _NO_SIGN = "its worker gave no sign of life any more"
@@ -109,37 +118,64 @@ def paramfile(settings: Mapping[str, Any], heading: str) -> str:
     )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+# ---------------------------------------------------------------------------- files
+
+
+def check_files(folder: str | Path) -> None:
+    """Find out before the first trial whether results would be written over files of another kind.
 
     Raises
     ------
     InputError
-        If it cannot be written.
+        Names the file.
     """
-    with _replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    folder = Path(folder)
+    for name in KINDS:
+        _check_replaceable(folder / name)
+    # these are appended to
+    for path in [folder / "final.log", *sorted((folder / "logs").glob("trial_*.log"))]:
+        _refuse_other_kind(path, "a log of paropt.py", lambda path: _starts_with(path, rb"\$ |\Z"))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a report whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or a file of another kind has its name.
+    """
+    _check_replaceable(path)
+    with _explained(path):
+        whole_files.write_text(path, text)
+
+
+def _check_replaceable(path: Path) -> None:
+    kind, pattern = KINDS.get(path.name, (PLOT, _PLOT))
+    _refuse_other_kind(path, kind, lambda path: _starts_with(path, pattern))
+
+
+def _refuse_other_kind(path: Path, kind: str, is_that_kind: Callable[[str], bool]) -> None:
+    try:
+        reason = whole_files.obstacle(path, kind, is_that_kind)
+    except OSError as err:
+        reason = f"it cannot be read ({err.strerror or err})"
+    if reason is not None:
+        raise InputError(
+            f"cannot write {path}: {reason}; move it away, or choose another directory and run the "
+            "same command again"
+        )
+
+
+def _starts_with(path: str, pattern: bytes) -> bool:
+    with open(path, "rb") as file:
+        return re.match(pattern, file.read(4096), re.DOTALL) is not None
 
 
 @contextlib.contextmanager
-def _replacing(path: Path):
-    """Give a file to write that takes the place of `path` at the end."""
+def _explained(path: Path) -> Iterator[None]:
     try:
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-        )
-        os.close(handle)
-        partial = Path(name)
-        try:
-            yield partial
-            # mkstemp makes files private; results get the permissions that any new file gets
-            umask = os.umask(0)
-            os.umask(umask)
-            partial.chmod(0o666 & ~umask)
-            os.replace(partial, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                partial.unlink()
+        yield
     except OSError as err:
         raise InputError(
             f"cannot write {path}: {err.strerror or err}; the study itself is in its storage, so "
@@ -156,7 +192,7 @@ def check_plots(folder: str) -> None:
     Raises
     ------
     InputError
-        If matplotlib is missing or the directory cannot be made.
+        If matplotlib is missing, the directory cannot be made, or other files have their names.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError(
@@ -166,6 +202,8 @@ def check_plots(folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as err:
         raise InputError(f"--plots {folder}: {err.strerror}; give a writable directory") from None
+    for name in PLOTS:
+        _check_replaceable(Path(folder) / f"{name}.png")
 
 
 def write_plots(study: optuna.Study, metric: str, folder: str) -> dict[str, str | None]:
@@ -192,7 +230,7 @@ def write_plots(study: optuna.Study, metric: str, folder: str) -> dict[str, str 
 
     n_parameters = max((len(t.params) for t in study.get_trials(deepcopy=False)), default=1)
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # needs no further package
-    plots = {
+    plots = {  # their names are PLOTS
         "optimization_history": (
             lambda: drawing.plot_optimization_history(study, target_name=metric),
             (9, 5),
@@ -221,8 +259,11 @@ def write_plots(study: optuna.Study, metric: str, folder: str) -> dict[str, str 
             continue
         figure = plt.gcf()
         figure.set_size_inches(*size)
-        with _replacing(path) as partial:
-            figure.savefig(partial, dpi=110, bbox_inches="tight")
+        _check_replaceable(path)
+        with _explained(path), whole_files.replacing(path) as file:
+            figure.savefig(
+                file, format="png", dpi=110, bbox_inches="tight", metadata={"Source": _SOURCE}
+            )
         plt.close("all")
         written[str(path)] = None
     return written

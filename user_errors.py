@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
 from collections.abc import Callable
+from typing import Any, TextIO
 
 
 class InputError(ValueError):
@@ -49,21 +51,105 @@ def run_cli(main: Callable[[], None]) -> None:
     Parameters
     ----------
     main : callable without arguments
-        The program. An `InputError` that leaves it is printed as ``error: <message>`` on standard
-        error with exit code 2; an interrupt (Ctrl-C) ends with exit code 130; a closed output pipe
-        (``run.py ... | head``) ends silently.
+        The program with the parsing of its arguments. An `InputError` that leaves it is printed as
+        ``error: <message>`` on standard error with exit code 2; an interrupt (Ctrl-C) ends with
+        exit code 130; a closed output pipe (``run.py ... | head``) ends silently, other output that
+        cannot be written (``> /dev/full``) with a sentence, both with exit code 1.
     """
+    _open_standard_streams()
+    sys.stdout = output = _Output(sys.stdout)
     try:
-        main()
-        sys.stdout.flush()
+        try:
+            main()
+        except SystemExit:  # as after -h; argparse says nothing of an output that cannot be written
+            output.flush()
+            if output.error is not None:
+                raise output.error from None
+            raise
+        output.flush()
     except InputError as err:
-        sys.stdout.flush()
-        print(f"error: {err}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"error: {_printable(str(err))}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(130, "interrupted")
     except BrokenPipeError:
-        # Python flushes standard output once more at exit; without a reader that would complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _end(1)
+    except OSError as err:
+        if err is not output.error:
+            raise
+        _end(1, f"error: standard output cannot be written: {err.strerror or err}")
+    finally:
+        if sys.stdout is output:
+            sys.stdout = output.stream
+            if output.error is not None:
+                _give_up(output.stream)
+
+
+class _Output:
+    """Standard output that remembers the error that ended it; a second try may raise none."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError as err:
+            self.error = err
+            raise
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as err:
+            self.error = err
+            raise
+
+
+def _open_standard_streams() -> None:
+    """Make standard streams that were closed (``>&-``) lead nowhere, and others take any text."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        # else the next files that are opened would be the standard streams of compilers
+        null = os.open(os.devnull, os.O_RDWR)
+        while null <= 2:
+            os.set_inheritable(null, True)
+            null = os.open(os.devnull, os.O_RDWR)
+        os.close(null)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        # names of files and columns may hold what the encoding lacks; others have no encoding
+        reconfigure = getattr(getattr(sys, name), "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _printable(message: str) -> str:
+    """Escape what would break the one line: paths may hold line breaks and other control codes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in message
+    )
+
+
+def _end(code: int, message: str | None = None) -> None:
+    """Leave the program, whether or not anybody reads what it says."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    try:
+        if message is not None:
+            print(message, file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        _give_up(sys.stderr)
+    sys.exit(code)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let a stream lead nowhere: Python flushes it once more at exit, and would complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

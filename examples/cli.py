@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import filecmp
 import os
 import tempfile
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+import whole_files
 from examples.preprocessing import DataSet, Events
 from examples.raw_files import check_raw_files
 from user_errors import InputError, run_cli
 
 ROWS_AT_ONCE = 1 << 20
+HEADER = b"SessionId\tItemId\tTime\n"
+PARTS = ("train_full", "test", "train_tr", "train_valid")
 
 
 def preprocess_cli(data_set: DataSet) -> None:
@@ -31,11 +35,20 @@ def preprocess_cli(data_set: DataSet) -> None:
         metavar="DIRECTORY",
         help="where to write (default: RAW_DIRECTORY)",
     )
-    args = parser.parse_args()
-    run_cli(lambda: preprocess(data_set, args.raw_directory, args.output))
+    parser.add_argument(
+        "--force", action="store_true", help="replace files of the same names that differ"
+    )
+
+    def main() -> None:
+        args = parser.parse_args()
+        preprocess(data_set, args.raw_directory, args.output, args.force)
+
+    run_cli(main)
 
 
-def preprocess(data_set: DataSet, raw_directory: str, output: str | None = None) -> dict[str, str]:
+def preprocess(
+    data_set: DataSet, raw_directory: str, output: str | None = None, force: bool = False
+) -> dict[str, str]:
     """Make the four files of a data set and print a table of what is in them.
 
     Parameters
@@ -43,6 +56,9 @@ def preprocess(data_set: DataSet, raw_directory: str, output: str | None = None)
     data_set : DataSet
     raw_directory, output : str
         Where the raw files are, and where to write: at the same place by default.
+    force : bool
+        Whether files of the same names are replaced. Files that are equal to the new ones are fine
+        in any case.
 
     Returns
     -------
@@ -57,18 +73,32 @@ def preprocess(data_set: DataSet, raw_directory: str, output: str | None = None)
     output = raw_directory if output is None else output
     check_raw_files(raw_directory, data_set.files, data_set.home)
     _check_output(output)
+    paths = output_paths(data_set, raw_directory, output)
+    inputs = {
+        f"the raw file {file.name}": os.path.join(raw_directory, file.name)
+        for file in data_set.files
+    }
+    for path in paths.values():
+        _check_replaceable(path, _has_our_header, inputs, force)
     try:
         parts = data_set.prepare(raw_directory)
     except InputError as err:
         message = str(err)
         named = message.startswith(raw_directory)
         raise InputError(message if named else f"{raw_directory}: {message}") from None
-    paths = {part: os.path.join(output, f"{data_set.name}_{part}.tsv") for part in parts}
-    write_all({paths[part]: events for part, events in parts.items()})
+    write_all({paths[part]: events for part, events in parts.items()}, inputs, force)
     print(table(parts))
     for path in paths.values():
         print(path)
     return paths
+
+
+def output_paths(
+    data_set: DataSet, raw_directory: str, output: str | None = None
+) -> dict[str, str]:
+    """Return where `preprocess` writes, by part."""
+    folder = raw_directory if output is None else output
+    return {part: os.path.join(folder, f"{data_set.name}_{part}.tsv") for part in PARTS}
 
 
 def _check_output(directory: str) -> None:
@@ -83,44 +113,66 @@ def _check_output(directory: str) -> None:
         ) from None
 
 
-def write_all(events: dict[str, Events]) -> None:
+def _has_our_header(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(HEADER)) == HEADER
+
+
+def _check_replaceable(
+    path: str, is_ours: Callable[[str], bool], inputs: Mapping[str, str], force: bool
+) -> None:
+    try:
+        reason = whole_files.obstacle(path, "what is to be written", is_ours, inputs, force)
+    except OSError as err:
+        reason = f"it cannot be read ({err.strerror or err})"
+    if reason is not None:
+        advice = ", or --force to replace it" if reason.startswith("it exists") else ""
+        raise InputError(f"{path}: {reason}; name another directory with -o{advice}")
+
+
+def write_all(
+    events: dict[str, Events], inputs: Mapping[str, str] | None = None, force: bool = False
+) -> None:
     """Write tab separated files, all of them or none.
 
     Parameters
     ----------
     events : dict of str to Events
         By path.
+    inputs : mapping of str to path, optional
+        Files that must not be replaced, by what they are.
+    force : bool
+        Whether files with other content are replaced.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be written, or must not be replaced.
     """
     from tqdm import tqdm
 
     total = sum(map(len, events.values()))
-    finished = {}
-    with contextlib.ExitStack() as cleaning, tqdm(
-        total=total, desc="writing", unit=" events", unit_scale=True, disable=None
-    ) as bar:
-        for path, part in events.items():
-            handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".part-")
-            cleaning.callback(_remove, temporary)
-            try:
-                with open(handle, "wb") as stream:
-                    for n in _write(stream, part):
-                        bar.update(n)
-            except OSError as err:
-                raise InputError(
-                    f"{path}: cannot be written ({err.strerror or err}); make room for the files "
-                    "or name another directory with -o"
-                ) from None
-            finished[temporary] = path
-        mask = os.umask(0)
-        os.umask(mask)
-        for temporary, path in finished.items():
-            os.chmod(temporary, 0o666 & ~mask)  # mkstemp lets nobody else read it
-            os.replace(temporary, path)
+    path = ""
+    try:
+        with whole_files.replacing_all(events) as streams, tqdm(
+            total=total, desc="writing", unit=" events", unit_scale=True, disable=None
+        ) as bar:
+            for path, stream in zip(events, streams):
+                for n in _write(stream, events[path]):
+                    bar.update(n)
+                stream.flush()
+            for path, stream in zip(events, streams):
+                written = stream.name
 
+                def is_equal(path: str, written: str = written) -> bool:
+                    return filecmp.cmp(path, written, shallow=False)
 
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(path)
+                _check_replaceable(path, is_equal, inputs or {}, force)
+    except OSError as err:
+        raise InputError(
+            f"{path}: cannot be written ({err.strerror or err}); make room for the files "
+            "or name another directory with -o"
+        ) from None
 
 
 def _write(stream, events: Events):
@@ -131,7 +183,7 @@ def _write(stream, events: Events):
     options = pa.csv.WriteOptions(
         include_header=False, delimiter="\t", quoting_style="none", batch_size=1 << 16
     )
-    stream.write(b"SessionId\tItemId\tTime\n")
+    stream.write(HEADER)
     for start in range(0, len(events), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         time = events.time[rows]

@@ -34,6 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="changes to the parameter file, as name=value,name=value",
     )
     add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
+    add(
+        "--force",
+        action="store_true",
+        help="replace preprocessed data that differs, and with -s a file that is no GRU4Rec model",
+    )
     add("-d", "--device", metavar="D", help="auto, cpu, cuda0... (default: as for run.py)")
     add(
         "--valid",
@@ -55,12 +60,17 @@ def main() -> None:
     import logging
 
     import modelfile
-    from examples.cli import preprocess
+    from examples.cli import output_paths, preprocess
 
-    if args.save_model is not None:
-        modelfile.check_writable(args.save_model)
     data_set = importlib.import_module(f"examples.{args.data_set}.preprocess").DATA_SET
-    paths = preprocess(data_set, args.raw_directory, args.output)
+    outputs = output_paths(data_set, args.raw_directory, args.output)
+    data = {
+        **{f"the raw file {f.name}": Path(args.raw_directory, f.name) for f in data_set.files},
+        **{f"the output {p}": output for p, output in outputs.items()},
+    }
+    if args.save_model is not None:
+        modelfile.check_writable(args.save_model, args.force, data)
+    paths = preprocess(data_set, args.raw_directory, args.output, args.force)
 
     # ours at INFO only: Theano's logger would report every wait for another's compilation
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
@@ -85,7 +95,8 @@ def main() -> None:
     gru.fit(train)
     print(f"Total training time: {time.perf_counter() - began:.2f}s")
     if args.save_model is not None:
-        gru.savemodel(args.save_model)
+        modelfile.check_writable(args.save_model, args.force, data)  # hours may have passed
+        gru.savemodel(args.save_model, args.force)
     recall, mrr = evaluation.evaluate_gpu(gru, test, cut_off=list(CUT_OFFS))
     print(comparison(args.data_set, recall, mrr))
     if args.valid or args.parameter_string is not None:

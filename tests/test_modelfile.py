@@ -9,11 +9,15 @@ import os
 import pickle
 import re
 import stat
+import subprocess
+import tracemalloc
 import zipfile
 from pathlib import Path
 
+import cli
 import numpy as np
 import pytest
+from cli import ROOT, files_in, python
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
@@ -21,6 +25,7 @@ from hypothesis.extra import numpy as st_np
 import modelfile
 from user_errors import InputError
 
+ALONE = {"PYTHONUNBUFFERED": None}
 PARAMETERS = {"layers": [3], "loss": "bpr-max", "learning_rate": 0.1, "time_sort": True}
 HEADER = {"format": "gru4rec-model", "version": 1, "parameters": PARAMETERS}
 
@@ -155,40 +160,39 @@ def test_relative_path(tmp_path, monkeypatch):
 # --- whole or not at all --------------------------------------------------------------------------
 
 
-def break_savez(monkeypatch, error):
+def break_writing(monkeypatch, error):
     """Let numpy fail after it has written a part of the file."""
 
-    def savez(file, **arrays):
+    def write_array(file, array, **options):
         file.write(b"PK" * 1000)
-        file.flush()
         raise error
 
-    monkeypatch.setattr(np, "savez", savez)
+    monkeypatch.setattr(np.lib.format, "write_array", write_array)
 
 
 def test_a_full_disk_leaves_the_old_model(model, monkeypatch):
     before = model.read_bytes()
-    break_savez(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    break_writing(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert "No space left" in complaint(modelfile.write, model, {}, {})
     assert model.read_bytes() == before
     assert list(model.parent.iterdir()) == [model]
 
 
 def test_a_full_disk_leaves_no_new_file(tmp_path, monkeypatch):
-    break_savez(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    break_writing(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     complaint(modelfile.write, tmp_path / "model.npz", {}, {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_without_a_number_has_a_reason_too(model, monkeypatch):
-    break_savez(monkeypatch, OSError("the share is gone"))
+    break_writing(monkeypatch, OSError("the share is gone"))
     assert "the share is gone" in complaint(modelfile.write, model, {}, {})
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), SystemExit(1)])
 def test_an_interrupt_leaves_the_old_model(model, monkeypatch, error):
     before = model.read_bytes()
-    break_savez(monkeypatch, error)
+    break_writing(monkeypatch, error)
     with pytest.raises(type(error)):
         modelfile.write(str(model), {}, {})
     assert model.read_bytes() == before
@@ -235,6 +239,81 @@ def test_permissions_follow_the_umask(tmp_path, umask):
     assert during == umask  # it is the whole process's
 
 
+SAVE = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import modelfile
+from user_errors import run_cli
+
+if len(sys.argv) > 3:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+arrays = {f"W{i}": np.zeros(1500, np.float32) for i in range(9)}
+run_cli(lambda: modelfile.write(sys.argv[2], {"layers": [1]}, arrays))
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 20_000, 54_000])
+def test_a_full_disk_ends_with_one_sentence_and_nothing_else(model, limit):
+    # Python says "Exception ignored" of containers that are left open
+    before = model.read_bytes()
+    message = cli.complaint(python("-c", SAVE, ROOT, model, limit, cwd=model.parent, **ALONE))
+    assert str(model) in message and "File too large" in message
+    assert files_in(model.parent) == {model.name: before}
+
+
+def test_a_full_file_system(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(folder)]
+    if subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here; the test before has limited the file's size")
+    try:
+        done = python("-c", SAVE, ROOT, folder / "model", cwd=tmp_path, **ALONE)
+        assert "No space left" in cli.complaint(done)
+        assert done.err.count("\n") == 1
+        assert files_in(folder) == {}
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+# --- files that must not be replaced --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", b"SessionId\tItemId\tTime\n1\t2\t3\n", b"PK\x03\x04"])
+def test_a_file_that_is_no_model_is_replaced_if_forced_only(tmp_path, writer, data):
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    message = complaint(writer, path)
+    assert "not a GRU4Rec model" in message and "--force" in message
+    assert files_in(tmp_path) == {"file": data}
+    modelfile.check_writable(str(path), force=True)
+    assert files_in(tmp_path) == {"file": data}
+    modelfile.write(str(path), PARAMETERS, small_arrays(), force=True)
+    assert modelfile.read(str(path))[0] == PARAMETERS
+
+
+def test_a_write_protected_model_is_not_replaced(model, writer, monkeypatch):
+    # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "write-protected" in complaint(writer, model)
+
+
+def test_models_of_other_versions_may_be_replaced(tmp_path):
+    path = tmp_path / "model.npz"
+    write_container(path, {**HEADER, "version": modelfile.VERSION + 1})
+    modelfile.write(str(path), PARAMETERS, {})
+    assert modelfile.read(str(path)) == (PARAMETERS, {})
+
+
+def test_a_link_to_a_model_stays(model):
+    link = model.parent / "link"
+    link.symlink_to(model.name)
+    modelfile.write(str(link), {"layers": [7]}, {})
+    assert link.is_symlink() and modelfile.read(str(model))[0] == {"layers": [7]}
+
+
 # --- paths that cannot be written -----------------------------------------------------------------
 
 
@@ -247,6 +326,12 @@ def writer(request):
 
 def test_directory_that_does_not_exist(tmp_path, writer):
     complaint(writer, tmp_path / "missing" / "model.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_path_with_a_null_byte(tmp_path, writer):
+    with pytest.raises(InputError, match="null byte"):
+        writer(str(tmp_path / "a\0b"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -326,7 +411,7 @@ def test_one_missing_byte(model):
 @given(position=st.integers(0), byte=st.integers(0, 255))
 def test_a_changed_byte_is_noticed_or_harmless(tmp_path_factory, position, byte):
     path = tmp_path_factory.getbasetemp() / "changed.npz"
-    modelfile.write(str(path), PARAMETERS, small_arrays())
+    modelfile.write(str(path), PARAMETERS, small_arrays(), force=True)
     data = bytearray(path.read_bytes())
     position %= len(data)
     assume(data[position] != byte)
@@ -523,3 +608,140 @@ def test_string_lengths_that_do_not_add_up(model, lengths):
 def test_string_lengths_that_are_missing(model):
     write_container(model, HEADER, **{"item_ids.utf8": np.zeros(3, dtype=np.uint8)})
     complaint(modelfile.read, model)
+
+
+def members(path):
+    with zipfile.ZipFile(path) as file:
+        return [(info.filename, file.read(info)) for info in file.infolist()]
+
+
+def rewrite(path, content, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in content:
+            file.writestr(name, data)
+
+
+def test_rewriting_alone_does_no_harm(model):
+    rewrite(model, members(model))
+    assert same_arrays(modelfile.read(str(model))[1], small_arrays())
+
+
+def description(text):
+    return b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text.encode()
+
+
+NPY = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3), }"
+DESCRIPTIONS = {
+    "huge": NPY.replace("4, 3", "1000000000000000000,"),
+    "huge and empty": NPY.replace("4, 3", "0, 1000000000000000000"),
+    "product beyond 64 bits": NPY.replace("4, 3", "4294967296, 4294967296, 4"),
+    "negative": NPY.replace("4, 3", "-4, -3"),
+    "dimensions": NPY.replace("4, 3", "1, " * 70 + "12"),
+    "digits": NPY.replace("4, 3", "9" * 5000 + ","),
+    "cut": NPY[:-8],
+    "open": NPY.replace("}", "("),
+    "null byte": NPY.replace("False", "Fal\0e"),
+    "words": NPY.replace("<f4", "<U1"),
+    "bytes": NPY.replace("<f4", "|S4"),
+    "times": NPY.replace("<f4", "<M8[s]"),
+    "fields": NPY.replace("'<f4'", "[('a', '<f4')]"),
+    "objects": NPY.replace("<f4", "|O"),
+    "no type": NPY.replace("<f4", "<f7"),
+    "brackets": "(" * 3000,
+    "signs": NPY.replace("False", "-" * 3000 + "1"),
+    "code": NPY.replace("False", "print()"),
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("name", ["Wy.npy", "header.npy", "item_ids.lengths.npy"])
+@pytest.mark.parametrize("text", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
+def test_descriptions_of_arrays(model, name, text):
+    # the check sums are right; crafted, not damaged
+    content = [(n, description(text) + bytes(48) if n == name else d) for n, d in members(model)]
+    rewrite(model, content)
+    assert "not a GRU4Rec model" in complaint(modelfile.read, model)
+
+
+def test_fortran_order_and_other_byte_orders(tmp_path):
+    path = str(tmp_path / "model.npz")
+    array = np.arange(12, dtype=">f4").reshape(4, 3)
+    modelfile.write(path, {}, {"Wy": np.asfortranarray(array), "By": array.astype("<f8")})
+    found = modelfile.read(path)[1]
+    assert found["Wy"].tolist() == array.tolist() == found["By"].tolist()
+    assert all(a.flags.writeable for a in found.values())
+
+
+MEMBERS = {
+    "twice": lambda content: [*content, content[0]],
+    "raw bytes": lambda content: [*content, ("raw", b"text")],
+    "no array": lambda content: [*content, ("raw.npy", b"text")],
+    "renamed": lambda content: [(name[:-4], data) for name, data in content],
+    "a pickle": lambda content: [(name, pickle.dumps([1])) for name, _ in content],
+    "longer": lambda content: [(name, data + b"x") for name, data in content],
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("change", MEMBERS.values(), ids=MEMBERS)
+def test_members_of_the_container(model, change):
+    rewrite(model, change(members(model)))
+    assert "not a GRU4Rec model" in complaint(modelfile.read, model)
+
+
+def test_what_unpacks_to_more_than_the_file_is_not_unpacked(model):
+    size = 1 << 30
+    text = description(NPY.replace("4, 3", f"{size // 4},"))
+    with zipfile.ZipFile(model, "a", zipfile.ZIP_DEFLATED) as file, file.open("E.npy", "w") as part:
+        part.write(text)
+        for _ in range(64):
+            part.write(bytes(size // 64))
+    assert model.stat().st_size < 1 << 21
+    tracemalloc.start()
+    try:
+        complaint(modelfile.read, model)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_encrypted_members(model):
+    data = bytearray(model.read_bytes())
+    for found in list(re.finditer(b"PK\x01\x02", data)):
+        data[found.start() + 8] |= 1
+    model.write_bytes(data)
+    complaint(modelfile.read, model)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    complaint(modelfile.read, tmp_path / "pipe")
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_damage_gives_a_sentence_or_the_model(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    modelfile.write(str(path), PARAMETERS, small_arrays(), force=True)
+    damaged = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(damaged)))
+        n = data.draw(st.integers(0, 4))
+        damaged[start : start + n] = data.draw(st.binary(max_size=4))
+    path.write_bytes(damaged)
+    try:
+        parameters, arrays = modelfile.read(str(path))
+    except InputError as err:
+        assert str(path) in str(err) and "\n" not in str(err)
+        return
+    assert parameters == PARAMETERS and same_arrays(arrays, small_arrays())
+
+
+@settings(deadline=None)
+@given(text=st.text("{}()[]'\"<|f4U8O,: -0123456789descrfortan_oshpTuFl\n#", max_size=200))
+def test_any_description(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "described.npz"
+    modelfile.write(str(path), PARAMETERS, small_arrays(), force=True)
+    content = [(n, description(text) if n == "Wy.npy" else d) for n, d in members(path)]
+    rewrite(path, content)
+    complaint(modelfile.read, path)

@@ -945,12 +945,21 @@ def test_metric_lines():
     assert trial_process.read_epoch("Epoch12 --> loss: 0.5", "mrr") is None
 
 
-def test_reports_are_written_whole_or_not_at_all(tmp_path):
+def test_reports_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "results.tsv"
-    search_report.write_whole(path, "old\n")
-    with pytest.raises(UnicodeEncodeError):
-        search_report.write_whole(path, "new \ud800")
-    assert files_in(tmp_path) == {"results.tsv": b"old\n"}
+    old, new = (search_report.results_table([], [], name) for name in ("old", "new"))
+    search_report.write_whole(path, old)
+
+    def replace(source, target):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "replace", replace)
+        with pytest.raises(InputError, match=r"results.tsv: No space left"):
+            search_report.write_whole(path, new)
+    assert files_in(tmp_path) == {"results.tsv": old.encode()}
+    search_report.write_whole(path, new)
+    assert files_in(tmp_path) == {"results.tsv": new.encode()}
     with pytest.raises(InputError, match="nowhere"):
         search_report.write_whole(tmp_path / "nowhere" / "results.tsv", "x")
 
@@ -1003,3 +1012,69 @@ def test_the_time_of_a_trial_is_recorded(folder):
     succeeds(folder.search(n_trials=1))
     (row,) = folder.results()
     assert 0.3 < float(row["seconds"]) < time.time() - before
+
+
+# --- files of the user ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["results/results.tsv", "results/best_parameters.py", "results/final.log"]
+    + ["results/logs/trial_0000.log", "plots/slice.png"],
+)
+def test_files_of_another_kind_are_left_alone(folder, name):
+    path = folder.path / name
+    path.parent.mkdir(parents=True)
+    path.write_text("trial\tstate\nmine\n")
+    before = files_in(folder.path)
+    message = complaint(folder.search("--plots", "plots", n_trials=1))
+    assert name in message and "directory" in message
+    now = files_in(folder.path)
+    assert {path: now[path] for path in before} == before
+    assert not any("journal" in path or "trial_0001" in path for path in now)
+
+
+def test_a_report_does_not_replace_what_appeared_meanwhile(tmp_path):
+    for name in (search_report.RESULTS, search_report.BEST):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(InputError, match=name):
+            search_report.write_whole(tmp_path / name, "new")
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_own_reports_are_known(tmp_path):
+    search_report.check_files(tmp_path / "missing")
+    heading = 'Best of 3 trials of study "a": trial 1, recall@20 0.5.'
+    texts = {
+        search_report.RESULTS: search_report.results_table([], [], "mrr@5"),
+        search_report.BEST: search_report.paramfile({"layers": "16"}, heading),
+    }
+    for text in texts:
+        search_report.write_whole(tmp_path / text, texts[text])
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "trial_0000.log").write_text("$ python run.py\n")
+    (tmp_path / "logs" / "trial_0001.log").touch()  # another worker has just opened it
+    search_report.check_files(tmp_path)
+    for text in texts:
+        search_report.write_whole(tmp_path / text, texts[text])
+
+
+def test_the_same_plots_again(real):
+    folder, _ = real
+    search_report.check_plots(str(folder.path / "plots"))
+    names = {path.stem for path in (folder.path / "plots").iterdir()}
+    assert names and names <= set(search_report.PLOTS)
+
+
+@pytest.mark.parametrize(
+    "option", [("--jobs", 10**23), ("-m", 10**23), ("-fm", 5, 10**23), ("-nt", 10**23)]
+)
+def test_huge_numbers(folder, option):
+    done = python(*folder.command(*option), cwd=folder.path)
+    assert option[0] in complaint(done) and "at most" in done.err
+
+
+def test_closed_output(folder):
+    code = "exec " + shlex.join([sys.executable, str(ROOT / "paropt.py"), "-h"]) + " >&-"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

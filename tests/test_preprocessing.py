@@ -455,7 +455,7 @@ def test_no_directory_and_no_room(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file: cannot write there .* -o"):
         preprocess(coveo, str(tmp_path), str(tmp_path / "file"))
-    (tmp_path / "coveo_test.tsv").write_text("mine")
+    (tmp_path / "coveo_test.tsv").write_text("SessionId\tItemId\tTime\nmine")
     before = files_in(tmp_path)
     written = []
 
@@ -469,6 +469,42 @@ def test_no_directory_and_no_room(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"coveo_train_tr.tsv: .*No space left"):
         preprocess(coveo, str(tmp_path))
     assert files_in(tmp_path) == before
+
+
+def test_what_is_there_is_replaced_if_forced_only(tmp_path):
+    coveo = data_set("coveo")
+    write_coveo(tmp_path, long_log("coveo"))
+    paths = preprocess(coveo, str(tmp_path))
+    made = files_in(tmp_path)
+    preprocess(coveo, str(tmp_path))  # makes the same files
+    assert files_in(tmp_path) == made
+
+    test = tmp_path / "coveo_test.tsv"
+    # by another program, or from other raw files: told before anything is read, and after it
+    for text in ("a b c\n", "SessionId\tItemId\tTime\n1\t2\t3\n"):
+        test.write_text(text)
+        before = files_in(tmp_path)
+        with pytest.raises(InputError, match=r"coveo_test.tsv: it exists .* --force"):
+            preprocess(coveo, str(tmp_path))
+        assert files_in(tmp_path) == before
+        preprocess(coveo, str(tmp_path), force=True)
+        assert files_in(tmp_path) == made
+
+    raw = tmp_path / coveo.files[0].name
+    test.unlink()
+    test.symlink_to(raw)
+    with pytest.raises(InputError, match=r"coveo_test.tsv: it is the raw file"):
+        preprocess(coveo, str(tmp_path), force=True)
+    assert raw.read_bytes() == made[raw.name] and set(paths) == set(PARTS)
+
+
+def test_force_in_a_shell(tmp_path):
+    write_coveo(tmp_path, long_log("coveo"))
+    (tmp_path / "coveo_test.tsv").write_text("mine")
+    command = (ROOT / "examples" / "coveo" / "preprocess.py", tmp_path)
+    assert "--force" in complaint(python(*command, cwd=tmp_path))
+    succeeds(python(*command, "--force", cwd=tmp_path))
+    assert (tmp_path / "coveo_test.tsv").read_bytes().startswith(b"SessionId\t")
 
 
 def test_without_pyarrow(tmp_path, monkeypatch):
@@ -549,6 +585,10 @@ def test_reproduce_says_what_is_wrong_before_it_works(workplace):
     assert "n_epoch" in run("coveo", "raw/coveo", "-ps", "n_epoch=1")
     assert "raw/none" in run("coveo", "raw/none")
     assert "none/model" in run("coveo", "raw/coveo", "-s", "none/model")
+    raw = "raw/coveo/release_10_23_2020.csv"
+    assert "it is the raw file" in run("coveo", "raw/coveo", "-s", raw, "--force")
+    output = "raw/coveo/coveo_test.tsv"
+    assert "it is the output test" in run("coveo", "raw/coveo", "-s", output, "--force")
     done = python(script, "movielens", "raw", cwd=workplace)
     assert done.code == 2 and "rsc15" in done.err
 

@@ -19,6 +19,8 @@ sys.path.insert(0, str(QUICKSTART))
 import quickstart  # noqa: E402
 from process import DAY, FIRST_DAY, ClickProcess  # noqa: E402
 
+from user_errors import InputError  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def tiny() -> ClickProcess:
@@ -228,6 +230,7 @@ def test_popularity_ranks(support):
 
 
 @settings(max_examples=30)
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=30), st.integers(0, 10))
 def test_split(events, at):
     log = pd.DataFrame(events, columns=["SessionId", "Time"], dtype=np.int64).assign(ItemId=1)
@@ -249,14 +252,26 @@ def test_write_table(tmp_path: Path):
     assert path.read_text() == "SessionId\tItemId\tTime\n1\t2\t3\n"
 
     class Broken:
-        def to_csv(self, path: Path, **_: object) -> None:
-            Path(path).write_text("half a fi")
+        def to_csv(self, file, **_: object) -> None:
+            file.write(b"half a fi")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         quickstart.write_table(Broken(), path)
     assert [p.name for p in tmp_path.iterdir()] == ["train.tsv"]
     assert path.read_text().endswith("1\t2\t3\n")
+
+
+def test_other_files_are_left_alone(tmp_path: Path, log: pd.DataFrame):
+    path = tmp_path / "train.tsv"
+    for text in ("SessionId\tItemId\tTime\n1\t2\t3\n", "", "x", "SessionId\tItemId\tTime\n"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"train.tsv: it exists .* --data"):
+            quickstart.main(["--data", str(tmp_path), "--sessions", "1000"])
+        assert path.read_text() == text
+        assert list(tmp_path.iterdir()) == [path]
+    quickstart.write_table(log, path)
+    quickstart.check_replaceable(path, ClickProcess())
 
 
 STAND_IN = """

@@ -24,6 +24,11 @@ import numpy as np
 import pandas as pd
 from process import DAY, FIRST_DAY, ClickProcess
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import whole_files
+from user_errors import InputError, run_cli
+
 HERE = Path(__file__).resolve().parent
 RUN = HERE.parent.parent / "run.py"
 
@@ -88,13 +93,24 @@ def split(log: pd.DataFrame, at: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def write_table(data: pd.DataFrame, path: Path) -> None:
     """Write a tab separated file; an interrupted program leaves the old file or none, no half."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with whole_files.replacing(path) as file:
+        data.to_csv(file, sep="\t", index=False)
+
+
+def check_replaceable(path: Path, process: ClickProcess) -> None:
+    """Raise an InputError if a file holds something else than a log of this process."""
+    reason = whole_files.obstacle(path, "a log of this demo", lambda path: is_log(path, process))
+    if reason is not None:
+        raise InputError(f"{path}: {reason}; give another folder with --data")
+
+
+def is_log(path: str, process: ClickProcess) -> bool:
+    """Whether a file holds a log of a process: there are no items but its items."""
     try:
-        data.to_csv(partial, sep="\t", index=False)
-        os.replace(partial, path)
-    finally:
-        if partial.exists():
-            partial.unlink()
+        items = pd.read_csv(path, sep="\t", usecols=["SessionId", "ItemId", "Time"])["ItemId"]
+    except ValueError:  # pandas' errors are such
+        return False
+    return bool(len(items) and items.isin(process.item_ids).all())
 
 
 def scored_events(process: ClickProcess, test: pd.DataFrame, known: np.ndarray) -> Events:
@@ -218,8 +234,15 @@ def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
     began = time.monotonic()
     process = ClickProcess()
     train, test = split(process.sample(options.sessions), at=FIRST_DAY + (process.days - 1) * DAY)
-    options.data.mkdir(parents=True, exist_ok=True)
     train_path, test_path = options.data / "train.tsv", options.data / "test.tsv"
+    try:
+        options.data.mkdir(parents=True, exist_ok=True)
+        for path in (train_path, test_path):
+            check_replaceable(path, process)
+    except OSError as err:
+        raise InputError(
+            f"{options.data}: {err.strerror or err}; give another folder with --data"
+        ) from None
     write_table(train, train_path)
     write_table(test, test_path)
     for name, part, path in [("train", train, train_path), ("test", test, test_path)]:
@@ -250,7 +273,4 @@ def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_cli(main)

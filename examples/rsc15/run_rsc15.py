@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("directory", metavar="DIRECTORY", help="where preprocess.py wrote to")
     parser.add_argument("--epochs", type=int, help="fewer than the 10 of the published results")
     args = parser.parse_args()
-    run_cli(lambda: run(args.directory, args.epochs))
+    run(args.directory, args.epochs)
 
 
 def run(directory: str, epochs: int | None) -> None:
@@ -60,4 +60,4 @@ def run(directory: str, epochs: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -1,0 +1,237 @@
+"""Files that are written whole or not at all, and never over somebody's file of another kind.
+
+A file is written under another name in its directory and takes its place at the end. That name
+tells who writes it: the next write into the directory removes what a killed process left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO
+
+_UNKNOWN_MACHINE = "0" * 16
+_PARTIAL = re.compile(
+    r"\.gru4rec-(?P<machine>[0-9a-f]{16})-(?P<pid>[1-9]\d{0,9})-(?P<start>\d{1,20})-[0-9a-f]{8}\.part"
+)
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Open a binary file that takes the place of `path` when the block ends without an exception.
+
+    A symbolic link stays, its target is replaced. The file has the permissions of the one that it
+    replaces, else those of any new file. After an exception, `path` is as it was.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be written, or the path is none (it holds a null byte).
+    """
+    with replacing_all([path]) as (file,):
+        yield file
+
+
+@contextlib.contextmanager
+def replacing_all(paths: Iterable[str | os.PathLike]) -> Iterator[list[IO[bytes]]]:
+    """Open files as `replacing` does; all of them are on the disk before the first is replaced."""
+    targets = [target(path) for path in paths]
+    for directory in {os.path.dirname(path) for path in targets}:
+        remove_left_overs(directory)
+    with contextlib.ExitStack() as cleaning:
+        names, files = [], []
+        for path in targets:
+            names.append(_partial_name(path))
+            cleaning.callback(_remove, names[-1])  # before there is a file: Ctrl-C comes any time
+            files.append(_create(names[-1], like=path))
+            # not close(): that would write the rest, perhaps on the full disk that ended all this
+            cleaning.callback(files[-1].raw.close)
+        yield files
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        for name, path in zip(names, targets):
+            os.replace(name, path)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file in UTF-8, as `replacing` does."""
+    # file names that are not valid in the locale's encoding have surrogates
+    data = text.encode("utf-8", errors="backslashreplace")
+    with replacing(path) as file:
+        file.write(data)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raise the OSError or ValueError that `replacing` would raise; nothing is left behind."""
+    path = target(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(path)  # a name may be too long
+    remove_left_overs(os.path.dirname(path))
+    name = _partial_name(path)
+    try:
+        _create(name, like=path).close()
+    finally:
+        _remove(name)
+
+
+def target(path: str | os.PathLike) -> str:
+    """Return the path of the file behind symbolic links; it need not exist.
+
+    Raises
+    ------
+    OSError, ValueError
+        If links lead in a circle, or the path cannot be one.
+    """
+    if not os.fspath(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    found = os.path.realpath(path)
+    if os.path.islink(found):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return found
+
+
+def _create(name: str, like: str) -> IO[bytes]:
+    """Create a file with the permissions of `like`, if that exists."""
+    # not mkstemp: the kernel applies the umask, which could not be read without changing it
+    file = open(name, "xb")  # noqa: SIM115
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(name, os.stat(like).st_mode & 0o777)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.remove(path)
+
+
+# ---------------------------------------------------------------------------- what may be replaced
+
+
+def obstacle(
+    path: str | os.PathLike,
+    kind: str,
+    is_that_kind: Callable[[str], bool],
+    inputs: Mapping[str, str | os.PathLike] | None = None,
+    force: bool = False,
+) -> str | None:
+    """Return why a path must not be written to, as ``it is ...``; None if it may.
+
+    Parameters
+    ----------
+    path : str or path-like
+    kind : str
+        Name of what is to be written, with its article: ``a GRU4Rec model``.
+    is_that_kind : callable
+        Whether an existing file, given by its path, is of that kind.
+    inputs : mapping of str to path
+        Files that are still needed, by what they are: ``the training data``.
+    force : bool
+        Whether regular files of another kind may be replaced; inputs never are.
+    """
+    if os.path.isdir(path):
+        return "it is a directory"
+    for name, needed in (inputs or {}).items():
+        if is_same(path, needed):
+            return f"it is {name}"
+    if not os.path.exists(path):
+        return None
+    if not os.path.isfile(path):
+        return "it is no regular file"
+    if not os.access(path, os.W_OK):
+        return "it is write-protected"
+    if not force and not is_that_kind(os.fspath(path)):
+        return f"it exists and is not {kind}"
+    return None
+
+
+def is_same(left: str | os.PathLike, right: str | os.PathLike) -> bool:
+    """Whether two paths lead to one file, whatever they are called; neither needs to exist."""
+    try:
+        return os.path.samefile(left, right)
+    except (OSError, ValueError):
+        return os.path.realpath(left) == os.path.realpath(right)
+
+
+# ---------------------------------------------------------------------------- what is left over
+
+
+def remove_left_overs(directory: str) -> None:
+    """Remove the partial files of processes that were killed while they wrote into a directory.
+
+    Only files of this user are removed whose writer ran on this machine since it was started, and
+    runs no more: other machines may share the directory.
+    """
+    machine = this_machine()
+    if machine == _UNKNOWN_MACHINE:
+        return
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            found = _PARTIAL.fullmatch(entry.name)
+            if found is None or found["machine"] != machine:
+                continue
+            info = entry.stat(follow_symlinks=False)
+            is_ours = stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid()
+            if is_ours and is_dead(int(found["pid"]), int(found["start"])):
+                _remove(entry.path)
+
+
+def _partial_name(path: str) -> str:
+    pid = os.getpid()
+    writer = f"{this_machine()}-{pid}-{start_time(pid) or 0}"
+    return os.path.join(os.path.dirname(path), f".gru4rec-{writer}-{secrets.token_hex(4)}.part")
+
+
+def this_machine() -> str:
+    """Return 16 hexadecimal digits for where a process id means one process.
+
+    They stand for the machine's boot and the namespace of process ids; zeros: it is unknown.
+    """
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):  # that is another namespace's /proc
+            return _UNKNOWN_MACHINE
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            boot = file.read().strip()
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return _UNKNOWN_MACHINE
+    return hashlib.sha256(boot + space.encode()).hexdigest()[:16]
+
+
+def start_time(pid: int) -> int | None:
+    """Return the clock ticks from the boot to a process's start; None if that cannot be read."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, *fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    # a zombie is dead, its parent has not looked yet
+    return -1 if state in b"ZX" else int(fields[18])
+
+
+def is_dead(pid: int, start: int) -> bool:
+    """Whether the process of this machine that had an id and a start time runs no more."""
+    now = start_time(pid)
+    if now is not None:
+        return start != 0 and now != start
+    try:  # /proc may hide the processes of others
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
