@@ -250,12 +250,7 @@ class _RankCounter:
             index = theano.shared(candidates.astype(np.int32))
         n_items = len(rows.get_value(borrow=True))
         self.n_item_blocks = -(-n_items // ITEM_BLOCK)
-<<<<<<< HEAD
         self.activation = losses.ranking_activation(gru._trained.final_act)
-        self.activate = losses.activation(self.activation)
-=======
-        self.activation = losses.ranking_activation(gru.final_act)
->>>>>>> fix-ties
         self.advance = self._compile_advance(gru)
         self.count = self._compile_count(gru, rows, biases, index)
 
