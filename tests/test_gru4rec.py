@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import itertools
 import types
@@ -835,16 +834,6 @@ def test_no_embedding_is_left_from_an_earlier_training(train_data, test_data, tm
     gru.fit(train_data)
     assert gru.E is None
     assert same(behaviour(reloaded(gru, tmp_path), test_data), behaviour(gru, test_data))
-
-
-def test_a_copy_is_a_model_of_its_own(train_data, test_data, load_trained):
-    gru = load_trained()
-    before = behaviour(gru, test_data)
-    other = copy.deepcopy(gru)
-    other.layers = [5]
-    other.fit(train_data)
-    assert gru.layers == SHARED["layers"]
-    assert same(behaviour(gru, test_data), before)
 
 
 def test_get_and_set_params_in_a_notebook():
