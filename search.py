@@ -581,8 +581,9 @@ def in_one_sentence(err: BaseException, storage: str) -> BaseException:
         if isinstance(link, OSError) or database:
             reason = getattr(link, "orig", None) or getattr(link, "strerror", None) or link
             subject = f"the study in {storage}" if _is_of_storage(link) else "standard output"
+            verb = "used" if database else "written"
             return SearchFailed(
-                f"{subject} cannot be written: {' '.join(str(reason).split())}; remove the cause "
+                f"{subject} cannot be {verb}: {' '.join(str(reason).split())}; remove the cause "
                 "and run the same command again"
             )
         link = link.__cause__ or link.__context__

@@ -229,8 +229,7 @@ def test_popularity_ranks(support):
 # --- the driver ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=30)
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=30), st.integers(0, 10))
 def test_split(events, at):
     log = pd.DataFrame(events, columns=["SessionId", "Time"], dtype=np.int64).assign(ItemId=1)

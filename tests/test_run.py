@@ -1083,7 +1083,7 @@ BAD_MODELS = {
     "item ids twice": changed("item_ids", lambda ids: np.zeros(len(ids), np.int64)),
     "names twice": changed("item_ids", lambda ids: np.array(["a"] * len(ids), object)),
     "item ids of fields": in_numpys_format(
-        "item_ids.lengths", lambda ids: np.zeros(len(ids), [("a", "<i8")])
+        "item_ids", lambda ids: np.zeros(len(ids), [("a", "<i8")])
     ),
     "parameter named self": lambda good, path: change_header(good, path, parameters={"self": 1}),
     "huge layer": lambda good, path: change_header(good, path, parameters={"layers": [10**30]}),
