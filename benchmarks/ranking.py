@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of one measurement")
+    parser.add_argument("--activation", default="linear", help="of the scores (default: linear)")
     args = parser.parse_args()
 
     import theano_setup
@@ -31,7 +32,7 @@ def main() -> None:
     print(theano_setup.configure())
     print("    items x units   product, events/s   ranking, events/s   of it")
     for n_items, width in SIZES:
-        product, ranking = programs(n_items, width)
+        product, ranking = programs(n_items, width, args.activation)
         rounds = [
             (rate(product, args.seconds), rate(ranking, args.seconds)) for _ in range(args.rounds)
         ]
@@ -43,7 +44,7 @@ def main() -> None:
         )
 
 
-def programs(n_items: int, width: int):
+def programs(n_items: int, width: int, activation: str):
     """Return two functions: the score product, and a compiled function that counts ranks."""
     import numpy as np
 
@@ -60,7 +61,7 @@ def programs(n_items: int, width: int):
     ids = theano.shared(np.arange(n_items, dtype=np.int32))
     targets = theano.shared(rng.integers(0, n_items, BATCH_SIZE).astype(np.int32))
     counts = [theano.shared(np.zeros(BATCH_SIZE, dtype=np.int64)) for _ in range(2)]
-    ranks = cpu_ops.CountRanks("linear")(hidden, rows, biases, ids, targets, shared(BATCH_SIZE))
+    ranks = cpu_ops.CountRanks(activation)(hidden, rows, biases, ids, targets, shared(BATCH_SIZE))
     ranking = theano.function([], [], updates=list(zip(counts, ranks))).fn
     scores = np.empty((BATCH_SIZE, BLOCK), dtype=np.float32)
     library = kernel_library.load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,15 @@ def test_golden_trajectories(part):
 # ---------------------------------------------------------------------------- CUDA's compiler
 
 
+def nvrtc() -> ctypes.CDLL:
+    wheel = next(iter(importlib.import_module("nvidia.cuda_nvrtc").__path__))
+    return ctypes.CDLL(str(next(Path(wheel, "lib").glob("libnvrtc.so.*"))))
+
+
 @pytest.mark.parametrize("capability", [60, 70, 80, 90])
 def test_every_kernel_compiles_for_cuda(capability):
     """With the header of the installed libgpuarray, in all ways in which the Ops use kernels."""
-    wheel = next(iter(importlib.import_module("nvidia.cuda_nvrtc").__path__))
-    library = ctypes.CDLL(str(next(Path(wheel, "lib").glob("libnvrtc.so.*"))))
+    library = nvrtc()
     listing = program(
         """
         import json
@@ -77,8 +82,27 @@ def test_every_kernel_compiles_for_cuda(capability):
     assert len(sources) > 80
     header = cuda_header()
     for source in sources:
-        log = compile_for_cuda(library, source, header, capability)
-        assert log is None, f"{log}\n{source}"
+        assert compile_for_cuda(library, source, header, capability)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "elu-0.5", "selu-1.1-1.6"])
+def test_one_function_activates_the_scores_of_targets_and_items(activation):
+    """Without copies in the places that call it, which the compiler could make different."""
+    listing = program(
+        """
+        import sys
+        import gpu_kernels, gpu_ops
+        op = gpu_ops.GpuCountRanks(sys.argv[1])
+        source, _ = gpu_kernels.kernel_source("ranking", "count_ranks", **op.constants())
+        print("SOURCE" + source)
+        """,
+        activation,
+    )
+    source = listing.split("SOURCE", 1)[1]
+    assembly = compile_for_cuda(nvrtc(), source, cuda_header(), 80)
+    kernel = assembly[assembly.index(".entry count_ranks") :]
+    assert len(re.findall(r"call[^;]*value_of", kernel)) == 2
+    assert assembly.count("ex2.") == assembly.count("ex2.", 0, assembly.index(kernel)) > 0
 
 
 def cuda_header() -> bytes:
@@ -88,8 +112,8 @@ def cuda_header() -> bytes:
     return next(t[t.index(b"#ifndef CLUDA_H") :] for t in texts if b"#define KERNEL extern" in t)
 
 
-def compile_for_cuda(library, source, header, capability):
-    """Return the compiler's messages, None if it succeeds."""
+def compile_for_cuda(library, source, header, capability) -> str:
+    """Return the assembly; fail with the compiler's messages."""
     handle, size = ctypes.c_void_p(), ctypes.c_size_t()
     one = ctypes.c_char_p * 1
     created = library.nvrtcCreateProgram(
@@ -97,9 +121,15 @@ def compile_for_cuda(library, source, header, capability):
     )
     assert created == 0
     options = one(f"-arch=compute_{capability}".encode())
-    result = library.nvrtcCompileProgram(handle, 1, options)
-    library.nvrtcGetProgramLogSize(handle, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(handle, log)
+    failed = library.nvrtcCompileProgram(handle, 1, options)
+
+    def text(name):
+        getattr(library, f"nvrtcGet{name}Size")(handle, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        getattr(library, f"nvrtcGet{name}")(handle, buffer)
+        return buffer.value.decode()
+
+    assert not failed, f"{text('ProgramLog')}\n{source}"
+    assembly = text("PTX")
     library.nvrtcDestroyProgram(ctypes.byref(handle))
-    return log.value.decode() if result else None
+    return assembly
