@@ -9,11 +9,15 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import math
+import os
 import pickle
 import re
+import resource
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -83,6 +87,9 @@ _ALLOWED |= {
 }
 _PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # pickle protocols 0 to 2
 
+FREE_MEMORY = 1 << 30  # what any pickle may take while it is loaded,
+MEMORY_A_BYTE = 200  # and what each of its bytes may: an empty list of one byte takes 100
+_MEMORY_LOCK = threading.Lock()
 MOST_UNUSED = 1 << 24  # categories, of fewer events
 _PLAIN_DTYPE = re.compile("b1|[iu][1248]|f[248]|O8?|[US][0-9]{1,9}")
 _TIME_UNITS = ("D", "h", "m", "s", "ms", "us", "ns")
@@ -116,7 +123,8 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
     """
     with open(path, "rb") as file:
         try:
-            root = _InertUnpickler(file).load()
+            with _bounded_memory(FREE_MEMORY + MEMORY_A_BYTE * os.fstat(file.fileno()).st_size):
+                root = _InertUnpickler(file).load()
             if not _is_call(root, "DataFrame"):
                 raise InputError(
                     f"{path}: expected a pickled pandas DataFrame, found {_name_of(root)}; "
@@ -144,6 +152,30 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
                 f"{path}: cannot be read as a pickled DataFrame ({one_line(err)}); the file may "
                 "be cut short or be of another kind, save the DataFrame again"
             ) from None
+
+
+@contextlib.contextmanager
+def _bounded_memory(n_bytes: int) -> Iterator[None]:
+    """Let the process take this much more memory, and no more, as long as a pickle is loaded.
+
+    A damaged byte can make the unpickler reserve and clear 64 GB: then a MemoryError is better than
+    a process that the system ends. Where the system does not say how much is in use, nothing is
+    bounded.
+    """
+    with _MEMORY_LOCK:
+        try:
+            with open("/proc/self/statm", encoding="ascii") as file:
+                in_use = int(file.read().split()[0]) * resource.getpagesize()
+        except OSError:
+            yield
+            return
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min([in_use + n_bytes, *bounds]), hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 # --- the tree -------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Damaged files for the readers of event tables, read in processes of their own.
 
 ``python tests/reader_fuzz.py --inputs 30000 --seed 1`` reads so many (with the project's root on
-PYTHONPATH), `tests/test_damaged_files.py` a few hundred. Every input has to end as a table or as one
-sentence: no crash, no other exception, no waiting. Where plain Python reads a text, or the library
-underneath another file, the values have to be the same.
+PYTHONPATH), `tests/test_damaged_files.py` a few hundred. Every input has to end as a table or as
+one sentence: no crash, no other exception, no waiting. Where plain Python reads a text, or the
+library underneath another file, the values have to be the same.
 """
 
 from __future__ import annotations

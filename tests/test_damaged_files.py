@@ -6,6 +6,8 @@ import gzip
 import io
 import os
 import pickle
+import resource
+import signal
 import threading
 from pathlib import Path
 
@@ -189,6 +191,29 @@ def test_codes_without_a_category(tmp_path, codes):
         read(write(tmp_path / "a.pickle", pickle.dumps(frame)))
 
 
+MEASURE = """
+import resource, sys
+from events import read_events
+from user_errors import InputError
+try:
+    read_events(sys.argv[1], announce=False)
+except InputError as err:
+    print(err)
+megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+print(megabytes, resource.getrlimit(resource.RLIMIT_AS))
+"""
+
+
+def test_a_place_far_behind_takes_no_memory(tmp_path):
+    """Place 134 million of 1: the unpickler would clear 2 GB for those before it."""
+    path = write(tmp_path / "a.pickle", b"\x80\x02]r\xff\xff\xff\x07.")
+    done = succeeds(python("-c", MEASURE, path, cwd=tmp_path, PYTHONPATH=str(ROOT)))
+    assert "MemoryError" in done.lines[0]
+    megabytes, limits = done.lines[1].split(" ", 1)
+    assert int(megabytes) < 1000
+    assert limits == str(resource.getrlimit(resource.RLIMIT_AS))  # as it was
+
+
 # --- pickles of other versions --------------------------------------------------------------------
 
 PICKLES = Path(__file__).parent / "pickles"
@@ -297,7 +322,7 @@ def test_damaged_files_end_in_a_table_or_a_sentence(tmp_path, seed):
 def test_the_fuzz_sees_what_is_wrong(tmp_path, monkeypatch):
     """Crashes, exceptions and wrong values, in whatever a file is packed."""
     ends = {
-        "crash": lambda path, announce: os.abort(),
+        "crash": lambda path, announce: os.kill(os.getpid(), signal.SIGKILL),
         "KeyError": lambda path, announce: {}["x"],
         "wrong": lambda path, announce: PLAIN,
     }
