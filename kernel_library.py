@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import compile_directory
 import theano_setup
 from theano_setup import theano
 from user_errors import InputError
@@ -34,10 +36,17 @@ def load() -> ctypes.PyDLL:
     Raises
     ------
     InputError
-        If the compiler fails.
+        If the compiler fails, or if another user could have written the library.
     """
     # PyDLL keeps the interpreter's lock: the team serves one caller at a time
-    library = ctypes.PyDLL(str(path()))
+    try:
+        library = ctypes.PyDLL(str(path()))
+    except OSError:  # half a file, of a machine that stopped while it was written
+        _remove(path())
+        try:
+            library = ctypes.PyDLL(str(path()))
+        except OSError as err:
+            raise compile_directory.failure(err, path().parent) from err
     library.gk_set_threads(theano_setup.configure().threads)
     # the team's threads call BLAS, whose own threads would only be in their way
     for prefix in ("scipy_", ""):
@@ -47,20 +56,32 @@ def load() -> ctypes.PyDLL:
     return library
 
 
-@functools.lru_cache(maxsize=None)
 def path() -> Path:
-    """Return the compiled library's path, compiling it where that has not been done yet."""
+    """Return the compiled library's path, compiling it where it is missing.
+
+    The cache may be cleared at any time; modules that are compiled later are linked with the file.
+    """
+    flags, link, target = _recipe()
+    compile_directory.restore(target.parent)
+    if not target.exists():
+        _compile(flags, link, target)
+    reason = compile_directory.danger(target)
+    if reason:
+        raise InputError(f"the compiled kernels cannot be loaded: {reason}")
+    return target
+
+
+@functools.lru_cache(maxsize=None)
+def _recipe() -> tuple[list[str], list[str], Path]:
+    """Return the compiler's flags, the linker's flags and the path of the library."""
     config = theano.config
     sgemm = theano_setup.configure().sgemm
     # of OpenMP only the pragmas that let loops be vectorised, none of its threads
     flags = ["-O3", *shlex.split(config.gcc.cxxflags), "-fopenmp-simd"] + [f"-DBLAS_SGEMM={sgemm}"]
     link = shlex.split(config.blas.ldflags)
-    key = repr((flags, link, config.cxx, sources_digest()))
+    key = repr((flags, link, config.cxx, sources_digest(), "soname"))
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    target = Path(config.compiledir) / f"libgru4rec_{digest}.so"
-    if not target.exists():
-        _compile(flags, link, target)
-    return target
+    return flags, link, Path(config.compiledir) / f"libgru4rec_{digest}.so"
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
@@ -89,27 +110,51 @@ def digest_of(directory: Path, *others: str) -> str:
     return digest.hexdigest()
 
 
+def _remove(file: Path) -> None:
+    try:
+        file.unlink()
+    except FileNotFoundError:  # another process was faster
+        pass
+    except OSError as err:
+        raise compile_directory.failure(err, file.parent) from err
+
+
 def _compile(flags: list[str], link: list[str], target: Path) -> None:
-    # not beside the target: Theano clears directories there that it does not know
-    with tempfile.TemporaryDirectory() as directory:
-        # one compiler a file, side by side
-        base = [theano.config.cxx, "-std=c++17", *flags, "-fPIC", "-pthread"]
-        objects, compilers = [], []
-        for source in sorted(SOURCES.glob("*.cpp")):
-            objects.append(os.path.join(directory, f"{source.stem}.o"))
-            command = [*base, "-c", str(source), "-o", objects[-1]]
-            compilers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-        messages = [compiler.communicate()[1] for compiler in compilers]
-        failed = [m for m, compiler in zip(messages, compilers) if compiler.returncode]
-        partial = f"{target}.{os.getpid()}"
-        if not failed:
-            # linked without the optimisation flags: some of them would link start-up code
-            command = [theano.config.cxx, "-shared", "-pthread", *objects, "-o", partial, *link]
-            result = subprocess.run(command, capture_output=True, text=True)
-            failed = [result.stderr] if result.returncode else []
-        if failed:
-            raise InputError(
-                f"the kernels in {SOURCES} cannot be compiled with {theano.config.cxx}; check the "
-                f"compiler and the flags in .theanorc_gru4rec: {failed[0].strip()[-500:]}"
-            )
+    partial = f"{target}.{os.getpid()}"
+    try:
+        # not beside the target: Theano clears directories there that it does not know
+        with tempfile.TemporaryDirectory() as directory:
+            _build(flags, link, Path(directory), partial, target.name)
+        os.chmod(partial, 0o700)  # the compiler leaves it to the umask who may write to it
         os.replace(partial, target)  # other processes see the whole file or none
+    except OSError as err:
+        raise compile_directory.failure(err, target.parent) from err
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+
+
+def _build(flags: list[str], link: list[str], directory: Path, result: str, name: str) -> None:
+    # one compiler a file, side by side
+    base = [theano.config.cxx, "-std=c++17", *flags, "-fPIC", "-pthread"]
+    objects, compilers = [], []
+    for source in sorted(SOURCES.glob("*.cpp")):
+        objects.append(str(directory / f"{source.stem}.o"))
+        command = [*base, "-c", str(source), "-o", objects[-1]]
+        compilers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+    messages = [compiler.communicate()[1] for compiler in compilers]
+    for message, compiler in zip(messages, compilers):
+        _check(compiler.returncode, message, result)
+    # linked without the optimisation flags: some of them would link start-up code; under its name
+    # modules find the library that is loaded, whatever has become of the file
+    command = [theano.config.cxx, "-shared", "-pthread", *objects, "-o", result, *link]
+    linker = subprocess.run([*command, f"-Wl,-soname,{name}"], capture_output=True, text=True)
+    _check(linker.returncode, linker.stderr, result)
+
+
+def _check(code: int, message: str, result: str) -> None:
+    if code:
+        text = " ".join(message.split())[-500:] or f"it ended with code {code}"
+        raise compile_directory.failure_text(
+            f"the kernels in {SOURCES}: {theano.config.cxx}: {text}", os.path.dirname(result)
+        )

@@ -17,17 +17,15 @@ import hashlib
 import importlib
 import logging
 import os
-import platform
 import re
 import shlex
 import shutil
-import stat
 import sys
 import sysconfig
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import compile_directory
 import theano_mends
 from user_errors import InputError
 
@@ -119,6 +117,7 @@ def configure(device: str | None = None) -> Setup:
     if _setup is None:
         _check_compiler()
         _setup = _adopt_theano() if "theano" in sys.modules else _import_theano(device)
+        compile_directory.restore(_setup.compile_dir)
         theano_mends.apply()
         logger.info("%s", _setup)
     if device not in (None, "auto", _setup.device):
@@ -149,13 +148,27 @@ def _import_theano(device: str | None) -> Setup:
         flags["blas.ldflags"], renames, blas = _find_blas()
         flags["gcc.cxxflags"] = f"{named.get('gcc.cxxflags', '')} {renames}".strip()
         _set_blas_threads(_threads(team=False))
-    if "base_compiledir" not in named and "compiledir" not in named:
-        flags["base_compiledir"] = str(_compile_base())
+    if "base_compiledir" in named or "compiledir" in named:
+        base = compile_directory.named(named)
+    else:
+        base = compile_directory.choose()
+        flags["base_compiledir"] = str(base)
+    compile_directory.remove_stale_locks(base)
+    compile_directory.check_start(base)
     # Theano sets it where it opens a GPU, against forked processes; this one has just been started
     os.environ.pop("THEANO_GPU_IS_ALREADY_ACTIVE", None)
-    theano = _import_with(flags)
+    try:
+        theano = _import_with(flags)
+    except Exception as err:
+        if not compile_directory.is_failure(err):
+            raise
+        raise compile_directory.failure(err, base) from err
+    finally:
+        compile_directory.close_to_others(base)
     if not theano.config.cxx:
-        raise InputError(f"Theano found no C++ compiler; install one with: {_APT} g++")
+        raise InputError(
+            f"Theano found no C++ compiler that works; try g++ -v, install one with: {_APT} g++"
+        )
     if chosen != "cpu" and not importlib.import_module("theano.gpuarray").pygpu_activated:
         raise InputError(
             f"Theano could not use the device {chosen}, for the reason above; use -d cpu to run on "
@@ -188,6 +201,7 @@ def _describe(config, device: str, reason: str, blas: str) -> Setup:
     sgemm = _sgemm(config)
     team = device == "cpu" and config.floatX == "float32" and bool(sgemm)
     threads = _threads(team)
+    _warn_of_named_threads(threads)
     return Setup(device, reason, blas, threads, config.compiledir, sgemm, team, config.floatX)
 
 
@@ -342,10 +356,14 @@ def _path_without_spaces(directory: Path) -> Path:
     if not re.search(r"\s", str(directory)):
         return directory
     name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
-    places = [p for p in (tempfile.gettempdir(), "/tmp") if not re.search(r"\s", p)]
-    link = Path(places[0]) / f"gru4rec-blas-{os.getuid()}-{name}"
-    with contextlib.suppress(FileExistsError):
+    # in a directory where nobody else can put a link to code of theirs
+    link = compile_directory.private_directory_without_blanks() / f"blas-{name}"
+    try:
         link.symlink_to(directory)
+    except FileExistsError:
+        pass
+    except OSError as err:
+        raise compile_directory.failure(err, link.parent) from None
     if link.resolve() != directory.resolve():
         raise InputError(
             f"{link} is not the link to {directory} that it should be; remove it, or install "
@@ -355,16 +373,53 @@ def _path_without_spaces(directory: Path) -> Path:
 
 
 def _threads(team: bool) -> int:
-    """What OPENBLAS_NUM_THREADS or OMP_NUM_THREADS says; else a team has one for each core.
+    """Return the number of threads that compute.
 
-    BLAS's own threads wait for each other in busy loops after every one of a step's small products.
-    As soon as another process wants a core, that makes training 20 times slower; so BLAS by itself
-    gets one thread.
+    It is what OPENBLAS_NUM_THREADS or OMP_NUM_THREADS says, within bounds; else a team has one for
+    each core. BLAS's own threads wait for each other in busy loops after every one of a step's
+    small products. As soon as another process wants a core, that makes training 20 times slower; so
+    BLAS by itself gets one thread.
     """
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        if os.environ.get(name, "").isdigit():
-            return max(int(os.environ[name]), 1)
+    for _, number in _named_threads():
+        if number is not None:
+            return min(max(number, 1), _most_threads())
     return min(available_cores(), MOST_THREADS) if team else 1
+
+
+def _named_threads() -> list[tuple[str, int | None]]:
+    """Return the settings of threads, most important first, with None for what is no number."""
+    named = []
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").strip()
+        # OpenMP takes a list: the first number is that of threads outside of other threads
+        digits = re.fullmatch(r"([0-9]+)(\s*,.*)?", text)
+        if text:
+            # Python does not convert thousands of digits
+            named.append((f"{name}={text[:20]}", int(digits.group(1)[:18]) if digits else None))
+    return named
+
+
+def _most_threads() -> int:
+    """Return the most threads that a user can ask for.
+
+    A few more than there are cores cost little, and the number belongs to a model, which another
+    machine may have trained. But each thread has a share of every piece of work, and has to wake up
+    for it: 256 threads on two cores rank items a hundred times more slowly than two do.
+    """
+    return max(min(len(os.sched_getaffinity(0)), _quota()), MOST_THREADS)
+
+
+def _warn_of_named_threads(n_threads: int) -> None:
+    """Say why the number of threads is not the one that the environment names."""
+    for setting, number in _named_threads():
+        if number is None:
+            logger.warning("%s is not a number of threads and is ignored", setting)
+            continue
+        if number > n_threads:
+            logger.warning(
+                "%s is more than this machine can use: %d threads compute", setting, n_threads
+            )
+        return
 
 
 def available_cores() -> int:
@@ -402,53 +457,3 @@ def _set_blas_threads(n_threads: int) -> None:
     library = Path(openblas.get_lib_dir()) / f"lib{openblas.get_library()}.so"
     if library.exists():
         ctypes.CDLL(str(library)).scipy_openblas_set_num_threads(n_threads)
-
-
-# ---------------------------------------------------------------------------- compile directory
-
-
-def _compile_base() -> Path:
-    """A directory of this user and this kind of processor.
-
-    Clusters share home directories, and code built with -march=native for one processor crashes
-    on another, so each kind of processor has its own.
-    """
-    key = hashlib.sha256(_processor().encode()).hexdigest()[:12]
-    fallback = Path(tempfile.gettempdir()) / f"gru4rec-theano-{os.getuid()}"
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gru4rec-theano"
-    except RuntimeError:  # a user without a home directory, as in some containers
-        cache = fallback
-    for base in (cache, fallback):
-        try:
-            # not for the group, whatever the user's umask: see _is_ours_alone
-            base.mkdir(mode=0o755, parents=True, exist_ok=True)
-            (base / key).mkdir(exist_ok=True)
-        except OSError:
-            continue
-        if os.access(base / key, os.W_OK) and (base != fallback or _is_ours_alone(base)):
-            return base / key
-    raise InputError(
-        f"neither {cache} nor {fallback} can be written by this user alone, but Theano compiles "
-        "its graphs there; set XDG_CACHE_HOME to a directory that can"
-    )
-
-
-def _is_ours_alone(directory: Path) -> bool:
-    """Whether no other user can put code into a directory that lies where everybody may write."""
-    status = directory.lstat()
-    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    return ours and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _processor() -> str:
-    """Text that differs between processors that cannot run each other's code."""
-    lines = [platform.machine(), platform.processor()]
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        cpuinfo = ""
-    for field in ("model name", "flags", "Features", "CPU part"):
-        found = re.search(rf"^{field}\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
-        lines.append(" ".join(sorted(found.group(1).split())) if found else "")
-    return "\n".join(lines)

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -25,6 +26,7 @@ constexpr int MOST_THREADS = 256;
 
 std::atomic<int> n_threads{1};
 int n_started = 0;  // threads beside the caller's
+int n_wanted = 0;   // at most, after some could not be started
 const std::function<void(int, int)>* job = nullptr;
 std::atomic<long> call{0};
 std::atomic<int> n_left{0};  // shares of the present call that are not done
@@ -69,7 +71,12 @@ void start_threads() {
     static bool registered = false;
     if (!registered) pthread_atfork(nullptr, nullptr, forget_threads);
     registered = true;
-    while (n_started < n_threads - 1) std::thread(worker, ++n_started, call.load()).detach();
+    try {
+        for (; n_started < n_wanted; n_started++)
+            std::thread(worker, n_started + 1, call.load()).detach();
+    } catch (const std::system_error&) {  // a limit on processes or memory: the caller does more
+        n_wanted = n_started;
+    }
 }
 
 }  // namespace
@@ -78,6 +85,7 @@ int size() { return n_threads; }
 
 void resize(int n) {
     n_threads = std::clamp(n, 1, MOST_THREADS);
+    n_wanted = n_threads - 1;
     for (auto& share : taken) share = call.load();
 }
 

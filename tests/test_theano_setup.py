@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from cli import ROOT, complaint, python, succeeds
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import theano_setup
 from user_errors import InputError
@@ -231,6 +233,10 @@ def test_named_blas_is_left_alone(tmp_path, flags):
         ({"OPENBLAS_NUM_THREADS": "", "OMP_NUM_THREADS": "x"}, None),
         ({"OPENBLAS_NUM_THREADS": "0"}, 1),
         ({"OMP_NUM_THREADS": "-2"}, None),
+        ({"OMP_NUM_THREADS": "1e3"}, None),
+        ({"OMP_NUM_THREADS": "²"}, None),
+        ({"OMP_NUM_THREADS": " 3, 2"}, 3),
+        ({"OPENBLAS_NUM_THREADS": "abc", "OMP_NUM_THREADS": "3"}, 3),
     ],
 )
 def test_threads(monkeypatch, variables, n_threads):
@@ -259,6 +265,31 @@ def test_a_containers_quota_bounds_the_threads(monkeypatch, text, processors):
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     assert theano_setup._threads(team=True) == min(6, processors)
+
+
+@pytest.mark.parametrize("team", [True, False])
+@given(text=st.from_regex(r"\A[ ]?-?[0-9]{0,9}[a-z,]?\Z") | st.just("9" * 5000))
+@example(text="99999")
+def test_threads_that_no_machine_has(team, text):
+    most = max(theano_setup.MOST_THREADS, len(os.sched_getaffinity(0)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        patch.setenv("OPENBLAS_NUM_THREADS", text)
+        assert 1 <= theano_setup._threads(team) <= most
+
+
+def test_reasons_for_another_number_of_threads(monkeypatch, caplog):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "many")
+    monkeypatch.setenv("OMP_NUM_THREADS", "99999")
+    theano_setup._warn_of_named_threads(theano_setup._threads(team=True))
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "OPENBLAS_NUM_THREADS=many" in first and "not a number" in first
+    assert "OMP_NUM_THREADS=99999" in second
+    assert f": {theano_setup._threads(team=True)} threads compute" in second
+    caplog.clear()
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    theano_setup._warn_of_named_threads(theano_setup._threads(team=True))
+    assert not caplog.records
 
 
 # --- Theano imported before -----------------------------------------------------------------------
@@ -323,133 +354,28 @@ def test_no_headers(monkeypatch, tmp_path):
 # --- compile directory ----------------------------------------------------------------------------
 
 
-def cpuinfo(monkeypatch, text):
-    """Let /proc/cpuinfo hold this text, or be missing."""
-    read_text = Path.read_text
-
-    def fake(path, *arguments, **options):
-        if str(path) != "/proc/cpuinfo":
-            return read_text(path, *arguments, **options)
-        if text is None:
-            raise FileNotFoundError(str(path))
-        return text
-
-    monkeypatch.setattr(Path, "read_text", fake)
-
-
-INTEL = "processor\t: 0\nmodel name\t: Xeon\ncpu MHz\t\t: {mhz}\nflags\t\t: sse avx {more}\n"
-
-
-def compile_base(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return theano_setup._compile_base()
-
-
-def test_every_kind_of_processor_has_its_compile_directory(monkeypatch, tmp_path):
-    texts = [INTEL.format(mhz=2000, more=flags) for flags in ("", "avx2", "avx2 avx512f")]
-    texts += [INTEL.format(mhz=2000, more="").replace("Xeon", "EPYC")]
-    texts += ["processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd0c\n", "", None]
-    found = set()
-    for text in texts[:-1]:
-        cpuinfo(monkeypatch, text)
-        found.add(compile_base(monkeypatch, tmp_path))
-    assert len(found) == len(texts) - 1
-    # no file is like an empty one
-    cpuinfo(monkeypatch, None)
-    assert compile_base(monkeypatch, tmp_path) in found
-    assert {path.parent for path in found} == {tmp_path / "cache" / "gru4rec-theano"}
-
-
-def test_the_same_processor_keeps_its_compile_directory(monkeypatch, tmp_path):
-    cpuinfo(monkeypatch, INTEL.format(mhz=2000, more="avx2 fma"))
-    first = compile_base(monkeypatch, tmp_path)
-    # the clock changes all the time, and kernels differ in the order of the flags
-    cpuinfo(monkeypatch, INTEL.format(mhz=3123.4, more="fma avx2"))
-    assert compile_base(monkeypatch, tmp_path) == first
-
-
-@pytest.fixture
-def temporary(monkeypatch, tmp_path):
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
-
-
-@pytest.fixture
-def blocked(tmp_path):
-    """A path below a regular file: nobody can make a directory there, not even root."""
+def test_an_unwritable_home_in_a_whole_run(tmp_path):
     (tmp_path / "file").write_text("")
-    return tmp_path / "file" / "home"
-
-
-def test_compile_directory_in_the_home(monkeypatch, tmp_path, temporary):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    base = theano_setup._compile_base()
-    assert base.is_dir()
-    assert base.parent == tmp_path / "home" / ".cache" / "gru4rec-theano"
-
-
-@pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
-def test_compile_directory_without_a_writable_home(monkeypatch, blocked, temporary, variable):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv(variable, str(blocked))
-    base = theano_setup._compile_base()
-    assert base.is_dir()
-    assert base.parent == temporary / f"gru4rec-theano-{os.getuid()}"
-
-
-def test_compile_directory_of_a_user_without_a_home(monkeypatch, temporary):
-    # in a container, a user id that no file of users has, and HOME not set
-    def no_home():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    assert theano_setup._compile_base().is_relative_to(temporary)
-
-
-def _open_to_others(directory):
-    directory.mkdir(mode=0o777)
-    directory.chmod(0o777)
-
-
-def _of_another_user(directory):
-    directory.mkdir()
-    if os.getuid() == 0:
-        os.chown(directory, 12345, -1)
-    else:
-        pytest.skip("only root can give a directory away")
-
-
-def _a_link(directory):
-    directory.with_name("elsewhere").mkdir()
-    directory.symlink_to(directory.with_name("elsewhere"))
-
-
-@pytest.mark.parametrize("prepare", [_open_to_others, _of_another_user, _a_link])
-def test_code_of_other_users_is_not_loaded(monkeypatch, blocked, temporary, prepare):
-    """In a directory where everybody may write, somebody else can be there first."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    prepare(temporary / f"gru4rec-theano-{os.getuid()}")
-    with pytest.raises(InputError, match="by this user alone"):
-        theano_setup._compile_base()
-
-
-def test_nowhere_to_compile(monkeypatch, blocked):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    monkeypatch.setattr(tempfile, "tempdir", str(blocked))
-    with pytest.raises(InputError, match="XDG_CACHE_HOME") as caught:
-        theano_setup._compile_base()
-    assert str(blocked) in str(caught.value)
-
-
-def test_an_unwritable_home_in_a_whole_run(tmp_path, blocked):
-    env = {"HOME": str(blocked), "XDG_CACHE_HOME": None, "TMPDIR": str(tmp_path)}
+    env = {"HOME": str(tmp_path / "file"), "XDG_CACHE_HOME": None, "TMPDIR": str(tmp_path)}
     code = "print(theano_setup.configure('cpu').compile_dir)"
     done = succeeds(run(tmp_path, code, **env))
     assert done.out.startswith(str(tmp_path / f"gru4rec-theano-{os.getuid()}"))
+    # closed to others, what Theano makes too
+    for directory in tmp_path.glob("gru4rec-theano-*/**/compiledir_*"):
+        assert directory.stat().st_mode & 0o077 == 0
+    # says where the code is kept, and why not there
+    assert str(tmp_path / "file") in done.err.splitlines()[0]
+
+
+@pytest.mark.parametrize("setting", ["compiledir", "base_compiledir"])
+def test_a_named_compile_directory_that_everybody_can_write(tmp_path, setting):
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o777)
+    flags = f"{setting}={directory}"
+    message = complaint(configure(tmp_path, "cpu", THEANO_FLAGS=flags))
+    assert flags in message and "mode 777" in message
+    assert list(directory.iterdir()) == []
 
 
 # --- BLAS -----------------------------------------------------------------------------------------
@@ -575,6 +501,12 @@ def openblas_with_a_blank(monkeypatch, tmp_path):
     return folder
 
 
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "gru4rec-theano"
+
+
 def link_in(flags):
     """The directory in linker flags that Theano splits at blanks."""
     directories = {part[2:] for part in flags.split() if part.startswith("-L")}
@@ -583,15 +515,16 @@ def link_in(flags):
     return Path(directories.pop())
 
 
-def test_linker_flags_without_blanks(openblas_with_a_blank, temporary):
+def test_linker_flags_without_blanks(openblas_with_a_blank, cache):
     link = link_in(theano_setup._find_blas()[0])
-    assert link.parent == temporary
+    assert link.parent == cache
+    assert cache.stat().st_mode & 0o077 == 0
     assert link.resolve() == openblas_with_a_blank
     # the second time it is there already
     assert link_in(theano_setup._find_blas()[0]) == link
 
 
-def test_a_link_that_somebody_else_made(openblas_with_a_blank, temporary, tmp_path):
+def test_a_link_to_other_code(openblas_with_a_blank, cache, tmp_path):
     link = link_in(theano_setup._find_blas()[0])
     link.unlink()
     link.symlink_to(tmp_path)
@@ -599,8 +532,21 @@ def test_a_link_that_somebody_else_made(openblas_with_a_blank, temporary, tmp_pa
         theano_setup._find_blas()
 
 
-def test_a_temporary_directory_with_a_blank(openblas_with_a_blank, monkeypatch, tmp_path):
+def test_a_link_where_others_can_change_it(openblas_with_a_blank, cache, monkeypatch, tmp_path):
+    cache.mkdir(parents=True)
+    cache.chmod(0o777)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "shared"))
+    link = link_in(theano_setup._find_blas()[0])
+    assert str(tmp_path) not in str(link)  # but in /tmp
+    assert link.lstat().st_uid == os.getuid()
+    assert link.parent.stat().st_mode & 0o077 == 0
+
+
+def test_blanks_in_every_directory_of_ours(openblas_with_a_blank, monkeypatch, tmp_path):
     folder = tmp_path / "my temporary files"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     assert link_in(theano_setup._find_blas()[0]).resolve() == openblas_with_a_blank

@@ -1,0 +1,387 @@
+"""Compilations that fail: caches that are cleared, damaged, full or read-only; compilers that die.
+
+Every case is a process: it fills a small cache or starts with a copy of a filled one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli import ROOT, TEST, TRAIN, complaint, environment, python, succeeds
+
+from user_errors import InputError
+
+# `between` runs between two functions, each with compiled modules of its own and one that differs
+# in its key alone (Theano compiles such a module once and notes both keys)
+PROGRAM = """
+import logging, os, shutil, signal, subprocess, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+from user_errors import run_cli
+
+def main():
+    import theano_setup
+    directory = Path(theano_setup.configure("cpu").compile_dir)
+    from theano_setup import theano, tensor as tt
+    import numpy as np
+    compile_module, n_compiled = theano.gof.cc.CLinker.compile_cmodule, []
+    def count(*args):
+        n_compiled.append(1)
+        return compile_module(*args)
+    theano.gof.cc.CLinker.compile_cmodule = count
+    x = tt.fmatrix()
+    first = theano.function([x], [x * 2, x[:, 1:] + 1])
+    {between}
+    second = theano.function([x], [tt.exp(x) * 3, x[1:] + 1, tt.arange(3).sum() + x])
+    ones = np.ones((2, 2), dtype=np.float32)
+    for function in (first, second):
+        print([round(float(value.sum()), 3) for value in function(ones)])
+    print("compiled:", len(n_compiled))
+
+run_cli(main)
+"""
+RESULTS = ["[8.0, 4.0]", "[32.619, 4.0, 16.0]"]
+
+
+def run(cache, between="pass", **env):
+    env = {"THEANO_FLAGS": None, "THEANORC": None, "XDG_CACHE_HOME": str(cache), **env}
+    return python("-c", PROGRAM.format(root=str(ROOT), between=between), cwd=cache.parent, **env)
+
+
+def works(done):
+    """Check that a process got its results and said nothing, and return how much it compiled."""
+    succeeds(done)
+    assert done.lines[:2] == RESULTS
+    assert done.err == ""
+    return int(done.lines[2].split()[1])
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("filled") / "cache"
+    assert works(run(cache)) > 0
+    return cache
+
+
+@pytest.fixture
+def cache(filled, tmp_path):
+    """A cache with all that the program needs."""
+    shutil.copytree(filled, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def modules(cache):
+    """Return the directories of the compiled modules; Theano's own two lie beside them."""
+    return sorted(cache.glob("gru4rec-theano/*/compiledir_*/tmp*"))
+
+
+def test_a_filled_cache(cache):
+    assert works(run(cache)) == 0
+
+
+# --- cleared and damaged caches -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "clear", ["shutil.rmtree(directory)", "shutil.rmtree(directory.parents[2])"]
+)
+def test_a_cache_that_is_cleared_in_between(cache, clear):
+    assert works(run(cache, clear)) > 0
+    for level in cache.glob("gru4rec-theano/*/compiledir_*"):
+        assert level.stat().st_mode & 0o077 == 0  # it is there again, and closed to others
+
+
+def test_a_cache_that_is_cleared_while_something_is_compiled(cache):
+    clear = """
+    clearing = [1]
+    def clear(*args):
+        if clearing:
+            clearing.pop()
+            shutil.rmtree(directory)
+        return count(*args)
+    theano.gof.cc.CLinker.compile_cmodule = clear
+    for module in directory.glob("tmp*"):
+        shutil.rmtree(module)
+"""
+    assert works(run(cache, clear)) > 0
+
+
+def test_a_cache_that_is_cleared_before_the_end(cache):
+    code = """
+    import atexit
+    atexit.register(shutil.rmtree, directory)  # called before Theano's, which came earlier
+"""
+    works(run(cache, code))
+
+
+def test_a_training_whose_cache_is_cleared(tmp_path):
+    cache = tmp_path / "cache"
+    settings = "layers=8,batch_size=16,n_epochs=2,loss=cross-entropy"
+    arguments = [TRAIN, "-ps", settings, "-t", TEST, "-ee", "-s", tmp_path / "model", "-d", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "run.py", *arguments],
+        cwd=tmp_path,
+        env=environment(THEANO_FLAGS=None, THEANORC=None, XDG_CACHE_HOME=str(cache)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("Epoch1 --> loss"):
+            shutil.rmtree(cache / "gru4rec-theano")
+            break
+    out, err = process.communicate()
+    assert process.returncode == 0 and "Traceback" not in err, err
+    assert out.count("Recall@20") == 3  # after each epoch and at the end
+    assert (tmp_path / "model").exists()
+
+
+def test_kernels_that_are_gone(cache):
+    """Modules that are linked after the library's file is gone run on the same team of threads."""
+    code = """
+    import kernel_library
+    kernel_library.load().gk_set_threads(3)
+    shutil.rmtree(directory)
+    import cpu_ops
+    a, b = tt.fmatrices("ab")
+    product = theano.function([a, b], cpu_ops.Product()(a, b))
+    assert product(np.eye(2, dtype="f"), np.eye(2, dtype="f")).sum() == 2
+    loaded = {line.split()[-1].split("/")[-1] for line in open("/proc/self/maps")
+              if "libgru4rec" in line and "deleted" not in line}
+    assert not loaded, loaded  # the first one only, whose file is gone
+"""
+    works(run(cache, code))
+
+
+def _empty_library(module):
+    (library,) = module.glob("*.so")
+    library.write_bytes(b"")  # as after a power failure
+
+
+def _halve_keys(module):
+    keys = module / "key.pkl"
+    keys.write_bytes(keys.read_bytes()[: keys.stat().st_size // 2])
+
+
+def _empty_keys(module):
+    (module / "key.pkl").write_bytes(b"")
+
+
+def _keys_of_another_version(module):
+    (module / "key.pkl").write_bytes(b"ctheano.gof.another\nKeyData\n.")
+
+
+def _no_keys(module):
+    (module / "key.pkl").unlink()
+
+
+def _no_library(module):
+    (library,) = module.glob("*.so")
+    library.unlink()
+
+
+def _empty(module):
+    shutil.rmtree(module)
+    module.mkdir()
+
+
+DAMAGES = [_empty_library, _halve_keys, _empty_keys, _keys_of_another_version]
+DAMAGES += [_no_keys, _no_library, _empty]
+
+
+def test_a_damaged_cache(cache):
+    assert len(modules(cache)) > len(DAMAGES)
+    for damage, module in zip(DAMAGES, modules(cache)):
+        damage(module)
+    assert works(run(cache)) >= len(DAMAGES)
+    assert works(run(cache)) == 0
+
+
+def test_damaged_kernels(cache):
+    code = """
+    import kernel_library
+    library = kernel_library.load()
+    print(library.gk_threads() > 0)
+"""
+    succeeds(run(cache, code))
+    (library,) = cache.glob("gru4rec-theano/*/compiledir_*/libgru4rec_*.so")
+    library.write_bytes(b"")  # as after a power failure
+    assert "True" in succeeds(run(cache, code)).lines
+
+
+# --- full and read-only disks ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path, filled):
+    """A disk of 20 MB with a cache that has Theano's own modules only."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=20M,mode=700", "tmpfs", str(directory)]
+    if not shutil.which("mount") or subprocess.run(["mount", *options], check=False).returncode:
+        pytest.skip("needs the right to mount a disk")
+    shutil.copytree(filled, directory, dirs_exist_ok=True)
+    for module in modules(directory):
+        shutil.rmtree(module)
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def fill(directory):
+    with contextlib.suppress(OSError), open(directory / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+FILL = """
+    with open(directory.parents[2] / "filler", "wb", buffering=0) as file:
+        try:
+            while True: file.write(bytes(4096))
+        except OSError:
+            pass
+"""
+
+
+def test_a_full_disk_at_the_start(disk):
+    shutil.rmtree(disk / "gru4rec-theano")
+    fill(disk)
+    message = complaint(run(disk))
+    assert "no space left" in message and str(disk) in message and "XDG_CACHE_HOME" in message
+
+
+def test_a_disk_that_becomes_full(disk, filled):
+    message = complaint(run(disk, FILL))
+    assert "no space left" in message and str(disk) in message and "XDG_CACHE_HOME" in message
+    # what has been compiled is still used
+    shutil.rmtree(disk / "gru4rec-theano")
+    (disk / "filler").unlink()
+    shutil.copytree(filled, disk, dirs_exist_ok=True)
+    fill(disk)
+    assert works(run(disk)) == 0
+
+
+def test_a_disk_that_becomes_full_while_something_is_compiled(disk):
+    fill_later = f"""
+    def fill_and_compile(*args):
+        {FILL.strip().replace(chr(10), chr(10) + "    ")}
+        return compile_module(*args)
+    theano.gof.cc.CLinker.compile_cmodule = fill_and_compile
+"""
+    message = complaint(run(disk, fill_later))
+    assert "no space left" in message and str(disk) in message
+
+
+def test_a_full_disk_for_the_kernels(disk):
+    code = f"""
+    import subprocess
+    original = subprocess.Popen
+    def popen(*args, **options):
+        {FILL.strip().replace(chr(10), chr(10) + "    ")}
+        return original(*args, **options)
+    subprocess.Popen = popen
+    import kernel_library
+    kernel_library.load()
+"""
+    message = complaint(run(disk, code))
+    assert "no space left" in message and str(disk) in message
+    assert not list(disk.rglob("libgru4rec*"))  # nothing half written
+
+
+def test_a_disk_that_becomes_read_only(disk):
+    between = f"subprocess.run(['mount', '-o', 'remount,ro', {str(disk)!r}], check=True)"
+    message = complaint(run(disk, between))
+    assert "Read-only file system" in message and "XDG_CACHE_HOME" in message
+
+
+def test_a_disk_whose_programs_may_not_run(disk):
+    subprocess.run(["mount", "-o", "remount,noexec", str(disk)], check=True)
+    message = complaint(run(disk))
+    assert "noexec" in message and "XDG_CACHE_HOME" in message
+
+
+# --- compilers ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiler(tmp_path):
+    """A directory with a g++ that does what the file `faulty` says where there is one."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    faulty = directory / "faulty"
+    script = f'#!/bin/sh\n[ -e {faulty} ] && . {faulty}\nexec {shutil.which("g++")} "$@"\n'
+    (directory / "g++").write_text(script)
+    (directory / "g++").chmod(0o755)
+    return directory
+
+
+FAULTS = {
+    "echo 'cc1plus: out of memory' >&2; exit 1": "cc1plus: out of memory",
+    "kill -9 $$": "-9",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("what", ["graph", "kernels"])
+def test_a_compiler_that_fails(cache, compiler, fault, what):
+    for module in modules(cache):
+        shutil.rmtree(module)
+    between = f"Path({str(compiler / 'faulty')!r}).write_text({fault!r})"
+    if what == "kernels":
+        between += "; import kernel_library; kernel_library.load()"
+    path = f"{compiler}{os.pathsep}{os.environ['PATH']}"
+    message = complaint(run(cache, between, PATH=path))
+    assert FAULTS[fault] in message and "g++" in message
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_compiler_that_fails_from_the_start(tmp_path, compiler, fault):
+    (compiler / "faulty").write_text(fault)
+    path = f"{compiler}{os.pathsep}{os.environ['PATH']}"
+    assert "g++" in complaint(run(tmp_path / "cache", PATH=path))
+
+
+def test_a_temporary_directory_that_is_missing(cache, tmp_path):
+    for module in modules(cache):
+        shutil.rmtree(module)
+    assert works(run(cache, TMPDIR=str(tmp_path / "missing"))) > 0
+
+
+def test_the_sentence_survives_theanos_additions():
+    import compile_directory
+
+    error = compile_directory.failure(OSError(28, "No space left on device"), Path("/cache"))
+    assert isinstance(error, InputError)
+    before = str(error)
+    error.args = ("The following error happened while compiling the node", 1, *error.args)
+    assert str(error) == before
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def test_threads_that_cannot_be_started(cache):
+    """A limit on memory or processes leaves the caller with more work, and the same result."""
+    code = """
+    import resource
+    import kernel_library, sampling
+    library = kernel_library.load()
+    library.gk_set_threads(8)
+    table = sampling.alias_table(np.full(10, 0.1))
+    drawn, expected = np.zeros((2, 100000), dtype=np.int32)
+    sampling.draw_in_numpy(1, 0, *table, expected)
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + (2 << 20)  # a thread's stack has 8 MB
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    sampling.draw_in_c(1, 0, *table, drawn)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    assert len(os.listdir("/proc/self/task")) < 8
+    assert (drawn == expected).all()
+"""
+    works(run(cache, code))
