@@ -132,9 +132,14 @@ def check_files(folder: str | Path) -> None:
     folder = Path(folder)
     for name in KINDS:
         _check_replaceable(folder / name)
-    # these are appended to
+    # these are appended to, so that devices lose nothing
     for path in [folder / "final.log", *sorted((folder / "logs").glob("trial_*.log"))]:
-        _refuse_other_kind(path, "a log of paropt.py", lambda path: _starts_with(path, rb"\$ |\Z"))
+        if path.is_file():
+            _refuse_other_kind(path, "a log of paropt.py", _is_log)
+
+
+def _is_log(path: str) -> bool:
+    return _starts_with(path, rb"\$ |\Z")  # another worker may have opened it just now
 
 
 def write_whole(path: Path, text: str) -> None:
