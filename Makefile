@@ -20,8 +20,10 @@ demo: setup ## make a click log, train on it, evaluate, save, load and evaluate 
 test: setup ## run the tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-lint: setup ## check the code's style
+lint: setup ## check the code's style and its imports
 	@$(PY) -m ruff check .
+	@if $(PY) -c 'import importlinter' 2>/dev/null; then .venv/bin/lint-imports --no-logo; \
+	    else echo 'imports are checked on Python 3.11 and later only'; fi
 
 setup: ## make .venv with everything that is needed (the other targets do it themselves)
 	@for python in python3 python3.11 python3.10 python3.9 python3.8 "$$PYTHON"; do \

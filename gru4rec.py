@@ -14,24 +14,133 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-import cpu_ops
 import custom_opt
-import kernel_library
-import losses
-import memory
-import modelfile
-import parameters
-import sessions
-from theano_setup import tensor as tt
-from theano_setup import theano
-from training import Training, TrainingDiverged
-from user_errors import InputError
+from gru4rec_toolkit import modelfile, parameters
+from gru4rec_toolkit.data import sessions
+from gru4rec_toolkit.data.ids import extend_item_ids
+from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model import losses, memory, weights
+from gru4rec_toolkit.model.training import Training, TrainingDiverged
+from gru4rec_toolkit.ops.base import in_one_kernel
+from gru4rec_toolkit.ops.gru.op import gru_step
+from gru4rec_toolkit.theano_setup import tensor as tt
+from gru4rec_toolkit.theano_setup import theano
 
 custom_opt.register()
-__all__ = ["GRU4Rec", "TrainingDiverged"]
+__all__ = ["GRU4Rec", "Network", "TrainingDiverged", "gru_cell"]
 
-# initial weights that are drawn together
-WEIGHTS_AT_ONCE = 1 << 20
+# ---------------------------------------------------------------------------- the model
+# M sessions in a mini-batch, N scored items, n units of a layer
+
+
+@in_one_kernel(gru_step)
+def gru_cell(x, h, Wrz, Wh, Bh, hidden_act: str):
+    """Return a GRU layer's new state (M, n), from x (M, 3n), the input times Wx, and h (M, n)."""
+    n = Wh.shape[0]
+    x = x + Bh
+    rz = tt.nnet.sigmoid(x[:, n:] + tt.dot(h, Wrz))  # (M, 2n)
+    reset, update = rz[:, :n], rz[:, n:]
+    candidate = losses.activation(hidden_act)(x[:, :n] + tt.dot(h * reset, Wh))  # (M, n)
+    return (1 - update) * h + update * candidate
+
+
+class Network:
+    """A model's weights, the parameters that they were built with, and the graphs of the two.
+
+    Parameters
+    ----------
+    settings : parameters.Values
+    arrays : dict of str to array
+        The weights, in the shapes of `model.weights.shapes`.
+
+    Attributes
+    ----------
+    Wx, Wh, Wrz, Bh, Wy, By, E : shared variables
+        As `GRU4Rec` has them.
+    """
+
+    def __init__(self, settings: parameters.Values, arrays: dict[str, np.ndarray]) -> None:
+        shared = {name: theano.shared(w, name=name, borrow=True) for name, w in arrays.items()}
+        layers = range(len(settings.layers))
+        self.settings = settings
+        self.Wx, self.Wh, self.Wrz, self.Bh = (
+            [shared[f"{name}{i}"] for i in layers] for name in ("Wx", "Wh", "Wrz", "Bh")
+        )
+        self.Wy, self.By, self.E = shared["Wy"], shared["By"], shared.get("E")
+
+    @property
+    def input_table(self) -> theano.compile.SharedVariable:
+        """The table (n_items, in) whose rows represent the input items."""
+        if self.settings.constrained_embedding:
+            return self.Wy
+        return self.E if self.settings.embedding else self.Wx[0]
+
+    def hidden(self, rows, states: list, dropout: Callable = lambda x, p: x) -> list:
+        """Return the layers' new states (M, n), from the input's rows (M, in) and their states."""
+        p, x, new_states = self.settings, rows, []
+        for i, h in enumerate(states):
+            if i > 0 or self.input_table is not self.Wx[0]:  # else a row of Wx is the product
+                x = tt.dot(x if i > 0 else dropout(x, p.dropout_p_embed), self.Wx[i])  # (M, 3n)
+            x = gru_cell(x, h, self.Wrz[i], self.Wh[i], self.Bh[i], p.hidden_act)
+            x = dropout(x, p.dropout_p_hidden)  # of the state that the next step gets, too
+            new_states.append(x)
+        return new_states
+
+    @staticmethod
+    def scores(h, rows, biases):
+        """Return scores (M, N) before the final activation, of h (M, n) and rows (N, n)."""
+        return tt.dot(h, rows.T) + biases.flatten().dimshuffle("x", 0)
+
+    def cost(self, inputs, targets, negatives, states: list, dropout: Callable, log_support):
+        """Return the cost of a training step, the new states, and the rows that were looked up.
+
+        inputs, targets (M,) are item indices. negatives are further indices (K,) and how many
+        copies of each are meant (K,), or None for one each; None without additional negatives.
+        log_support (n_items, 1) is the logarithm of each item's number of events.
+        """
+        p = self.settings
+        outputs, copies = losses.scored_items(targets, negatives, p.loss, p.final_act)  # (N,)
+        input_rows = self.input_table[inputs]  # (M, in)
+        output_rows, biases = self.Wy[outputs], self.By[outputs]  # (N, n), (N, 1)
+        new_states = self.hidden(input_rows, states, dropout)
+        offsets = biases.flatten()
+        if p.logq > 0:
+            offsets = losses.log_q(
+                biases, log_support, outputs, inputs.shape[0], p.logq, p.sample_alpha
+            )
+        products = tt.dot(new_states[-1], output_rows.T)  # (M, N)
+        cost = losses.cost(
+            products, offsets, copies, p.loss, p.final_act, p.batch_size, p.smoothing, p.bpreg
+        )
+        of_inputs, of_outputs = (input_rows, inputs, None), (output_rows, outputs, copies)
+        looked_up = [(self.By, [(biases, outputs, copies)])]
+        if p.constrained_embedding:
+            # an item that is input and output is updated as one set of duplicates
+            looked_up.append((self.Wy, [of_inputs, of_outputs]))
+        else:
+            looked_up += [(self.input_table, [of_inputs]), (self.Wy, [of_outputs])]
+        return cost, new_states, looked_up
+
+    def dense_parameters(self) -> list:
+        """Return the weights that every step uses whole; the tables are looked up row by row."""
+        start = 1 if self.input_table is self.Wx[0] else 0
+        return [*self.Wx[start:], *self.Wh, *self.Wrz, *self.Bh]
+
+    def zero_states(self, n_rows: int) -> list:
+        """Return the layers' states as shared variables (n_rows, n), all zero."""
+        return [
+            theano.shared(np.zeros((n_rows, n), dtype=theano.config.floatX), name=f"H{i}")
+            for i, n in enumerate(self.settings.layers)
+        ]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return a copy of every weight, by name."""
+        variables = [*self.Wx, *self.Wh, *self.Wrz, *self.Bh, self.Wy, self.By]
+        variables += [] if self.E is None else [self.E]
+        return {v.name: v.get_value() for v in variables}
+
+
+# ---------------------------------------------------------------------------- its users' class
 
 
 class GRU4Rec(parameters.HasParameters):
@@ -96,192 +205,31 @@ class GRU4Rec(parameters.HasParameters):
 
     negative_sampler = None
     item_ids = None
-    # the parameters that the weights were built with
-    _trained: parameters.Values | None = None
+    # the weights, with the parameters that they were built with
+    network: Network | None = None
     _predictor = None
-
-    # ------------------------------------------------------------------------ model
-
-    def _gru(self, i: int, x: tt.TensorVariable, h: tt.TensorVariable) -> tt.TensorVariable:
-        """One step of GRU layer i: x (M, 3 units) already multiplied by Wx, h (M, units)."""
-        p = self._trained
-        if cpu_ops.usable():
-            return cpu_ops.GRU(p.hidden_act)(x, self.Bh[i], h, self.Wrz[i], self.Wh[i])[0]
-        n = p.layers[i]
-        x = x + self.Bh[i]
-        rz = tt.nnet.sigmoid(x[:, n:] + tt.dot(h, self.Wrz[i]))
-        reset, update = rz[:, :n], rz[:, n:]
-        candidate = losses.activation(p.hidden_act)(x[:, :n] + tt.dot(h * reset, self.Wh[i]))
-        return (1 - update) * h + update * candidate
-
-    def _hidden(self, rows: tt.TensorVariable, states: list, dropout=lambda x, p: x) -> list:
-        """Rows of the input table (M, in) and the layers' states -> the layers' new states."""
-        p = self._trained
-        new_states = []
-        x = rows
-        for i, h in enumerate(states):
-            if i == 0 and self._input_table is self.Wx[0]:
-                x = rows  # one-hot input: a row of Wx is the product already
-            else:
-                x = tt.dot(dropout(x, p.dropout_p_embed) if i == 0 else x, self.Wx[i])
-            x = dropout(self._gru(i, x, h), p.dropout_p_hidden)
-            new_states.append(x)
-        return new_states
-
-    @property
-    def _input_table(self) -> theano.compile.SharedVariable:
-        """The parameter whose rows represent the input items."""
-        p = self._trained
-        if p.constrained_embedding:
-            return self.Wy
-        return self.E if p.embedding else self.Wx[0]
-
-    @staticmethod
-    def _scores(h: tt.TensorVariable, rows, biases) -> tt.TensorVariable:
-        """Scores (M, N) before the final activation, of h (M, units), rows (N, units)."""
-        return tt.dot(h, rows.T) + biases.flatten().dimshuffle("x", 0)
-
-    def _training_cost(self, inputs, targets, negatives, states, dropout) -> tuple:
-        """Return the cost of a step, the new states, and what was looked up for it.
-
-        inputs, targets (M,) are item indices; so are negatives: (K,), with how many copies of each
-        are meant, (K,), or None for one each; None without additional negatives.
-        """
-        p = self._trained
-        outputs, weights = targets, None
-        if negatives is not None and losses.has_kernel(p.final_act, p.loss):
-            outputs, weights = cpu_ops.Outputs()(targets, *negatives)
-        elif negatives is not None:
-            outputs = tt.concatenate([targets, negatives[0]])
-        input_rows = self._input_table[inputs]
-        output_rows, biases = self.Wy[outputs], self.By[outputs]
-        looked_up = [(self.By, [(biases, outputs, weights)])]
-        if p.constrained_embedding:
-            # an item that is input and output is updated as one set of duplicates
-            lookups = [(input_rows, inputs, None), (output_rows, outputs, weights)]
-            looked_up.append((self.Wy, lookups))
-        else:
-            looked_up.append((self._input_table, [(input_rows, inputs, None)]))
-            looked_up.append((self.Wy, [(output_rows, outputs, weights)]))
-        new_states = self._hidden(input_rows, states, dropout)
-        offsets = biases.flatten()
-        if p.logq > 0:
-            offsets = losses.log_q(
-                biases, self._log_support, outputs, inputs.shape[0], p.logq, p.sample_alpha
-            )
-        cost = losses.cost(
-            tt.dot(new_states[-1], output_rows.T),
-            offsets,
-            weights,
-            p.loss,
-            p.final_act,
-            p.batch_size,
-            p.smoothing,
-            p.bpreg,
-        )
-        return cost, new_states, looked_up
-
-    # ------------------------------------------------------------------------ weights
-
-    def _init_weights(self, n_items: int) -> dict[str, np.ndarray]:
-        """Draw the initial weights in the order that makes them those of the reference."""
-        rng = np.random.RandomState(self.seed)
-        sizes = self.layers
-        weights = {}
-        if self.constrained_embedding:
-            n_in = sizes[-1]
-        elif self.embedding:
-            n_in = self._settings.embedding_size
-            weights["E"] = self._random(rng, n_items, n_in)
-        else:
-            n_in = n_items
-        for i, n in enumerate(sizes):
-            weights[f"Wx{i}"] = np.hstack([self._random(rng, n_in, n) for _ in range(3)])
-            weights[f"Wh{i}"] = self._random(rng, n, n)
-            weights[f"Wrz{i}"] = np.hstack([self._random(rng, n, n) for _ in range(2)])
-            weights[f"Bh{i}"] = np.zeros(3 * n)
-            n_in = n
-        weights["Wy"] = self._random(rng, n_items, sizes[-1])
-        weights["By"] = np.zeros((n_items, 1))
-        return {name: w.astype(theano.config.floatX, copy=False) for name, w in weights.items()}
-
-    def _shapes(self, n_items: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every weight, by name."""
-        expected = {"Wy": (n_items, self.layers[-1]), "By": (n_items, 1)}
-        n_in = self.layers[-1] if self.constrained_embedding else n_items
-        if self.embedding and not self.constrained_embedding:
-            n_in = self._settings.embedding_size
-            expected["E"] = (n_items, n_in)
-        for i, n in enumerate(self.layers):
-            expected.update(
-                {f"Wx{i}": (n_in, 3 * n), f"Wh{i}": (n, n), f"Wrz{i}": (n, 2 * n)}
-            )
-            expected[f"Bh{i}"] = (3 * n,)
-            n_in = n
-        return expected
-
-    def _check_shapes(
-        self, weights: dict[str, np.ndarray], ids: np.ndarray | None, path: str
-    ) -> None:
-        """Raise an InputError unless ids and weights that were read fit the parameters."""
-        problem = None
-        if ids is None or ids.ndim != 1 or ids.dtype.kind not in "iO":
-            problem = "its item ids are no list of integers or strings"
-        elif not (index := pd.Index(ids)).is_unique:
-            twice = ids[np.argmax(index.duplicated())]
-            problem = f"item {twice!r} is in it twice"
-        elif {name: w.shape for name, w in weights.items()} != self._shapes(len(ids)):
-            problem = "its weights do not fit its parameters"
-        elif any(w.dtype.kind != "f" for w in weights.values()):
-            problem = "its weights are no floating point numbers"
-        if problem is not None:
-            raise InputError(
-                f"model file {path}: not a GRU4Rec model, {problem}; "
-                "give a file that was saved with -s or savemodel"
-            )
-
-    def _random(self, rng: np.random.RandomState, rows: int, cols: int) -> np.ndarray:
-        sigma = self.sigma or np.sqrt(6.0 / (rows + cols))
-        weights = kernel_library.empty((rows, cols), theano.config.floatX)
-        # part by part: the same numbers without the whole matrix in float64 beside the weights
-        at_once = max(1, WEIGHTS_AT_ONCE // cols)
-        for start in range(0, rows, at_once):
-            part = weights[start : start + at_once]
-            if self.init_as_normal:
-                part[:] = rng.randn(*part.shape) * sigma
-            else:
-                part[:] = rng.rand(*part.shape) * 2 * sigma - sigma
-        return weights
-
-    def _set_weights(self, weights: dict[str, np.ndarray], item_ids: np.ndarray) -> None:
-        """Take weights over with the parameters as they are now, which these were built with."""
-        shared = {name: theano.shared(w, name=name, borrow=True) for name, w in weights.items()}
-        layers = range(len(self.layers))
-        stacks = {
-            name: [shared[f"{name}{i}"] for i in layers] for name in ("Wx", "Wh", "Wrz", "Bh")
-        }
-        # in one step: whatever interrupts, the model is the old one or the new one
-        vars(self).update(
-            stacks,
-            Wy=shared["Wy"],
-            By=shared["By"],
-            E=shared.get("E"),
-            item_ids=item_ids,
-            _trained=self._settings,
-            _predictor=None,
-        )
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every weight, by name (``Wx0``, ..., ``Wy``, ``By``, ``E``)."""
-        self._check_trained()
-        variables = [*self.Wx, *self.Wh, *self.Wrz, *self.Bh, self.Wy, self.By]
-        variables += [] if self.E is None else [self.E]
-        return {v.name: v.get_value() for v in variables}
+        return self.trained_network().arrays()
 
-    def _dense_parameters(self) -> list:
-        """Parameters that every step uses whole; the tables are looked up row by row."""
-        start = 1 if self._input_table is self.Wx[0] else 0
-        return [*self.Wx[start:], *self.Wh, *self.Wrz, *self.Bh]
+    def trained_network(self) -> Network:
+        """Return the weights and graphs of the trained model.
+
+        Raises
+        ------
+        gru4rec_toolkit.errors.InputError
+            If the model is not trained.
+        """
+        if self.network is None:
+            raise InputError("the model is not trained; call fit or loadmodel first")
+        return self.network
+
+    def take(self, network: Network, item_ids: np.ndarray) -> None:
+        """Become the model of these weights, which belong to these items."""
+        tables = {n: getattr(network, n) for n in ("Wx", "Wh", "Wrz", "Bh", "Wy", "By", "E")}
+        # in one step: whatever interrupts, the model is the old one or the new one
+        vars(self).update(tables, network=network, item_ids=item_ids, _predictor=None)
 
     # ------------------------------------------------------------------------ training
 
@@ -315,7 +263,7 @@ class GRU4Rec(parameters.HasParameters):
 
         Raises
         ------
-        user_errors.InputError
+        gru4rec_toolkit.errors.InputError
             If the data cannot be used, or memory is lacking.
         TrainingDiverged
             If the loss becomes NaN or infinite.
@@ -338,14 +286,14 @@ class GRU4Rec(parameters.HasParameters):
         if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
             warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=2)
         item_ids = None
+        settings = self.settings
         if retrain:
-            self._check_trained()
-            if self._settings.architecture != self._trained.architecture:
+            if settings.architecture != self.trained_network().settings.architecture:
                 raise InputError(
                     "retrain: the trained weights do not fit the parameters as they are now; set "
                     "layers, embedding and constrained_embedding as they were"
                 )
-            item_ids = sessions.extend_item_ids(self.item_ids, data, self.item_key, "training data")
+            item_ids = extend_item_ids(self.item_ids, data, self.item_key, "training data")
         log = sessions.index_sessions(
             data,
             self.session_key,
@@ -356,35 +304,25 @@ class GRU4Rec(parameters.HasParameters):
             announce=True,
         )
         sessions.check_training_log(log, self.batch_size, "training data")
-        with memory.explained(self, log.n_items, sample_store):
-            weights = self._init_weights(log.n_items)
+        n_drawn = 0 if self.negative_sampler else sample_store
+        with memory.explained(settings, log.n_items, n_drawn):
+            arrays = weights.initial(settings, log.n_items)
             if retrain:
-                self._keep_trained(weights)
-            self._start_training(weights, log, sample_store, store_type).run(after_epoch)
-
-    def _start_training(self, weights, log: sessions.SessionLog, sample_store, store_type):
-        """Take new weights over and compile their training; if that fails, all is as before."""
-        before = dict(vars(self))
-        try:
-            self._set_weights(weights, log.item_ids)
-            return Training(self, log, sample_store, store_type == "gpu")
-        except BaseException:  # Ctrl-C too
-            self.__dict__ = before
-            raise
-
-    def _keep_trained(self, weights: dict[str, np.ndarray]) -> None:
-        """Copy the trained weights into new ones; new items keep their initial rows."""
-        for name, old in self.weights().items():
-            weights[name][: len(old)] = old
-
-    def _check_trained(self) -> None:
-        if self._trained is None:
-            raise InputError("the model is not trained; call fit or loadmodel first")
+                # new items keep their initial rows
+                for name, old in self.weights().items():
+                    arrays[name][: len(old)] = old
+            network = Network(settings, arrays)
+            training = Training(
+                network, log, sample_store, store_type == "gpu", self.negative_sampler
+            )
+            # a training that cannot begin has left the model as it was
+            self.take(network, log.item_ids)
+            training.run(after_epoch)
 
     def __repr__(self) -> str:
-        if self._trained is None:
+        if self.network is None:
             return f"{super().__repr__()}, not trained"
-        changes = self._trained.difference(self._settings)
+        changes = self.network.settings.difference(self.settings)
         changes = f" with {changes}" if changes else ""
         return f"{super().__repr__()}, trained on {len(self.item_ids)} items{changes}"
 
@@ -417,24 +355,18 @@ class GRU4Rec(parameters.HasParameters):
         updates : list of (shared, expression)
             The step of the states.
         """
-        self._check_trained()
+        net = self.trained_network()
         (batch_size,) = parameters.check_arguments(batch_size=batch_size)
-        states = self._zero_states(batch_size)
-        new_states = self._hidden(self._input_table[X], [h[:M] for h in states])
-        rows, biases = self.Wy, self.By
+        states = net.zero_states(batch_size)
+        new_states = net.hidden(net.input_table[X], [h[:M] for h in states])
+        rows, biases = net.Wy, net.By
         if items is not None:
             outputs = tt.concatenate([Y, items])
-            rows, biases = self.Wy[outputs], self.By[outputs]
-        scores = self._scores(new_states[-1], rows, biases)
-        yhat = losses.prediction_activation(self._trained.final_act)(scores)
+            rows, biases = net.Wy[outputs], net.By[outputs]
+        scores = net.scores(new_states[-1], rows, biases)
+        yhat = losses.prediction_activation(net.settings.final_act)(scores)
         updates = [(h, tt.set_subtensor(h[:M], new)) for h, new in zip(states, new_states)]
         return yhat, states, updates
-
-    def _zero_states(self, n_rows: int) -> list:
-        return [
-            theano.shared(np.zeros((n_rows, n), dtype=theano.config.floatX), name=f"H{i}")
-            for i, n in enumerate(self._trained.layers)
-        ]
 
     def predict_next_batch(
         self,
@@ -464,10 +396,10 @@ class GRU4Rec(parameters.HasParameters):
 
         Raises
         ------
-        user_errors.InputError
+        gru4rec_toolkit.errors.InputError
             If an item is unknown to the model or the lengths do not fit.
         """
-        self._check_trained()
+        self.trained_network()
         (batch,) = parameters.check_arguments(batch=batch)
         slots = sessions.slot_ids(session_ids, "session_ids")
         inputs = sessions.known_items(self.item_ids, input_item_ids, "input_item_ids")
@@ -501,12 +433,12 @@ class GRU4Rec(parameters.HasParameters):
 
         Raises
         ------
-        user_errors.InputError
+        gru4rec_toolkit.errors.InputError
             If the file cannot be written, or is another file and ``force`` is not set.
         """
-        self._check_trained()
-        arrays = {"item_ids": self.item_ids, **self.weights()}
-        modelfile.write(path, self._trained.as_dict(), arrays, force)
+        network = self.trained_network()
+        arrays = {"item_ids": self.item_ids, **network.arrays()}
+        modelfile.write(path, network.settings.as_dict(), arrays, force)
 
     @classmethod
     def loadmodel(cls, path: str) -> GRU4Rec:
@@ -514,23 +446,23 @@ class GRU4Rec(parameters.HasParameters):
 
         Raises
         ------
-        user_errors.InputError
+        gru4rec_toolkit.errors.InputError
             If the file is missing, truncated, not a model or of a newer format.
         """
         settings, arrays = modelfile.read(path)
         model = cls()
         try:
-            model._apply(settings)
+            model.apply(settings)
         except InputError as err:
             raise InputError(f"model file {path}: {err}") from None
         item_ids = arrays.pop("item_ids", None)
-        model._check_shapes(arrays, item_ids, path)
+        weights.check(arrays, item_ids, model.settings, path)
         kind = np.int64 if item_ids.dtype.kind == "i" else object
         floats = {
             name: w.astype(theano.config.floatX, order="C", copy=False)
             for name, w in arrays.items()
         }
-        model._set_weights(floats, item_ids.astype(kind, copy=False))
+        model.take(Network(model.settings, floats), item_ids.astype(kind, copy=False))
         return model
 
 
@@ -543,7 +475,7 @@ class _Predictor:
         inputs, outputs = tt.ivector("inputs"), tt.ivector("outputs")
         no_targets = inputs[:0]
         self.functions = {}
-        self.states = model._zero_states(batch)
+        self.states = model.trained_network().zero_states(batch)
         for subset in (False, True):
             yhat, states, updates = model.symbolic_predict(
                 inputs, no_targets, batch, outputs if subset else None, batch

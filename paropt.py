@@ -16,14 +16,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import parameters
-import search_space
-import theano_setup
-from search_settings import Settings
-from user_errors import InputError, run_cli
+from gru4rec_toolkit import machine, parameters, theano_setup
+from gru4rec_toolkit.errors import InputError, run_cli
+from gru4rec_toolkit.search.settings import Settings
+from gru4rec_toolkit.search.space import (
+    SearchParameter,
+    aligned,
+    check_space,
+    read_space,
+    space_table,
+)
 
 if TYPE_CHECKING:
-    import search
+    from gru4rec_toolkit.search.worker import (
+        Search,
+    )
 
 SAMPLERS = ("tpe", "random", "gp", "grid")
 PRUNERS = ("none", "median", "hyperband")
@@ -198,9 +205,9 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         ("-m", args.measure, LONGEST_LIST),
         ("-fm", min(args.final_measure), LONGEST_LIST),
         ("-fm", max(args.final_measure), LONGEST_LIST),
-        ("-nt", args.ntrials, None),
+        ("-nt", args.ntrials, LONGEST_LIST),
         ("--jobs", args.jobs, MOST_JOBS),
-        ("--max_failures", args.max_failures, None),
+        ("--max_failures", args.max_failures, LONGEST_LIST),
         ("--heartbeat", args.heartbeat, LONGEST_HEARTBEAT),
     ):
         if value is not None and (value < 1 or value > (most or value)):
@@ -221,17 +228,16 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     for name in columns:
         if name in fixed:
             raise InputError(f"{name} is given twice, by -fp and by an option of its own")
-    space = search_space.read_space(args.optuna_parameter_file)
+    space = read_space(args.optuna_parameter_file)
     converted = parameters.convert({**fixed, **columns})
-    search_space.check_space(space, converted)
+    check_space(space, converted)
     devices = _devices(args)
     if importlib.util.find_spec("optuna") is None:
         raise InputError("paropt.py needs the package optuna; install it with `pip install optuna`")
 
-    import search_methods
-    import search_report
+    from gru4rec_toolkit.search import methods, report
 
-    search_methods.check_sampler(args.sampler, space)
+    methods.check_sampler(args.sampler, space)
     study = args.study or f"{Path(args.path).stem}_{Path(args.optuna_parameter_file).stem}"
     if len(study) > LONGEST_NAME or not study.isprintable():
         raise InputError(
@@ -241,7 +247,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     # neither another directory's name nor . or ..
     folder = re.sub(r"[^\w.-]|^\.(?=\.*$)", "_", study)
     results = Path(args.results or Path("searches") / folder)
-    search_report.check_files(results)
+    report.check_files(results)
     settings = Settings(
         train=args.path,
         test=args.test,
@@ -302,8 +308,8 @@ def _threads(n_jobs: int) -> int | None:
     if n_jobs == 1:
         return None
     named = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    cores = int(named) if named.isdigit() else theano_setup.available_cores()
-    return min(max(cores // n_jobs, 1), theano_setup.MOST_THREADS)
+    cores = int(named) if named.isdigit() else machine.available_cores()
+    return min(max(cores // n_jobs, 1), machine.MOST_THREADS)
 
 
 def _theano_flags(args: argparse.Namespace) -> str:
@@ -331,7 +337,7 @@ def _check_flags(flags: str) -> None:
             )
 
 
-def _most_epochs(space: list[search_space.SearchParameter], fixed: dict) -> int:
+def _most_epochs(space: list[SearchParameter], fixed: dict) -> int:
     searched = [p for p in space if p.name == "n_epochs"]
     if searched:
         return max(int(float(text)) for text in searched[0].samples())
@@ -340,7 +346,7 @@ def _most_epochs(space: list[search_space.SearchParameter], fixed: dict) -> int:
 
 def _check_data(settings: Settings) -> None:
     """Find out before the first trial whether the data can be read."""
-    import events
+    from gru4rec_toolkit.data import events
 
     keys = [
         {**parameters.defaults(), **settings.fixed, **settings.columns}[name]
@@ -353,7 +359,7 @@ def _check_data(settings: Settings) -> None:
 def _ties_may_win(settings: Settings) -> bool:
     """Whether the search may end at a model that gives all items one score."""
     loss = settings.fixed.get("loss", parameters.PARAMETERS["loss"].default)
-    return settings.eval_type == "standard" and loss not in parameters.SOFTMAX_OF_LOSS
+    return settings.eval_type == "standard" and not parameters.LOSSES[loss].softmax
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -367,19 +373,23 @@ def main(argv: list[str] | None = None) -> None:
     args, settings = parse_arguments(argv)
     _check_data(settings)
 
-    import search
-    import search_report
-    import study_storage
+    from gru4rec_toolkit.search import report, storage
+    from gru4rec_toolkit.search.worker import (
+        Search,
+        SearchFailed,
+        removed_on_failure,
+        storage_errors,
+    )
 
     # clusters end jobs with these: trials in progress are to be recorded
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
             signal.signal(number, _interrupt)
     print("PARAMETER SPACE")
-    print(search_space.space_table(settings.space))
+    print(space_table(settings.space))
     print("\nFIXED PARAMETERS")
     fixed = {**settings.fixed, **settings.columns} or {"none": ""}
-    print(search_space.aligned(list(fixed.items())))
+    print(aligned(list(fixed.items())))
     print(flush=True)
     if _ties_may_win(settings):
         print(
@@ -388,36 +398,36 @@ def main(argv: list[str] | None = None) -> None:
             file=sys.stderr,
         )
     plots = [] if args.plots is None else [Path(args.plots)]
-    with search.removed_on_failure(settings.results / "logs", *plots):
+    with removed_on_failure(settings.results / "logs", *plots):
         if plots:
-            search_report.check_plots(args.plots)
-        with search.storage_errors(study_storage.shown(settings.storage), InputError):
-            worker = search.Search(settings)
+            report.check_plots(args.plots)
+        with storage_errors(storage.shown(settings.storage), InputError):
+            worker = Search(settings)
     print(f"Study {settings.study} is kept in {worker.shown}")
     print(f"Results are written to {settings.results}", flush=True)
     try:
-        with search.storage_errors(worker.shown):
+        with storage_errors(worker.shown):
             _run(worker, args)
-    except search.SearchFailed as err:
+    except SearchFailed as err:
         sys.stdout.flush()
         print(f"error: {err}", file=sys.stderr)
         sys.exit(1)
 
 
-def _run(worker: search.Search, args: argparse.Namespace) -> None:
-    import search_report
+def _run(worker: Search, args: argparse.Namespace) -> None:
+    from gru4rec_toolkit.search import report
 
     settings = worker.settings
     worker.run()
     trials = worker.trials()
     worker.write_results()
     if args.plots is not None:
-        plots = search_report.write_plots(worker.study, settings.metric_name, args.plots)
+        plots = report.write_plots(worker.study, settings.metric_name, args.plots)
         for path, problem in plots.items():
             print(f"Plot not drawn: {path} ({problem})" if problem else f"Plot: {path}")
-    print(search_report.best_table(trials, settings.space, settings.metric_name))
-    print(f"Results: {settings.results / search_report.RESULTS}")
-    print(f"Best parameters: {settings.results / search_report.BEST}", flush=True)
+    print(report.best_table(trials, settings.space, settings.metric_name))
+    print(f"Results: {settings.results / report.RESULTS}")
+    print(f"Best parameters: {settings.results / report.BEST}", flush=True)
     if worker.final_is_mine():
         worker.train_best(args.final_measure)
     else:

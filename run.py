@@ -18,8 +18,8 @@ import traceback
 from collections.abc import Callable
 from types import ModuleType
 
-import parameters
-from user_errors import InputError, one_line, run_cli
+from gru4rec_toolkit import parameters
+from gru4rec_toolkit.errors import InputError, one_line, run_cli
 
 LONGEST_LIST = 2**31 - 1  # ranks are 32 bit integers on the way
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
@@ -190,14 +190,14 @@ def main(argv: list[str] | None = None) -> None:
     Raises
     ------
     InputError
-        For everything that the user can mend.
+        For every mistake that the user can correct.
     """
     args = parse_arguments(argv)
     if args.check:
-        import data_check
+        from gru4rec_toolkit.data import report
 
         keys = {name: key for name, key in args.settings.items() if name.endswith("_key")}
-        data_check.report(args.path, args.test, **keys)
+        report.report(args.path, args.test, **keys)
         return
     if args.save_model is not None:
         _check_save_path(args)
@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)
 
-    import theano_setup
+    from gru4rec_toolkit import theano_setup
 
     theano_setup.configure(args.device)
     model_class = _model_class(args.gru4rec_model)
@@ -269,13 +269,13 @@ def _keys(gru) -> tuple[str, str, str]:
 def _load(model_class: type, args: argparse.Namespace):
     print(f"Loading trained model from file: {args.path}")
     gru = model_class.loadmodel(args.path)
-    gru._apply(args.settings)
+    gru.apply(args.settings)
     _check_test_sets(gru, args.test)
     return gru
 
 
 def _train(model_class: type, args: argparse.Namespace):
-    import events
+    from gru4rec_toolkit.data import events
 
     print("Creating GRU4Rec model")
     gru = model_class()
@@ -300,7 +300,7 @@ def _train(model_class: type, args: argparse.Namespace):
 
 def _check_save_path(args: argparse.Namespace) -> None:
     """Find out whether the model can be saved, and replaces nothing that the user needs."""
-    import modelfile
+    from gru4rec_toolkit import modelfile
 
     inputs = {"the training data": args.path}
     inputs.update((f"the test set {path}", path) for path in args.test)
@@ -313,12 +313,11 @@ def _check_save_path(args: argparse.Namespace) -> None:
 
 def _check_test_sets(gru, paths: list[str], training_data=None) -> None:
     """Find out before a long training whether the test sets can be used after it."""
-    import events
-    import sessions
+    from gru4rec_toolkit.data import events, ids, sessions
 
     known = gru.item_ids
     if training_data is not None:
-        known = sessions.extend_item_ids([], training_data, gru.item_key)
+        known = ids.extend_item_ids([], training_data, gru.item_key)
     for path in paths:
         data = events.read_events(path, *_keys(gru), announce=False)
         log = sessions.index_sessions(data, *_keys(gru), item_ids=known, source=path)
@@ -327,7 +326,7 @@ def _check_test_sets(gru, paths: list[str], training_data=None) -> None:
 
 def _epoch_evaluation(gru, args: argparse.Namespace) -> Callable[[int], None]:
     """Return what evaluates the model in training, and prints one line, after an epoch."""
-    import events
+    from gru4rec_toolkit.data import events
 
     data = events.read_events(args.test[0], *_keys(gru), announce=False)
 
@@ -359,7 +358,7 @@ def _metric_text(n: int, recall: float, mrr: float) -> str:
 
 
 def _evaluate(gru, path: str, args: argparse.Namespace) -> None:
-    import events
+    from gru4rec_toolkit.data import events
 
     print("Loading test data...")
     data = events.read_events(path, *_keys(gru))

@@ -118,10 +118,9 @@ def resident() -> int:
 def run_stages(path: str) -> None:
     from tqdm import tqdm
 
-    import events
     import gru4rec
-    import sessions
-    import training
+    from gru4rec_toolkit.data import events, schedule, sessions
+    from gru4rec_toolkit.model import training, weights
 
     gru4rec.GRU4Rec(**SETTINGS).fit(synthetic_start())  # compiling and thread pools are no data
     with Stage("read"):
@@ -129,9 +128,9 @@ def run_stages(path: str) -> None:
     with Stage("index"):
         log = sessions.index_sessions(data)
     with Stage("schedule"):
-        order = sessions.training_order(log, time_sort=True)
-        sessions.count_steps(log, order, SETTINGS["batch_size"])
-        blocks = sessions.schedule_blocks(
+        order = schedule.training_order(log, time_sort=True)
+        schedule.count_steps(log, order, SETTINGS["batch_size"])
+        blocks = schedule.schedule_blocks(
             log, order, SETTINGS["batch_size"], training.BLOCK_STEPS
         )
         for _ in blocks:
@@ -139,18 +138,18 @@ def run_stages(path: str) -> None:
     del data, order
     with Stage("weights"):
         model = gru4rec.GRU4Rec(**SETTINGS)
-        model._set_weights(model._init_weights(log.n_items), log.item_ids)
+        network = gru4rec.Network(model.settings, weights.initial(model.settings, log.n_items))
     with Stage("training"):
-        run = training.Training(model, log, 10_000_000, True)
-        order = sessions.training_order(log, time_sort=True)
-        blocks = sessions.schedule_blocks(log, order, model.batch_size, training.BLOCK_STEPS)
+        run = training.Training(network, log, 10_000_000, True)
+        order = schedule.training_order(log, time_sort=True)
+        blocks = schedule.schedule_blocks(log, order, model.batch_size, training.BLOCK_STEPS)
         run.reset_states()
         with tqdm(disable=True) as progress:
-            run._run_block(next(blocks), training.BLOCK_STEPS, progress)
+            run.run_block(next(blocks), training.BLOCK_STEPS, progress)
     n_steps, start = 0, time.perf_counter()
     with tqdm(disable=True) as progress:
         for block in itertools.islice(blocks, SPEED_BLOCKS):
-            run._run_block(block, training.BLOCK_STEPS, progress)
+            run.run_block(block, training.BLOCK_STEPS, progress)
             n_steps += len(block.inputs)
     print("speed", n_steps / (time.perf_counter() - start))
     print("whole", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)

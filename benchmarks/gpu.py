@@ -34,7 +34,7 @@ def main() -> None:
     if unknown := set(args.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
 
-    import theano_setup
+    from gru4rec_toolkit import theano_setup
 
     theano_setup.configure(args.device)
     log = read_log(args)
@@ -62,7 +62,7 @@ def main() -> None:
 
 def print_bytes(names: list[str], log) -> None:
     """Print a table of the bytes that a step moves."""
-    from theano_setup import theano
+    from gru4rec_toolkit.theano_setup import theano
 
     theano.config.allow_gc = False  # so that a step's arrays can be looked at after it
     print(
@@ -79,7 +79,7 @@ def describe() -> str:
     """Say what the figures are of."""
     from theano.gpuarray.type import get_context
 
-    import theano_setup
+    from gru4rec_toolkit import theano_setup
 
     context = get_context(None)
     return f"{context.devname.strip()} ({theano_setup.configure().device})"

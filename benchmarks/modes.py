@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of one measurement")
     args = parser.parse_args()
 
-    import theano_setup
+    from gru4rec_toolkit import theano_setup
 
     print(theano_setup.configure())
     log = read_log(args)

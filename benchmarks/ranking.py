@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--activation", default="linear", help="of the scores (default: linear)")
     args = parser.parse_args()
 
-    import theano_setup
+    from gru4rec_toolkit import theano_setup
 
     print(theano_setup.configure())
     print("    items x units   product, events/s   ranking, events/s   of it")
@@ -48,9 +48,9 @@ def programs(n_items: int, width: int, activation: str):
     """Return two functions: the score product, and a compiled function that counts ranks."""
     import numpy as np
 
-    import cpu_ops
-    import kernel_library
-    from theano_setup import theano
+    from gru4rec_toolkit.ops.library import load
+    from gru4rec_toolkit.ops.ranking.op import CountRanks
+    from gru4rec_toolkit.theano_setup import theano
 
     rng = np.random.default_rng(0)
 
@@ -61,10 +61,10 @@ def programs(n_items: int, width: int, activation: str):
     ids = theano.shared(np.arange(n_items, dtype=np.int32))
     targets = theano.shared(rng.integers(0, n_items, BATCH_SIZE).astype(np.int32))
     counts = [theano.shared(np.zeros(BATCH_SIZE, dtype=np.int64)) for _ in range(2)]
-    ranks = cpu_ops.CountRanks(activation)(hidden, rows, biases, ids, targets, shared(BATCH_SIZE))
+    ranks = CountRanks(activation)(hidden, rows, biases, ids, targets, shared(BATCH_SIZE))
     ranking = theano.function([], [], updates=list(zip(counts, ranks))).fn
     scores = np.empty((BATCH_SIZE, BLOCK), dtype=np.float32)
-    library = kernel_library.load()
+    library = load()
     h, r = (v.get_value(borrow=True).ctypes.data for v in (hidden, rows))
 
     def product():

@@ -105,8 +105,8 @@ def measure(reader: str, path: str) -> None:
 
     import pyarrow.feather  # noqa: F401, importing it is no reading
 
-    import events
     from benchmarks.data import resident
+    from gru4rec_toolkit.data import events
 
     before = resident()
     began = time.process_time()

@@ -56,7 +56,7 @@ def main() -> None:
     if unknown := set(args.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
 
-    import theano_setup
+    from gru4rec_toolkit import theano_setup
 
     print(theano_setup.configure())
     limit = Limit()
@@ -75,16 +75,16 @@ class Limit:
     """Times the products of ``products.cpp``."""
 
     def __init__(self) -> None:
-        import kernel_library
-        import theano_setup
-        from theano_setup import theano
+        from gru4rec_toolkit import theano_setup
+        from gru4rec_toolkit.ops import library
+        from gru4rec_toolkit.theano_setup import theano
 
-        self.kernels = kernel_library.load()
+        self.kernels = library.load()
         self.threads = theano_setup.configure().threads
         config = theano.config
         with tempfile.TemporaryDirectory() as directory:
             target = str(Path(directory) / "products.so")
-            kernels = kernel_library.path()
+            kernels = library.path()
             subprocess.run(
                 [
                     config.cxx,
@@ -157,7 +157,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_log(args: argparse.Namespace):
     """Return the click log that the arguments name."""
-    import events
+    from gru4rec_toolkit.data import events
 
     if args.data:
         return events.read_events(args.data, announce=False)
@@ -178,7 +178,7 @@ def synthetic_log(n_events: int, n_items: int, seed: int = 1):
 
 
 def read_settings(name: str) -> dict:
-    import parameters
+    from gru4rec_toolkit import parameters
 
     return parameters.read_file(str(ROOT / "paramfiles" / NAMES[name]))
 
@@ -188,19 +188,22 @@ class Trainer:
 
     def __init__(self, settings: dict, data, merge: bool) -> None:
         import gru4rec
-        import sessions
-        import training
+        from gru4rec_toolkit.data import schedule
+        from gru4rec_toolkit.data.sessions import index_sessions
+        from gru4rec_toolkit.model import training, weights
 
         training.MERGE_BELOW = 1.01 if merge else 0
         model = gru4rec.GRU4Rec(**settings)
-        self.log = sessions.index_sessions(data, "SessionId", "ItemId", "Time", source="data")
-        model._set_weights(model._init_weights(self.log.n_items), self.log.item_ids)
+        self.log = index_sessions(data, "SessionId", "ItemId", "Time", source="data")
+        network = gru4rec.Network(
+            model.settings, weights.initial(model.settings, self.log.n_items)
+        )
         self.model = model
-        self.training = training.Training(model, self.log, 10_000_000, True)
+        self.training = training.Training(network, self.log, 10_000_000, True)
         # mini-batches per second, as far as known
         self.rate = 100.0
-        self.order = sessions.training_order(self.log, model.time_sort)
-        self.n_steps = sessions.count_steps(self.log, self.order, model.batch_size)
+        self.order = schedule.training_order(self.log, model.time_sort)
+        self.n_steps = schedule.count_steps(self.log, self.order, model.batch_size)
         self.events_a_step = (len(self.log.items) - len(self.order)) / self.n_steps
 
     def epochs(self, limit: Limit | None = None) -> float:
@@ -227,7 +230,7 @@ class Trainer:
         start, n_steps = time.perf_counter(), 0
         while n_steps == 0 or time.perf_counter() - start - paused < EPOCHS_SECONDS:
             with contextlib.redirect_stdout(io.StringIO()):
-                self.training._run_epoch(0)
+                self.training.run_epoch(0)
             n_steps += self.n_steps
         self.training.run_steps = run_steps
         self.rate = n_steps / (time.perf_counter() - start - paused)
@@ -241,20 +244,18 @@ class Trainer:
         """
         import numpy as np
 
-        import sessions
+        from gru4rec_toolkit.data import schedule
 
         t, size = self.training, self.model.batch_size
-        block = next(sessions.schedule_blocks(self.log, self.order, size, n_steps))
+        block = next(schedule.schedule_blocks(self.log, self.order, size, n_steps))
         t.reset_states()
         t.costs.set_value(np.zeros(n_steps, dtype=np.float32))
-        t.inputs.set_value(block.inputs)
-        t.targets.set_value(block.targets)
-        t.goes_on.set_value((1 - block.ends).astype(np.float32))
+        t.block.upload(block, t.states)
         n_steps = len(block.inputs)
         t.store.serve(n_steps, n_steps)
 
         def rewind() -> None:
-            t.step.set_value(np.int64(0))
+            t.block.step.set_value(np.int64(0))
             t.store.row.set_value(np.int64(0))
 
         return rewind, t.run_steps, n_steps

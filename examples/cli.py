@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-import whole_files
 from examples.preprocessing import DataSet, Events
 from examples.raw_files import check_raw_files
-from user_errors import InputError, run_cli
+from gru4rec_toolkit import files
+from gru4rec_toolkit.errors import InputError, run_cli
 
 ROWS_AT_ONCE = 1 << 20
 HEADER = b"SessionId\tItemId\tTime\n"
@@ -122,7 +122,7 @@ def _check_replaceable(
     path: str, is_ours: Callable[[str], bool], inputs: Mapping[str, str], force: bool
 ) -> None:
     try:
-        reason = whole_files.obstacle(path, "what is to be written", is_ours, inputs, force)
+        reason = files.obstacle(path, "what is to be written", is_ours, inputs, force)
     except OSError as err:
         reason = f"it cannot be read ({err.strerror or err})"
     if reason is not None:
@@ -154,7 +154,7 @@ def write_all(
     total = sum(map(len, events.values()))
     path = ""
     try:
-        with whole_files.replacing_all(events) as streams, tqdm(
+        with files.replacing_all(events) as streams, tqdm(
             total=total, desc="writing", unit=" events", unit_scale=True, disable=None
         ) as bar:
             for path, stream in zip(events, streams):

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from examples.raw_files import RawFile
-from user_errors import InputError
+from gru4rec_toolkit.errors import InputError
 
 MIN_SESSION = 2
 MIN_SUPPORT = 5

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from user_errors import InputError, one_line
+from gru4rec_toolkit.errors import InputError, one_line
 
 BLOCK_BYTES = 1 << 24
 TAIL_BYTES = 1 << 16
@@ -61,7 +61,7 @@ def check_raw_files(directory: str, files: tuple[RawFile, ...], home: str) -> No
     InputError
         A file is missing, has other columns, or is cut short.
     """
-    from arrow_files import import_pyarrow
+    from gru4rec_toolkit.data.arrow import import_pyarrow
 
     import_pyarrow("reading raw data")
     if not os.path.isdir(directory):

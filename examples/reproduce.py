@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import parameters
 from examples.published import CUT_OFFS, RESULTS, comparison, paramfile
-from user_errors import run_cli
+from gru4rec_toolkit import parameters
+from gru4rec_toolkit.errors import run_cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,8 +59,8 @@ def main() -> None:
 
     import logging
 
-    import modelfile
     from examples.cli import output_paths, preprocess
+    from gru4rec_toolkit import modelfile
 
     data_set = importlib.import_module(f"examples.{args.data_set}.preprocess").DATA_SET
     outputs = output_paths(data_set, args.raw_directory, args.output)
@@ -75,20 +75,20 @@ def main() -> None:
     # ours at INFO only: Theano's logger would report every wait for another's compilation
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)
-    import theano_setup
+    from gru4rec_toolkit import theano_setup
 
     theano_setup.configure(args.device)
     import evaluation
-    import sessions
-    from events import read_events
     from gru4rec import GRU4Rec
+    from gru4rec_toolkit.data import ids, sessions
+    from gru4rec_toolkit.data.events import read_events
 
     train_part, test_part = ("train_tr", "train_valid") if args.valid else ("train_full", "test")
     gru = GRU4Rec()
     gru.set_params(**settings)
     train, test = read_events(paths[train_part]), read_events(paths[test_part])
     # find out now, not after hours of training, whether there is something to evaluate
-    known = sessions.extend_item_ids([], train)
+    known = ids.extend_item_ids([], train)
     test_log = sessions.index_sessions(test, item_ids=known, source=paths[test_part])
     sessions.check_test_log(test_log, paths[test_part])
     began = time.perf_counter()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from helpers.golden import CASES, GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
-CASES = json.loads((GOLDEN / "reference.json").read_text())
+
+@pytest.fixture
+def symbolic(monkeypatch):
+    """Graphs of plain Theano expressions, without any Op of this project."""
+    from gru4rec_toolkit.ops import base
+    from gru4rec_toolkit.theano_setup import theano
+
+    mode = theano.compile.mode.get_default_mode().excluding("gru4rec")
+    monkeypatch.setattr(theano.compile.mode, "instantiated_default_mode", mode)
+    monkeypatch.setattr(base, "usable", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kernel_library
+from gru4rec_toolkit.ops import library
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--events", "3000", "--items", "200"]
@@ -22,7 +22,7 @@ def run(*arguments):
 
 
 def test_training_beside_the_limit():
-    assert kernel_library.usable()
+    assert library.usable()
     table = run("benchmarks.training", *SMALL, "--rounds", "1", "rsc15")
     row = table.splitlines()[-1]
     assert re.match(r"rsc15 +32 x 100 +\d+\.\d +\d+\.\d +\d+% \(\d+% to \d+%\)", row), table

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli import ROOT, TEST, TRAIN, complaint, environment, python, succeeds
+from helpers.cli import ROOT, TEST, TRAIN, complaint, environment, python, succeeds
 
-from user_errors import InputError
+from gru4rec_toolkit.errors import InputError
 
 # `between` runs between two functions, each with compiled modules of its own and one that differs
 # in its key alone (Theano compiles such a module once and notes both keys)
@@ -24,12 +24,12 @@ import logging, os, shutil, signal, subprocess, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-from user_errors import run_cli
+from gru4rec_toolkit.errors import run_cli
 
 def main():
-    import theano_setup
+    from gru4rec_toolkit import theano_setup
     directory = Path(theano_setup.configure("cpu").compile_dir)
-    from theano_setup import theano, tensor as tt
+    from gru4rec_toolkit.theano_setup import theano, tensor as tt
     import numpy as np
     compile_module, n_compiled = theano.gof.cc.CLinker.compile_cmodule, []
     def count(*args):
@@ -123,7 +123,7 @@ def test_a_cache_that_is_cleared_before_the_end(cache):
 
 def test_a_training_whose_cache_is_cleared(tmp_path):
     cache = tmp_path / "cache"
-    settings = "layers=8,batch_size=16,n_epochs=2,loss=cross-entropy"
+    settings = "layers=8,batch_size=16,n_epochs=2"
     arguments = [TRAIN, "-ps", settings, "-t", TEST, "-ee", "-s", tmp_path / "model", "-d", "cpu"]
     process = subprocess.Popen(
         [sys.executable, ROOT / "run.py", *arguments],
@@ -146,12 +146,12 @@ def test_a_training_whose_cache_is_cleared(tmp_path):
 def test_kernels_that_are_gone(cache):
     """Modules that are linked after the library's file is gone run on the same team of threads."""
     code = """
-    import kernel_library
-    kernel_library.load().gk_set_threads(3)
+    from gru4rec_toolkit.ops import library
+    library.load().gk_set_threads(3)
     shutil.rmtree(directory)
-    import cpu_ops
+    from gru4rec_toolkit.ops.products.op import Product
     a, b = tt.fmatrices("ab")
-    product = theano.function([a, b], cpu_ops.Product()(a, b))
+    product = theano.function([a, b], Product()(a, b))
     assert product(np.eye(2, dtype="f"), np.eye(2, dtype="f")).sum() == 2
     loaded = {line.split()[-1].split("/")[-1] for line in open("/proc/self/maps")
               if "libgru4rec" in line and "deleted" not in line}
@@ -206,8 +206,8 @@ def test_a_damaged_cache(cache):
 
 def test_damaged_kernels(cache):
     code = """
-    import kernel_library
-    library = kernel_library.load()
+    from gru4rec_toolkit.ops.library import load
+    library = load()
     print(library.gk_threads() > 0)
 """
     succeeds(run(cache, code))
@@ -286,8 +286,8 @@ def test_a_full_disk_for_the_kernels(disk):
         {FILL.strip().replace(chr(10), chr(10) + "    ")}
         return original(*args, **options)
     subprocess.Popen = popen
-    import kernel_library
-    kernel_library.load()
+    from gru4rec_toolkit.ops import library
+    library.load()
 """
     message = complaint(run(disk, code))
     assert "no space left" in message and str(disk) in message
@@ -334,7 +334,7 @@ def test_a_compiler_that_fails(cache, compiler, fault, what):
         shutil.rmtree(module)
     between = f"Path({str(compiler / 'faulty')!r}).write_text({fault!r})"
     if what == "kernels":
-        between += "; import kernel_library; kernel_library.load()"
+        between += "; from gru4rec_toolkit.ops import library; library.load()"
     path = f"{compiler}{os.pathsep}{os.environ['PATH']}"
     message = complaint(run(cache, between, PATH=path))
     assert FAULTS[fault] in message and "g++" in message
@@ -354,7 +354,7 @@ def test_a_temporary_directory_that_is_missing(cache, tmp_path):
 
 
 def test_the_sentence_survives_theanos_additions():
-    import compile_directory
+    from gru4rec_toolkit import compile_directory
 
     error = compile_directory.failure(OSError(28, "No space left on device"), Path("/cache"))
     assert isinstance(error, InputError)
@@ -370,8 +370,9 @@ def test_threads_that_cannot_be_started(cache):
     """A limit on memory or processes leaves the caller with more work, and the same result."""
     code = """
     import resource
-    import kernel_library, sampling
-    library = kernel_library.load()
+    from gru4rec_toolkit.ops.library import load
+    from gru4rec_toolkit.ops.sampling import op as sampling
+    library = load()
     library.gk_set_threads(8)
     table = sampling.alias_table(np.full(10, 0.1))
     drawn, expected = np.zeros((2, 100000), dtype=np.int32)

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import compile_directory
-from user_errors import InputError
+from gru4rec_toolkit import compile_directory
+from gru4rec_toolkit.errors import InputError
 
 OTHER = 12345  # a user that nobody is
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
@@ -372,6 +372,7 @@ HOST = socket.gethostname()
         ("", 60),  # out of space or killed before the owner was written
         (None, 60),
     ],
+    ids=["same number", "number taken again", "empty", "no owner"],  # the same in all workers
 )
 def test_locks_of_processes_that_are_gone(levels, text, age):
     directory = lock(levels, text, age)
@@ -380,7 +381,9 @@ def test_locks_of_processes_that_are_gone(levels, text, age):
 
 
 @pytest.mark.parametrize(
-    "text", [f"{os.getppid()}_0123456789_{HOST}\n", f"{os.getpid()}_0123456789_elsewhere\n", ""]
+    "text",
+    [f"{os.getppid()}_0123456789_{HOST}\n", f"{os.getpid()}_0123456789_elsewhere\n", ""],
+    ids=["alive", "another machine", "empty"],
 )
 def test_locks_of_others_are_kept(levels, text):
     directory = lock(levels, text)

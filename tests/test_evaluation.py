@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import evaluation
 from gru4rec import GRU4Rec
-from user_errors import InputError
+from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model import ranking
 
 CUT_OFF = [1, 3, 5, 20]
 BOTH = [evaluation.evaluate_gpu, evaluation.evaluate_sessions_batch]
@@ -135,7 +136,7 @@ def test_batch_size_does_not_matter(model, test_data, batch_size):
 @pytest.mark.parametrize("item_block", [1, 7, 59, 60, 61])
 def test_item_blocks_do_not_matter(model_with_ties, test_data, monkeypatch, item_block):
     expected = evaluation.evaluate_gpu(model_with_ties, test_data, mode="median")
-    monkeypatch.setattr(evaluation, "ITEM_BLOCK", item_block)
+    monkeypatch.setattr(ranking, "ITEM_BLOCK", item_block)
     assert evaluation.evaluate_gpu(model_with_ties, test_data, mode="median") == expected
 
 

@@ -9,13 +9,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from event_files import HEADER, read, write
+from helpers.event_files import HEADER, read, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import text_files
-from event_checks import as_times
-from user_errors import InputError
+from gru4rec_toolkit.data import text as text_
+from gru4rec_toolkit.data.checks import as_times
+from gru4rec_toolkit.errors import InputError
 
 UTC = datetime.timezone.utc
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,7 +49,7 @@ def test_numbers_are_those_that_python_reads(tmp_path_factory, words, n_first, n
     path = tmp_path_factory.mktemp("numbers") / "a.tsv"
     write(path, HEADER + "".join(f"1\t2\t{word}\n" for word in words))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_files, "SCAN_BYTES", n_bytes * (40 if n_first else 1))
+        patch.setattr(text_, "SCAN_BYTES", n_bytes * (40 if n_first else 1))
         times = read(path)["Time"]
     if times.dtype == np.int64:
         assert times.tolist() == [int(word) for word in words]
@@ -172,7 +172,7 @@ def test_dates_and_numbers_in_parts_are_not_mixed(tmp_path, monkeypatch, extensi
     frame = pd.DataFrame({"SessionId": 1, "ItemId": 2, "Time": [first] * 1100 + [late] * 1100})
     path = tmp_path / f"a.{extension}"
     if extension == "tsv":
-        monkeypatch.setattr(text_files, "ROWS_AT_ONCE", 1100)
+        monkeypatch.setattr(text_, "ROWS_AT_ONCE", 1100)
         frame.to_csv(path, sep="\t", index=False)
     elif extension == "parquet":
         frame.to_parquet(path, row_group_size=1100)

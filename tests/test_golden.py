@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
-from conftest import CASES
+from helpers.golden import CASES
 
 import evaluation
-import gru4rec
-import kernel_library
-import theano_setup
-import training
 from gru4rec import GRU4Rec
+from gru4rec_toolkit import theano_setup
+from gru4rec_toolkit.model import training
+from gru4rec_toolkit.model import weights as model_weights
+from gru4rec_toolkit.ops import library
+from gru4rec_toolkit.ops.base import KernelOp
 
 N_SCORED = 269  # test events that are predicted
 # Every step's cost, relative; the weights, relative to their norm. In the exception the gradients
@@ -40,14 +39,14 @@ def replay(negatives):
 def blocks(monkeypatch):
     """Record (costs, rows) of every block of training steps."""
     recorded = []
-    original = training.Training._run_block
+    original = training.Training.run_block
 
     def record(self, block, *args):
         costs = original(self, block, *args)
         recorded.append((costs, np.full(len(costs), block.inputs.shape[1])))
         return costs
 
-    monkeypatch.setattr(training.Training, "_run_block", record)
+    monkeypatch.setattr(training.Training, "run_block", record)
     return recorded
 
 
@@ -71,13 +70,12 @@ def test_trajectory(name, train_data, test_data, blocks, monkeypatch, capsys):
     if "negatives" in case:
         gru.negative_sampler = replay(case["negatives"])
     initial = {}
-    set_weights = GRU4Rec._set_weights
+    take = GRU4Rec.take
     monkeypatch.setattr(
         GRU4Rec,
-        "_set_weights",
-        lambda self, weights, item_ids: (
-            initial.update(copy.deepcopy(weights)),
-            set_weights(self, weights, item_ids),
+        "take",
+        lambda self, network, item_ids: (
+            initial.update(network.arrays()), take(self, network, item_ids)
         ),
     )
     gru.fit(train_data)
@@ -106,46 +104,54 @@ def test_trajectory(name, train_data, test_data, blocks, monkeypatch, capsys):
 @pytest.mark.parametrize("way", ["symbolic", "separate negatives"])
 @pytest.mark.parametrize("name", ["xe_shared_negatives_logq", "bprmax_onehot", "momentum"])
 def test_trajectory_without_fused_ops_or_without_merging(
-    name, way, train_data, blocks, monkeypatch
+    name, way, train_data, blocks, monkeypatch, request
 ):
     """The plain Theano expressions, and equal negatives as columns of their own."""
+    steps = []
+    compile_step = training.Training.compile
+    monkeypatch.setattr(
+        training.Training, "compile", lambda self: steps.append(compile_step(self)) or steps[-1]
+    )
     if way == "symbolic":
-        monkeypatch.setattr(kernel_library, "usable", lambda: False)
+        request.getfixturevalue("symbolic")
     else:
         monkeypatch.setattr(training, "MERGE_BELOW", 0)
     case = CASES[name]
     gru = GRU4Rec(**case["params"])
     gru.negative_sampler = replay(case["negatives"])
     gru.fit(train_data)
+    (step,) = steps
+    n_kernels = sum(isinstance(n.op, KernelOp) for n in step.maker.fgraph.toposort())
+    assert (n_kernels == 0) == (way == "symbolic")
     costs = np.concatenate([costs for costs, _ in blocks])
     np.testing.assert_allclose(costs, case["step_cost"], rtol=BOUND)
     check_weights(gru.weights(), case["final"], BOUND)
 
 
-@pytest.mark.skipif(not kernel_library.usable(), reason="the kernels need float32")
+@pytest.mark.skipif(not library.usable(), reason="the kernels need float32")
 @pytest.mark.parametrize("n_threads", [1, 2, 4])
 def test_threads_do_not_change_the_trajectory(n_threads, train_data, blocks):
     case = CASES["wide_batch"]
     runs = []
     try:
-        kernel_library.load().gk_set_threads(n_threads)
+        library.load().gk_set_threads(n_threads)
         for _ in range(2):
             blocks.clear()
             GRU4Rec(**case["params"]).fit(train_data)
             runs.append(np.concatenate([costs for costs, _ in blocks]))
     finally:
-        kernel_library.load().gk_set_threads(theano_setup.configure().threads)
+        library.load().gk_set_threads(theano_setup.configure().threads)
     np.testing.assert_array_equal(*runs)
     np.testing.assert_allclose(runs[0], case["step_cost"], rtol=BOUND)
 
 
-@pytest.mark.skipif(not kernel_library.usable(), reason="the kernels need float32")
+@pytest.mark.skipif(not library.usable(), reason="the kernels need float32")
 @pytest.mark.parametrize("n_threads", [2, 4])
 def test_a_seed_and_a_number_of_threads_give_one_model(n_threads, train_data):
     """With products, losses and updates large enough to be shared out."""
     models = []
     try:
-        kernel_library.load().gk_set_threads(n_threads)
+        library.load().gk_set_threads(n_threads)
         for _ in range(2):
             gru = GRU4Rec(
                 loss="bpr-max",
@@ -159,7 +165,7 @@ def test_a_seed_and_a_number_of_threads_give_one_model(n_threads, train_data):
             gru.fit(train_data)
             models.append(gru.weights())
     finally:
-        kernel_library.load().gk_set_threads(theano_setup.configure().threads)
+        library.load().gk_set_threads(theano_setup.configure().threads)
     for name, weights in models[0].items():
         np.testing.assert_array_equal(weights, models[1][name], err_msg=name)
 
@@ -167,9 +173,9 @@ def test_a_seed_and_a_number_of_threads_give_one_model(n_threads, train_data):
 @pytest.mark.parametrize("at_once", [1, 9, 1 << 20])
 def test_initial_weights_are_the_references_to_the_last_place(monkeypatch, at_once):
     """numpy's legacy generator with seed 42, in the documented order, cast to float32."""
-    monkeypatch.setattr(gru4rec, "WEIGHTS_AT_ONCE", at_once)
+    monkeypatch.setattr(model_weights, "WEIGHTS_AT_ONCE", at_once)
     gru = GRU4Rec(layers=[5, 3], embedding=4, constrained_embedding=False)
-    weights = gru._init_weights(7)
+    weights = model_weights.initial(gru.settings, 7)
     rng = np.random.RandomState(42)
 
     def uniform(rows, cols):

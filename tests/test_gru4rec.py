@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
+import pickle
 import types
 
 import numpy as np
@@ -11,13 +13,13 @@ import pandas as pd
 import pytest
 
 import evaluation
-import parameters
-import sessions
-import training
 from gru4rec import GRU4Rec, TrainingDiverged
-from theano_setup import tensor as tt
-from theano_setup import theano
-from user_errors import InputError
+from gru4rec_toolkit import parameters
+from gru4rec_toolkit.data import schedule, sessions
+from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model import training, weights
+from gru4rec_toolkit.theano_setup import tensor as tt
+from gru4rec_toolkit.theano_setup import theano
 
 SHARED = dict(
     layers=[16],
@@ -115,13 +117,13 @@ def test_the_data_is_left_alone(train_data):
 
 def test_random_order_changes_every_epoch(train_data, monkeypatch):
     orders = []
-    original = sessions.schedule_blocks
+    original = schedule.schedule_blocks
 
     def spy(log, order, *args):
         orders.append(order.tolist())
         return original(log, order, *args)
 
-    monkeypatch.setattr(sessions, "schedule_blocks", spy)
+    monkeypatch.setattr(schedule, "schedule_blocks", spy)
     trained(train_data, train_random_order=True, n_epochs=2)
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
@@ -143,7 +145,7 @@ def test_nan_is_found_with_its_step(train_data):
 
 def test_the_step_that_is_named_is_the_first_bad_one(train_data, monkeypatch):
     monkeypatch.setattr(training, "BLOCK_STEPS", 20)
-    original = training.Training._run_block
+    original = training.Training.run_block
     calls = []
 
     def poisoned(self, block, *args):
@@ -153,7 +155,7 @@ def test_the_step_that_is_named_is_the_first_bad_one(train_data, monkeypatch):
             costs[4:] = np.nan
         return costs
 
-    monkeypatch.setattr(training.Training, "_run_block", poisoned)
+    monkeypatch.setattr(training.Training, "run_block", poisoned)
     with pytest.raises(TrainingDiverged, match="step 45;"):
         trained(train_data)
 
@@ -222,7 +224,7 @@ def test_dropout_of_one_hot_input_is_called_out(train_data):
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
 def test_dropout_keeps_the_mean_and_drops_the_share(model, train_data, p):
     log = sessions.index_sessions(train_data)
-    run = training.Training(model, log, 0, True)
+    run = training.Training(model.network, log, 0, True)
     x = tt.fmatrix()
     next_step = [(run.steps_done, run.steps_done + 1)]
     dropped = theano.function([x], run._dropout(x, p), updates=next_step)
@@ -244,7 +246,7 @@ def test_dropped_hidden_units_are_zero_in_the_carried_state(train_data):
     """Hidden dropout applies to the state that goes on to the next step."""
     gru = GRU4Rec(**{**SHARED, "dropout_p_hidden": 0.5})
     states = []
-    original = training.Training._run_block
+    original = training.Training.run_block
 
     def spy(self, block, *args):
         costs = original(self, block, *args)
@@ -252,7 +254,7 @@ def test_dropped_hidden_units_are_zero_in_the_carried_state(train_data):
         return costs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Training, "_run_block", spy)
+        patch.setattr(training.Training, "run_block", spy)
         patch.setattr(training, "BLOCK_STEPS", 5)
         gru.fit(train_data)
     values = np.concatenate(states)
@@ -261,7 +263,7 @@ def test_dropped_hidden_units_are_zero_in_the_carried_state(train_data):
 
 def test_finished_sessions_start_from_zero(train_data, monkeypatch):
     ended = []
-    original = training.Training._run_block
+    original = training.Training.run_block
 
     def spy(self, block, *args):
         costs = original(self, block, *args)
@@ -269,7 +271,7 @@ def test_finished_sessions_start_from_zero(train_data, monkeypatch):
         ended.append((state[block.ends[-1] == 1], state[block.ends[-1] == 0]))
         return costs
 
-    monkeypatch.setattr(training.Training, "_run_block", spy)
+    monkeypatch.setattr(training.Training, "run_block", spy)
     monkeypatch.setattr(training, "BLOCK_STEPS", 5)
     trained(train_data)
     zeros, others = (np.concatenate(part) for part in zip(*ended))
@@ -614,12 +616,37 @@ def test_lists_are_copies():
     sizes = [7]
     gru = GRU4Rec(layers=sizes)
     sizes.append(8)
-    gru.layers.append(9)
     gru.get_params()["layers"].append(10)
     assert gru.layers == [7]
     gru.layers += [5]
-    assert gru.layers == [7, 5]
+    assert gru.layers == [7, 5] and str(gru.layers) == "[7, 5]"
     assert GRU4Rec().layers == [100]
+
+
+CHANGES = {
+    "append": lambda layers: layers.append(9),
+    "extend": lambda layers: layers.extend([9]),
+    "insert": lambda layers: layers.insert(0, 9),
+    "item": lambda layers: layers.__setitem__(0, 9),
+    "slice": lambda layers: layers.__setitem__(slice(None), [9]),
+    "del": lambda layers: layers.__delitem__(0),
+    "pop": lambda layers: layers.pop(),
+    "remove": lambda layers: layers.remove(7),
+    "clear": lambda layers: layers.clear(),
+    "sort": lambda layers: layers.sort(),
+    "reverse": lambda layers: layers.reverse(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_of_a_list_is_not_lost_silently(change):
+    gru = GRU4Rec(layers=[7, 6])
+    with pytest.raises(InputError, match=r"set the parameter to another list, as in gru.layers ="):
+        change(gru.layers)
+    assert gru.layers == [7, 6]
+    own = copy.deepcopy(gru.layers)
+    own.append(5)
+    assert own == [7, 6, 5] and pickle.loads(pickle.dumps(gru.layers)) == [7, 6]
 
 
 def test_contradicting_attributes_are_found_by_fit(
@@ -743,12 +770,12 @@ def failing(error):
 BEFORE_THE_FIRST_STEP = {
     "bad data": lambda patch: dict(data=pd.DataFrame({"a": [1]})),
     "no data": lambda patch: dict(data="train.tsv"),
-    "no memory": lambda patch: patch.setattr(GRU4Rec, "_random", failing(MemoryError())),
+    "no memory": lambda patch: patch.setattr(weights, "_draw", failing(MemoryError())),
     "compiling": lambda patch: patch.setattr(
-        training.Training, "_compile", failing(RuntimeError("broken"))
+        training.Training, "compile", failing(RuntimeError("broken"))
     ),
     "Ctrl-C": lambda patch: patch.setattr(
-        training.Training, "_compile", failing(KeyboardInterrupt())
+        training.Training, "compile", failing(KeyboardInterrupt())
     ),
     "argument": lambda patch: dict(sample_store=None),
 }
@@ -882,7 +909,7 @@ def test_lack_of_memory_is_explained(train_data, monkeypatch):
     def fail(*_):
         raise MemoryError("Unable to allocate 1. TiB")
 
-    monkeypatch.setattr(GRU4Rec, "_random", fail)
+    monkeypatch.setattr(weights, "_draw", fail)
     with pytest.raises(InputError, match=r"not enough memory on cpu: the parameters of \d+ items"):
         GRU4Rec(layers=[10]).fit(train_data)
 
@@ -891,6 +918,6 @@ def test_other_errors_are_not_taken_for_lack_of_memory(train_data, monkeypatch):
     def fail(*_):
         raise ValueError("something else")
 
-    monkeypatch.setattr(GRU4Rec, "_random", fail)
+    monkeypatch.setattr(weights, "_draw", fail)
     with pytest.raises(ValueError, match="something else"):
         GRU4Rec(layers=[10]).fit(train_data)

@@ -14,16 +14,16 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
-import cli
 import numpy as np
 import pytest
-from cli import ROOT, files_in, python
+from helpers import cli
+from helpers.cli import ROOT, files_in, python
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
-import modelfile
-from user_errors import InputError
+from gru4rec_toolkit import modelfile
+from gru4rec_toolkit.errors import InputError
 
 ALONE = {"PYTHONUNBUFFERED": None}
 PARAMETERS = {"layers": [3], "loss": "bpr-max", "learning_rate": 0.1, "time_sort": True}
@@ -243,8 +243,8 @@ SAVE = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-import modelfile
-from user_errors import run_cli
+from gru4rec_toolkit import modelfile
+from gru4rec_toolkit.errors import run_cli
 
 if len(sys.argv) > 3:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -745,3 +745,14 @@ def test_any_description(tmp_path_factory, text):
     content = [(n, description(text) if n == "Wy.npy" else d) for n, d in members(path)]
     rewrite(path, content)
     complaint(modelfile.read, path)
+
+
+def test_a_name_of_a_directory_is_no_file_name(tmp_path):
+    path = f"{tmp_path / 'new'}/"
+    assert "names a directory" in complaint(modelfile.write, path, {}, {})
+    assert not (tmp_path / "new").exists()
+
+
+def test_things_that_are_no_paths():
+    assert "expected a path, got NoneType" in complaint(modelfile.read, None)
+    assert "expected a path, got NoneType" in complaint(modelfile.write, None, {}, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli import ROOT, TRAIN, python, succeeds
+from helpers.cli import ROOT, TRAIN, python, succeeds
 
 # the modules by which tqdm knows a notebook; widgets print what they show
 KERNEL = """

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import parameters
-from user_errors import InputError
+from gru4rec import GRU4Rec
+from gru4rec_toolkit import parameters
+from gru4rec_toolkit.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -473,7 +474,7 @@ def test_all_ways_of_setting_are_one(steps):
 
 
 def test_values_are_immutable():
-    values = Model(layers=[5])._settings
+    values = Model(layers=[5]).settings
     with pytest.raises(AttributeError):
         values.layers = [6]
     assert values.layers == (5,)
@@ -489,10 +490,10 @@ def test_architecture():
         dict(layers=[5], constrained_embedding=True),
         dict(layers=[5], embedding=4),
     ]
-    seen = [Model(**values)._settings.architecture for values in shapes]
+    seen = [Model(**values).settings.architecture for values in shapes]
     assert len(set(seen)) == len(seen)
-    as_size = Model(layers=[5], embedding="layersize")._settings.architecture
-    assert as_size == Model(layers=[5], embedding=5, loss="bpr")._settings.architecture
+    as_size = Model(layers=[5], embedding="layersize").settings.architecture
+    assert as_size == Model(layers=[5], embedding=5, loss="bpr").settings.architecture
 
 
 # --- combinations ---------------------------------------------------------------------------------
@@ -848,3 +849,16 @@ def test_search_spaces_lie_in_what_the_parameters_take(file_name):
         entry = json.loads(line)
         for value in entry["values"]:
             parameters.convert({entry["name"]: value})
+
+
+def test_the_docstring_says_what_the_table_says():
+    """Names and defaults of the parameters, in the order of the table."""
+    doc = GRU4Rec.__doc__
+    text = doc[doc.index("**settings") : doc.index("Attributes")]
+    lines = re.findall(r"^ {8}(\w[\w, ]*) : .*\((?:default )?(.*)\)$", text, re.MULTILINE)
+    names = [name for line, _ in lines for name in line.split(", ")]
+    defaults = [value for _, line in lines for value in line.split(", ")]
+    assert names == list(parameters.PARAMETERS)
+    table = [f"{p.default:g}" if isinstance(p.default, float) else str(p.default)
+             for p in parameters.PARAMETERS.values()]  # fmt: skip
+    assert defaults == table

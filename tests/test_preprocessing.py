@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from cli import ROOT, complaint, files_in, python, succeeds
+from helpers.cli import ROOT, complaint, files_in, python, succeeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from examples import preprocessing, published
 from examples.cli import preprocess
-from user_errors import InputError
+from gru4rec_toolkit.errors import InputError
 
 NAMES = list(published.RESULTS)
 HOUR, DAY = 3_600_000, 86_400_000
@@ -356,9 +356,9 @@ def test_the_script(tmp_path, name):
         assert float(mean) == pytest.approx(statistics.mean(lengths), abs=0.0051)
         assert abs(float(median) - statistics.median(lengths)) <= 0.5
         assert int(longest) == max(lengths)
-    import events
+    from gru4rec_toolkit.data.events import read_events
 
-    assert len(events.read_events(raw / f"{name}_test.tsv")) > 0
+    assert len(read_events(raw / f"{name}_test.tsv")) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -605,8 +605,8 @@ def test_reproduce_options(workplace):
 
 
 def test_the_example_has_the_parameters_of_the_paramfile():
-    import parameters
     from examples.rsc15 import run_rsc15
+    from gru4rec_toolkit import parameters
 
     assert dict(parameters.read_file(published.paramfile("rsc15"))) == run_rsc15.PARAMETERS
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(QUICKSTART))
 import quickstart  # noqa: E402
 from process import DAY, FIRST_DAY, ClickProcess  # noqa: E402
 
-from user_errors import InputError  # noqa: E402
+from gru4rec_toolkit.errors import InputError  # noqa: E402
 
 
 @pytest.fixture(scope="module")

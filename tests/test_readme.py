@@ -11,9 +11,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import GOLDEN
+from helpers.golden import GOLDEN
 
-import search_space
+from gru4rec_toolkit.search import space
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -86,7 +86,7 @@ def test_the_space_of_the_readme(tmp_path):
     (lines,) = blocks("json")
     path = tmp_path / "space.json"
     path.write_text(lines)
-    assert [p.name for p in search_space.read_space(str(path))] == ["layers", "final_act"]
+    assert [p.name for p in space.read_space(str(path))] == ["layers", "final_act"]
 
 
 def test_the_python_code(folder):
@@ -107,9 +107,9 @@ def test_the_other_commands_are_targets_of_the_makefile_or_pip():
 
 
 def test_tables_name_every_option_and_parameter():
-    import parameters
     import paropt
     import run as cli
+    from gru4rec_toolkit import parameters
 
     for action in cli.build_parser()._actions + paropt.build_parser()._actions:
         for option in action.option_strings:

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cli import (
+from helpers.cli import (
     ROOT,
     TEST,
     TRAIN,
@@ -39,10 +39,9 @@ from cli import (
     succeeds,
 )
 
-import modelfile
-import parameters
 import run
-from user_errors import InputError
+from gru4rec_toolkit import modelfile, parameters
+from gru4rec_toolkit.errors import InputError
 
 SMALL = "layers=16,n_epochs=2,n_sample=64"
 HEAVY = ("numpy", "pandas", "theano")
@@ -797,17 +796,18 @@ def test_saving_from_python(model_with_ties, tmp_path):
 
 # --- standard streams -----------------------------------------------------------------------------
 
+REPORT = "gru4rec_toolkit.data.report"
 PROGRAMS = {
     "run.py -h": (ROOT / "run.py", "-h"),
     "run.py": (ROOT / "run.py", TRAIN, "--check"),
     "paropt.py -h": (ROOT / "paropt.py", "-h"),
-    "sessions -h": (ROOT / "sessions.py", "-h"),
-    "sessions": (ROOT / "sessions.py", TRAIN),
+    "report -h": ("-m", REPORT, "-h"),
+    "report": ("-m", REPORT, TRAIN),
 }
 WRONG = {
     "run.py": (ROOT / "run.py", "missing.tsv", "--check"),
     "paropt.py": (ROOT / "paropt.py", "missing.tsv", "missing.tsv", "-opf", "x"),
-    "sessions": (ROOT / "sessions.py", "missing.tsv"),
+    "report": ("-m", REPORT, "missing.tsv"),
 }
 
 
@@ -817,7 +817,7 @@ def shell(command, redirection, cwd, **env):
     done = subprocess.run(
         ["bash", "-c", f"{words} {redirection}"],
         cwd=cwd,
-        env=environment(**env),
+        env=environment(PYTHONPATH=str(ROOT), **env),
         capture_output=True,
         text=True,
         timeout=600,
@@ -854,7 +854,7 @@ def test_files_do_not_become_standard_streams(tmp_path):
     # a compiler would write its standard output into the first file that is opened
     code = """
 import subprocess
-from user_errors import run_cli
+from gru4rec_toolkit.errors import run_cli
 
 def main():
     with open("mine", "w"):
@@ -862,7 +862,7 @@ def main():
 
 run_cli(main)
 """
-    done = shell(("-c", code), "<&- >&- 2>&-", tmp_path, PYTHONPATH=str(ROOT))
+    done = shell(("-c", code), "<&- >&- 2>&-", tmp_path)
     assert done.code == 0
     assert files_in(tmp_path) == {"mine": b""}
 
@@ -878,18 +878,20 @@ NAMES_OF_FILES = {"unicode": "м\u20ac.tsv".encode(), "no UTF-8": b"a\xff.tsv"}
 
 @pytest.mark.parametrize("env", ENCODINGS.values(), ids=ENCODINGS)
 @pytest.mark.parametrize("name", NAMES_OF_FILES.values(), ids=NAMES_OF_FILES)
-@pytest.mark.parametrize("program", ["run.py", "sessions.py"])
+@pytest.mark.parametrize("program", ["run.py", "report"])
 def test_names_that_the_encoding_lacks(tmp_path, name, env, program):
     path = os.path.join(os.fsencode(tmp_path), name)
     with open(path, "wb") as file:
         file.write(TRAIN.read_bytes())
     option = [b"--check"] if program == "run.py" else []
-    command = [sys.executable, str(ROOT / program), path, *option, b"-t", path]
-    ran = subprocess.run(command, env=environment(**env), capture_output=True, timeout=600)
+    start = [str(ROOT / program)] if program == "run.py" else ["-m", REPORT]
+    command = [sys.executable, *start, path, *option, b"-t", path]
+    env = environment(PYTHONPATH=str(ROOT), **env)
+    ran = subprocess.run(command, env=env, capture_output=True, timeout=600)
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert b"events" in ran.stdout
     os.remove(path)
-    ran = subprocess.run(command, env=environment(**env), capture_output=True, timeout=600)
+    ran = subprocess.run(command, env=env, capture_output=True, timeout=600)
     done = Done(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
     assert "no such file" in complaint(done)
 
@@ -1199,7 +1201,7 @@ def test_a_reader_that_goes_away(tmp_path):
     # run.py ... | head -n 1
     code = """
 import sys
-from user_errors import run_cli
+from gru4rec_toolkit.errors import run_cli
 
 def main():
     for i in range(100000):

@@ -11,12 +11,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from cli import ROOT, complaint, python, succeeds
+from helpers.cli import ROOT, complaint, python, succeeds
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import theano_setup
-from user_errors import InputError
+from gru4rec_toolkit import machine, theano_setup
+from gru4rec_toolkit.errors import InputError
 
 # what a process starts with: Theano not imported, no CUDA GPU whatever the machine has, and no
 # setting of its own but the compile directory, which may be warm
@@ -25,8 +25,8 @@ import logging, os, sys
 sys.path.insert(0, {str(ROOT)!r})
 sys.modules["pygpu"] = None
 logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-from user_errors import InputError, run_cli
-import theano_setup
+from gru4rec_toolkit.errors import InputError, run_cli
+from gru4rec_toolkit import theano_setup
 """
 
 # a matrix product that goes through BLAS
@@ -54,6 +54,17 @@ def configure(tmp_path, *arguments, **env):
 def rc_file(path, device):
     path.write_text(f"[global]\ndevice = {device}\n")
     return str(path)
+
+
+def test_settings_that_are_missing(tmp_path):
+    """Theano's own would compute in float64, silently."""
+    code = """
+from pathlib import Path
+theano_setup.RC_FILE = Path("missing/.theanorc_gru4rec")
+run_cli(lambda: theano_setup.configure("cpu"))
+"""
+    message = complaint(run(tmp_path, code))
+    assert message == "missing/.theanorc_gru4rec is missing; install GRU4Rec again"
 
 
 # --- device ---------------------------------------------------------------------------------------
@@ -245,10 +256,10 @@ def test_threads(monkeypatch, variables, n_threads):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     # the kernels' team has a thread for each core, BLAS by itself one
-    assert theano_setup._threads(team=False) == (n_threads or 1)
-    most = min(theano_setup._cores(), theano_setup._quota(), theano_setup.MOST_THREADS)
-    assert theano_setup._threads(team=True) == (n_threads or most)
-    assert 1 <= theano_setup._cores() <= len(os.sched_getaffinity(0))
+    assert machine.count_threads(team=False) == (n_threads or 1)
+    most = min(machine._cores(), machine._quota(), machine.MOST_THREADS)
+    assert machine.count_threads(team=True) == (n_threads or most)
+    assert 1 <= machine._cores() <= len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
@@ -261,34 +272,34 @@ def test_a_containers_quota_bounds_the_threads(monkeypatch, text, processors):
         return text if path.name == "cpu.max" else read_text(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "read_text", read)
-    monkeypatch.setattr(theano_setup, "_cores", lambda: 6)
+    monkeypatch.setattr(machine, "_cores", lambda: 6)
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    assert theano_setup._threads(team=True) == min(6, processors)
+    assert machine.count_threads(team=True) == min(6, processors)
 
 
 @pytest.mark.parametrize("team", [True, False])
 @given(text=st.from_regex(r"\A[ ]?-?[0-9]{0,9}[a-z,]?\Z") | st.just("9" * 5000))
 @example(text="99999")
 def test_threads_that_no_machine_has(team, text):
-    most = max(theano_setup.MOST_THREADS, len(os.sched_getaffinity(0)))
+    most = max(machine.MOST_THREADS, len(os.sched_getaffinity(0)))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.setenv("OPENBLAS_NUM_THREADS", text)
-        assert 1 <= theano_setup._threads(team) <= most
+        assert 1 <= machine.count_threads(team) <= most
 
 
 def test_reasons_for_another_number_of_threads(monkeypatch, caplog):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "many")
     monkeypatch.setenv("OMP_NUM_THREADS", "99999")
-    theano_setup._warn_of_named_threads(theano_setup._threads(team=True))
+    machine.warn_of_named_threads(machine.count_threads(team=True))
     first, second = [record.getMessage() for record in caplog.records]
     assert "OPENBLAS_NUM_THREADS=many" in first and "not a number" in first
     assert "OMP_NUM_THREADS=99999" in second
-    assert f": {theano_setup._threads(team=True)} threads compute" in second
+    assert f": {machine.count_threads(team=True)} threads compute" in second
     caplog.clear()
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
-    theano_setup._warn_of_named_threads(theano_setup._threads(team=True))
+    machine.warn_of_named_threads(machine.count_threads(team=True))
     assert not caplog.records
 
 
@@ -339,7 +350,7 @@ def test_no_compiler_and_no_headers(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "include"))
     with pytest.raises(InputError) as caught:
-        theano_setup._check_compiler()
+        machine.check_compiler()
     for part in ("g++", str(tmp_path / "include" / "Python.h"), "python3-dev"):
         assert part in str(caught.value)
 
@@ -347,7 +358,7 @@ def test_no_compiler_and_no_headers(monkeypatch, tmp_path):
 def test_no_headers(monkeypatch, tmp_path):
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(InputError, match=r"Python\.h") as caught:
-        theano_setup._check_compiler()
+        machine.check_compiler()
     assert "compiler" not in str(caught.value)
 
 
@@ -411,11 +422,11 @@ def test_order_of_the_systems_libraries(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy_openblas32", None)
     found = {"openblas": "libopenblas.so.0", "blas": "libblas.so.3"}
     monkeypatch.setattr("ctypes.util.find_library", found.get)
-    flags, renames, name = theano_setup._find_blas()
+    flags, renames, name = machine.find_blas()
     assert (flags, renames) == ("-l:libopenblas.so.0", "")
     assert "libopenblas.so.0" in name
     del found["openblas"]
-    assert theano_setup._find_blas()[0] == "-l:libblas.so.3"
+    assert machine.find_blas()[0] == "-l:libblas.so.3"
 
 
 # --- blanks in paths ------------------------------------------------------------------------------
@@ -443,7 +454,7 @@ def test_everything_in_a_path_with_a_blank(tmp_path):
         folder.mkdir(parents=True)
     for name in (".theanorc_gru4rec", *(path.name for path in ROOT.glob("*.py"))):
         shutil.copy(ROOT / name, project / name)
-    shutil.copytree(ROOT / "kernels", project / "kernels")
+    shutil.copytree(ROOT / "gru4rec_toolkit", project / "gru4rec_toolkit", symlinks=True)
     (blank / "my packages").symlink_to(sysconfig.get_path("purelib"))
     (blank / "my blas").symlink_to(openblas.get_lib_dir())
     (project / "scipy_openblas32.py").write_text(
@@ -454,13 +465,14 @@ def test_everything_in_a_path_with_a_blank(tmp_path):
 for module in (theano_setup, theano, np):
     assert module.__file__.startswith({str(blank)!r}), module
 print(theano.config.floatX, theano.config.allow_gc)
-import custom_opt, kernel_library
-from theano_setup import tensor as tt
+import custom_opt
+from gru4rec_toolkit.ops import library
+from gru4rec_toolkit.theano_setup import tensor as tt
 custom_opt.register()
 x = tt.fmatrix()
 square = theano.function([x], tt.dot(x, x))
 assert "Product" in str(square.maker.fgraph.toposort()), square.maker.fgraph.toposort()
-assert str(kernel_library.SOURCES).startswith({str(blank)!r}), kernel_library.SOURCES
+assert str(library.SOURCES).startswith({str(blank)!r}), library.SOURCES
 print(square(np.eye(3, dtype="float32") * 3).trace())
 """
     done = python(
@@ -516,20 +528,20 @@ def link_in(flags):
 
 
 def test_linker_flags_without_blanks(openblas_with_a_blank, cache):
-    link = link_in(theano_setup._find_blas()[0])
+    link = link_in(machine.find_blas()[0])
     assert link.parent == cache
     assert cache.stat().st_mode & 0o077 == 0
     assert link.resolve() == openblas_with_a_blank
     # the second time it is there already
-    assert link_in(theano_setup._find_blas()[0]) == link
+    assert link_in(machine.find_blas()[0]) == link
 
 
 def test_a_link_to_other_code(openblas_with_a_blank, cache, tmp_path):
-    link = link_in(theano_setup._find_blas()[0])
+    link = link_in(machine.find_blas()[0])
     link.unlink()
     link.symlink_to(tmp_path)
     with pytest.raises(InputError, match=re.escape(str(link))):
-        theano_setup._find_blas()
+        machine.find_blas()
 
 
 def test_a_link_where_others_can_change_it(openblas_with_a_blank, cache, monkeypatch, tmp_path):
@@ -538,7 +550,7 @@ def test_a_link_where_others_can_change_it(openblas_with_a_blank, cache, monkeyp
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "shared"))
-    link = link_in(theano_setup._find_blas()[0])
+    link = link_in(machine.find_blas()[0])
     assert str(tmp_path) not in str(link)  # but in /tmp
     assert link.lstat().st_uid == os.getuid()
     assert link.parent.stat().st_mode & 0o077 == 0
@@ -549,4 +561,4 @@ def test_blanks_in_every_directory_of_ours(openblas_with_a_blank, monkeypatch, t
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    assert link_in(theano_setup._find_blas()[0]).resolve() == openblas_with_a_blank
+    assert link_in(machine.find_blas()[0]).resolve() == openblas_with_a_blank

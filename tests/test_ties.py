@@ -11,13 +11,15 @@ import ctypes
 import numpy as np
 import pandas as pd
 import pytest
-from on_gpu import DEVICE, simulated_gpu, succeeds
+from helpers.on_gpu import DEVICE, simulated_gpu, succeeds
 
-import cpu_ops
 import evaluation
-import kernel_library
-import sessions
-from gru4rec import GRU4Rec
+from gru4rec import GRU4Rec, Network
+from gru4rec_toolkit.data import schedule, sessions
+from gru4rec_toolkit.model import weights
+from gru4rec_toolkit.model.ranking import RankCounter
+from gru4rec_toolkit.ops import base
+from gru4rec_toolkit.ops.library import load, usable
 
 FINAL_ACTS = ["elu-0.5", "selu-1-2", "leaky-0.1", "relu", "tanh", "linear"]
 MODES = ["standard", "conservative", "median", "tiebreaking"]
@@ -25,7 +27,7 @@ CUT_OFF = [1, 2, 3, 5, 20, 300]
 N_ITEMS = 600  # no multiple of a block or of a vector
 N_SCORES = 150  # so that several items share one
 only_with_kernels = pytest.mark.skipif(
-    not kernel_library.usable(), reason="of the kernels on the CPU alone"
+    not usable(), reason="of the kernels on the CPU alone"
 )
 
 
@@ -33,13 +35,12 @@ def biases_alone(final_act: str, seed: int) -> GRU4Rec:
     """Return a model whose scores are its biases, of which there are few different ones."""
     rng = np.random.default_rng(seed)
     gru = GRU4Rec(loss="bpr-max", final_act=final_act, layers=[8])
-    gru.item_ids = np.arange(N_ITEMS)
-    weights = gru._init_weights(N_ITEMS)
-    weights["Wy"][:] = 0
+    arrays = weights.initial(gru.settings, N_ITEMS)
+    arrays["Wy"][:] = 0
     # in steps of 0.05, so that different scores have clearly different values
     scores = np.linspace(-4, 4, N_SCORES) + rng.uniform(-1e-3, 1e-3, N_SCORES)
-    weights["By"][:] = rng.choice(scores, (N_ITEMS, 1))
-    gru._set_weights(weights)
+    arrays["By"][:] = rng.choice(scores, (N_ITEMS, 1))
+    gru.take(Network(gru.settings, arrays), np.arange(N_ITEMS))
     return gru
 
 
@@ -77,13 +78,13 @@ def ranks_by_bits(gru: GRU4Rec, log: pd.DataFrame, items, mode: str) -> np.ndarr
 @pytest.mark.parametrize("items", [None, np.arange(3, N_ITEMS, 4)], ids=["all", "given"])
 @pytest.mark.parametrize("final_act", FINAL_ACTS)
 def test_equal_scores_are_counted_by_their_bits(final_act, items, log, monkeypatch):
-    count, counted = evaluation._count_ranks, []
+    count, counted = evaluation.count_ranks, []
 
     def count_once(*arguments):
         counted.extend([] if counted else [count(*arguments)])
         return counted[0]
 
-    monkeypatch.setattr(evaluation, "_count_ranks", count_once)
+    monkeypatch.setattr(evaluation, "count_ranks", count_once)
     gru = biases_alone(final_act, seed=len(final_act))
     for mode in MODES:
         # one session at a time, since the random ranks depend on the order
@@ -99,9 +100,9 @@ def test_items_of_one_score_all_tie(final_act, log):
     """The optimist ranks every target first and the pessimist last, whatever the score is."""
     gru = biases_alone(final_act, seed=0)
     index = sessions.index_sessions(log, "SessionId", "ItemId", "Time", item_ids=gru.item_ids)
-    order = sessions.training_order(index, time_sort=False)
-    counter = evaluation._RankCounter(gru, None, 20)
-    block = next(iter(sessions.schedule_blocks(index, order, 20, 3)))
+    order = schedule.training_order(index, time_sort=False)
+    counter = RankCounter(gru.network, None, 20)
+    block = next(iter(schedule.schedule_blocks(index, order, 20, 3)))
     for score in np.linspace(-9, 9, 61):
         gru.By.set_value(np.full((N_ITEMS, 1), score, gru.By.dtype))
         for h in counter.states:
@@ -129,12 +130,12 @@ class Act(ctypes.Structure):
 
 def activate(scores: np.ndarray, final_act: str) -> np.ndarray:
     """Return the values that the kernels rank."""
-    kind, *constants = cpu_ops._activation(final_act)
+    kind, *constants = base.kernel_activation(final_act)
     values = np.zeros(-(-scores.size // 16) * 16, np.float32)
     values[: scores.size] = scores.ravel()
-    act = Act(cpu_ops.ACTIVATIONS.index(kind), *constants)
+    act = Act(base.ACTIVATIONS.index(kind), *constants)
     pointer = ctypes.c_void_p(values.ctypes.data)
-    kernel_library.load().gk_activate(ctypes.c_long(len(values)), pointer, act)
+    load().gk_activate(ctypes.c_long(len(values)), pointer, act)
     return values[: scores.size].reshape(scores.shape)
 
 
@@ -163,15 +164,15 @@ def test_a_trained_tanh_is_counted_as_numpy_counts_its_scores(train_data, test_d
     index = sessions.index_sessions(
         test_data, gru.session_key, gru.item_key, gru.time_key, item_ids=gru.item_ids
     )
-    order = sessions.training_order(index, time_sort=False)
-    counter = evaluation._RankCounter(gru, None, 16)
+    order = schedule.training_order(index, time_sort=False)
+    counter = RankCounter(gru.network, None, 16)
     n_ties = n_events = 0
-    for block in sessions.schedule_blocks(index, order, 16, 1):
+    for block in schedule.schedule_blocks(index, order, 16, 1):
         (targets,) = block.targets
         ((better, equal),) = counter.run_block(block)
         hidden, rows = counter.hidden.get_value(), gru.Wy.get_value()
         scores = np.empty((len(targets), len(rows)), np.float32)
-        library = kernel_library.load()
+        library = load()
         (m, n), width = scores.shape, rows.shape[1]
         a, b, c = (ctypes.c_void_p(x.ctypes.data) for x in (hidden, rows, scores))
         library.gk_product(0, 1, m, n, width, a, width, b, width, c, n)

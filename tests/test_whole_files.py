@@ -12,17 +12,17 @@ import sys
 import time
 
 import pytest
-from cli import ROOT, files_in
+from helpers.cli import ROOT, files_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import whole_files
+from gru4rec_toolkit import files
 
 # A writer that says the name of its partial file and goes on writing
 WRITER = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-import whole_files
+from gru4rec_toolkit import files as whole_files
 with whole_files.replacing("target") as file:
     file.write(b"half")
     file.flush()
@@ -50,7 +50,7 @@ def writer(tmp_path):
 
 
 def write(path, data=b"new"):
-    with whole_files.replacing(path) as file:
+    with files.replacing(path) as file:
         file.write(data)
 
 
@@ -61,7 +61,7 @@ def write(path, data=b"new"):
 @given(parts=st.lists(st.binary(max_size=20_000), max_size=4))
 def test_the_file_holds_what_was_written(tmp_path_factory, parts):
     path = tmp_path_factory.getbasetemp() / "any"
-    with whole_files.replacing(path) as file:
+    with files.replacing(path) as file:
         for part in parts:
             file.write(part)
     assert path.read_bytes() == b"".join(parts)
@@ -73,7 +73,7 @@ def test_an_exception_leaves_all_as_it_was(tmp_path, error, exists):
     if exists:
         (tmp_path / "file").write_bytes(b"old")
     before = files_in(tmp_path)
-    with pytest.raises(type(error)), whole_files.replacing(tmp_path / "file") as file:
+    with pytest.raises(type(error)), files.replacing(tmp_path / "file") as file:
         file.write(b"half of it")
         raise error
     assert files_in(tmp_path) == before
@@ -83,12 +83,12 @@ def test_of_several_files_none_is_replaced_before_all_are_written(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     before = files_in(tmp_path)
     paths = [tmp_path / "a", tmp_path / "b"]
-    with pytest.raises(OSError), whole_files.replacing_all(paths) as (a, b):
+    with pytest.raises(OSError), files.replacing_all(paths) as (a, b):
         a.write(b"new")
         a.flush()
         raise OSError(28, "No space left on device")
     assert files_in(tmp_path) == before
-    with whole_files.replacing_all(paths) as (a, b):
+    with files.replacing_all(paths) as (a, b):
         a.write(b"1")
         b.write(b"2")
     assert files_in(tmp_path) == {"a": b"1", "b": b"2"}
@@ -100,7 +100,7 @@ def test_a_full_disk_is_told_once(tmp_path, then):
     code = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-import whole_files
+from gru4rec_toolkit import files as whole_files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -125,7 +125,7 @@ def test_the_permissions_of_a_replaced_file_stay(tmp_path, mode):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     path.chmod(mode)
-    with whole_files.replacing(path) as file:
+    with files.replacing(path) as file:
         file.write(b"new")
         # nobody else may read the new content meanwhile either
         assert stat.S_IMODE(os.stat(file.name).st_mode) == mode
@@ -149,7 +149,7 @@ def test_a_symbolic_link_stays_and_its_target_is_written(tmp_path, exists, absol
 def test_links_in_a_circle(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    for function in (whole_files.check_writable, write):
+    for function in (files.check_writable, write):
         with pytest.raises(OSError) as caught:
             function(tmp_path / "a")
         assert caught.value.errno == errno.ELOOP
@@ -157,7 +157,7 @@ def test_links_in_a_circle(tmp_path):
     assert (tmp_path / "a").is_symlink() and (tmp_path / "b").is_symlink()
 
 
-@pytest.mark.parametrize("function", [whole_files.check_writable, write])
+@pytest.mark.parametrize("function", [files.check_writable, write])
 @pytest.mark.parametrize("path", ["", "missing/file", "n" * 300, "null\0byte"])
 def test_paths_that_cannot_be_written(tmp_path, monkeypatch, function, path):
     monkeypatch.chdir(tmp_path)
@@ -167,7 +167,7 @@ def test_paths_that_cannot_be_written(tmp_path, monkeypatch, function, path):
 
 
 def test_text_with_surrogates(tmp_path):
-    whole_files.write_text(tmp_path / "file", "ö\udcff\n")
+    files.write_text(tmp_path / "file", "ö\udcff\n")
     assert (tmp_path / "file").read_bytes() == "ö\\udcff\n".encode()
 
 
@@ -180,12 +180,12 @@ def never(path):
 
 def test_other_files_are_an_obstacle_unless_forced(tmp_path):
     path = tmp_path / "file"
-    assert whole_files.obstacle(path, "a thing", never) is None
+    assert files.obstacle(path, "a thing", never) is None
     path.write_bytes(b"")
-    assert whole_files.obstacle(path, "a thing", never) == "it exists and is not a thing"
-    assert whole_files.obstacle(path, "a thing", lambda path: True) is None
-    assert whole_files.obstacle(path, "a thing", never, force=True) is None
-    assert whole_files.obstacle(tmp_path, "a thing", never, force=True) == "it is a directory"
+    assert files.obstacle(path, "a thing", never) == "it exists and is not a thing"
+    assert files.obstacle(path, "a thing", lambda path: True) is None
+    assert files.obstacle(path, "a thing", never, force=True) is None
+    assert files.obstacle(tmp_path, "a thing", never, force=True) == "it is a directory"
 
 
 def names_of_one_file(folder):
@@ -203,17 +203,17 @@ def test_inputs_are_an_obstacle_by_any_name_even_if_forced(tmp_path):
     names = names_of_one_file(tmp_path)
     for path in names:
         for needed in names:
-            found = whole_files.obstacle(path, "x", never, {"the data": needed}, force=True)
+            found = files.obstacle(path, "x", never, {"the data": needed}, force=True)
             assert found == "it is the data"
     (tmp_path / "other").write_bytes(b"data")
     inputs = {"the data": tmp_path / "other"}
-    assert whole_files.obstacle(tmp_path / "file", "x", never, inputs, force=True) is None
+    assert files.obstacle(tmp_path / "file", "x", never, inputs, force=True) is None
 
 
 def test_inputs_that_do_not_exist_yet(tmp_path):
     (tmp_path / "link").symlink_to("file")
-    assert whole_files.is_same(tmp_path / "link", tmp_path / "file")
-    assert not whole_files.is_same(tmp_path / "link", tmp_path / "other")
+    assert files.is_same(tmp_path / "link", tmp_path / "file")
+    assert not files.is_same(tmp_path / "link", tmp_path / "other")
 
 
 # --- what killed writers leave --------------------------------------------------------------------
@@ -230,14 +230,14 @@ def test_the_next_write_removes_what_a_killed_writer_left(tmp_path, writer):
 def test_so_does_a_check(tmp_path, writer):
     writer.kill()
     writer.wait()
-    whole_files.check_writable(tmp_path / "other")
+    files.check_writable(tmp_path / "other")
     assert files_in(tmp_path) == {}
 
 
 def test_a_zombie_writes_no_more(tmp_path, writer):
     os.kill(writer.pid, signal.SIGKILL)
     until = time.monotonic() + 60
-    while whole_files.start_time(writer.pid) != -1:  # it is not waited for
+    while files.start_time(writer.pid) != -1:  # it is not waited for
         assert time.monotonic() < until
         time.sleep(0.01)
     write(tmp_path / "other")
@@ -254,16 +254,16 @@ def test_a_living_writer_keeps_its_file(tmp_path, writer):
 
 def test_a_living_writer_that_proc_hides_keeps_its_file(tmp_path, writer, monkeypatch):
     own = os.getpid()
-    start_time = whole_files.start_time
+    start_time = files.start_time
     monkeypatch.setattr(
-        whole_files, "start_time", lambda pid: start_time(pid) if pid == own else None
+        files, "start_time", lambda pid: start_time(pid) if pid == own else None
     )
     write(tmp_path / "other")
     assert writer.partial in os.listdir(tmp_path)
 
 
 def test_two_files_of_one_process(tmp_path):
-    with whole_files.replacing(tmp_path / "a") as a:
+    with files.replacing(tmp_path / "a") as a:
         write(tmp_path / "b")
         a.write(b"a")
     assert files_in(tmp_path) == {"a": b"a", "b": b"new"}
@@ -310,13 +310,13 @@ def test_another_process_with_the_same_id_keeps_nothing_alive(tmp_path, writer):
 
 def test_without_proc_nothing_is_removed(tmp_path, writer, monkeypatch):
     left_over(tmp_path, writer)
-    monkeypatch.setattr(whole_files, "this_machine", lambda: "0" * 16)
+    monkeypatch.setattr(files, "this_machine", lambda: "0" * 16)
     write(tmp_path / "file")
     assert writer.partial in os.listdir(tmp_path)
 
 
 def test_the_helper_is_light():
-    code = "import sys, whole_files; print({'numpy', 'pandas'} & set(sys.modules))"
+    code = "import sys, gru4rec_toolkit.files; print({'numpy', 'pandas'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

@@ -124,7 +124,7 @@ def link_libraries(packages: Path, directory: Path) -> None:
 
 SELF_TEST = """
 import sys
-import theano_setup
+from gru4rec_toolkit import theano_setup
 print(" ", theano_setup.configure(sys.argv[1]))
 import numpy as np
 import pandas as pd

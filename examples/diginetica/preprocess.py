@@ -17,7 +17,7 @@ import numpy as np
 from examples.cli import preprocess_cli
 from examples.preprocessing import Collector, DataSet, Events, four_parts, sort
 from examples.raw_files import RawFile, read_batches
-from user_errors import InputError
+from gru4rec_toolkit.errors import InputError
 
 COLUMNS = {
     "sessionId": "integer",

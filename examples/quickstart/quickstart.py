@@ -26,8 +26,8 @@ from process import DAY, FIRST_DAY, ClickProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import whole_files
-from user_errors import InputError, run_cli
+from gru4rec_toolkit import files
+from gru4rec_toolkit.errors import InputError, run_cli
 
 HERE = Path(__file__).resolve().parent
 RUN = HERE.parent.parent / "run.py"
@@ -93,13 +93,13 @@ def split(log: pd.DataFrame, at: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def write_table(data: pd.DataFrame, path: Path) -> None:
     """Write a tab separated file; an interrupted program leaves the old file or none, no half."""
-    with whole_files.replacing(path) as file:
+    with files.replacing(path) as file:
         data.to_csv(file, sep="\t", index=False)
 
 
 def check_replaceable(path: Path, process: ClickProcess) -> None:
     """Raise an InputError if a file holds something else than a log of this process."""
-    reason = whole_files.obstacle(path, "a log of this demo", lambda path: is_log(path, process))
+    reason = files.obstacle(path, "a log of this demo", lambda path: is_log(path, process))
     if reason is not None:
         raise InputError(f"{path}: {reason}; give another folder with --data")
 

@@ -26,7 +26,7 @@ from examples.preprocessing import (
     split_by_end,
 )
 from examples.yoochoose.preprocess import FILES, HOME, read_clicks
-from user_errors import InputError
+from gru4rec_toolkit.errors import InputError
 
 DAY = 86_400_000  # ms
 

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from examples.published import CUT_OFFS, comparison
-from user_errors import run_cli
+from gru4rec_toolkit.errors import run_cli
 
 # those of paramfiles/rsc15_xe_shared_100_best.py
 PARAMETERS = {
@@ -46,8 +46,8 @@ def main() -> None:
 
 def run(directory: str, epochs: int | None) -> None:
     import evaluation
-    from events import read_events
     from gru4rec import GRU4Rec
+    from gru4rec_toolkit.data.events import read_events
 
     train = read_events(os.path.join(directory, "rsc15_train_full.tsv"))
     test = read_events(os.path.join(directory, "rsc15_test.tsv"))

@@ -1,0 +1,16 @@
+"""All of GRU4Rec but its faces: the files that users name stand beside this package.
+
+Rooms, and what each may import::
+
+    data/    events from files, ids, sessions, the schedule of mini-batches    -> errors
+    ops/     Theano Ops, each with its definition in numpy and its kernels     -> theano_setup
+    model/   losses, optimizers, negatives, training, ranking                  -> ops, data
+    search/  hyperparameter search with Optuna                                 -> parameters
+
+    errors.py  files.py  arguments.py  parameters.py  modelfile.py             -> errors
+    theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors
+
+The faces: ``run.py`` -> ``evaluation.py`` -> ``gru4rec.py`` -> ``custom_opt.py`` -> ``gpu_ops.py``
+-> ``ops/``; ``paropt.py`` -> ``search/``. Nothing here imports a face. Importing this package
+imports nothing else.
+"""

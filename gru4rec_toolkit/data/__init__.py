@@ -1,0 +1,1 @@
+"""Click logs: reading, checking, indexing and scheduling them. No Theano here."""

@@ -1,0 +1,119 @@
+"""Ids of sessions and items, compared by value whatever their type."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from gru4rec_toolkit.data.checks import check_ids, row_place
+from gru4rec_toolkit.errors import InputError
+
+
+def extend_item_ids(
+    item_ids: np.ndarray, data: pd.DataFrame, item_key: str = "ItemId", source: str = "data"
+) -> np.ndarray:
+    """Give the item ids of a model followed by those that are new in the data.
+
+    Parameters
+    ----------
+    item_ids : array (n_items,)
+        Ids of the model; their positions stay.
+    data : pandas.DataFrame
+        New events; new items follow in order of first appearance.
+    item_key, source : str
+        Name of the item column, and what to call the data in messages.
+
+    Returns
+    -------
+    int64 array or object array of str (n_items + n_new,)
+        int64 if the ids on both sides are integers, else all of them are strings.
+    """
+    check_ids(data, {"item": item_key}, source, row_place)
+    _, ids = by_first_appearance(*split_ids(data[item_key], source))
+    item_ids = canonical_ids(item_ids)
+    new = ids[find_ids(ids, item_ids) < 0]
+    return np.concatenate(_same_type(item_ids, new)) if len(new) else item_ids
+
+
+def item_indices(item_ids: np.ndarray, values: Sequence) -> np.ndarray:
+    """Position of each id among a model's items, compared by value whatever the type.
+
+    Parameters
+    ----------
+    item_ids : array (n_items,)
+    values : sequence of ids (n,)
+
+    Returns
+    -------
+    int64 array (n,)
+        -1 where the model does not know the item.
+    """
+    codes, ids = split_ids(pd.Series(values), "items")
+    # code -1, for a missing value, takes the last one
+    return np.append(find_ids(ids, canonical_ids(item_ids)), -1)[codes]
+
+
+def split_ids(column: pd.Series, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Give codes (n_events,) and the canonical id behind each code."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy(), canonical_ids(column.cat.categories)
+    try:
+        codes, values = pd.factorize(column)
+    except TypeError as err:
+        raise InputError(
+            f'{source}: column "{column.name}" holds something that cannot be an id ({err}); '
+            "use integers or strings"
+        ) from None
+    return codes, canonical_ids(values)
+
+
+def canonical_ids(values: Sequence) -> np.ndarray:
+    """Give ids as int64 if all are integers, else as strings; 12 and 12.0 are the same id."""
+    if getattr(values, "dtype", None) == np.int64:
+        return np.asarray(values)
+    ids = [_plain_id(value) for value in values]
+    if all(isinstance(plain, int) for plain in ids):
+        try:
+            return np.array(ids, dtype=np.int64)
+        except OverflowError:
+            pass
+    return np.array([str(plain) for plain in ids], dtype=object)
+
+
+def _plain_id(value: object) -> int | str:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return int(value) if is_number and value % 1 == 0 else str(value)
+
+
+def _same_type(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Make strings of the integers where only one of two canonical arrays has integers."""
+    if left.dtype != right.dtype:
+        left, right = (
+            ids if ids.dtype == object else np.array([str(i) for i in ids.tolist()], dtype=object)
+            for ids in (left, right)
+        )
+    return left, right
+
+
+def find_ids(ids: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
+    """Position of each of `ids` in `item_ids`, -1 where it is not among them."""
+    ids, item_ids = _same_type(ids, item_ids)
+    return pd.Index(item_ids, dtype=item_ids.dtype).get_indexer(pd.Index(ids, dtype=ids.dtype))
+
+
+def by_first_appearance(codes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Renumber codes by first appearance; ids that became equal (12 and "12") share a number."""
+    shared, ids = pd.factorize(ids)
+    codes, used = pd.factorize(shared[codes])
+    return codes, ids[used]
+
+
+def sortable_ids(column: pd.Series, source: str) -> np.ndarray:
+    """Give numbers (n_events,) in the order of the ids: integers by value, strings by letters."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
+        return column.to_numpy()
+    codes, ids = split_ids(column, source)
+    return np.unique(ids, return_inverse=True)[1][codes]

@@ -1,0 +1,396 @@
+"""Event tables in text, tab or comma separated, with ids as compact integers or categories.
+
+pandas parses; `Scan` hands it the bytes and looks through them for what pandas does not tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import gzip
+import io
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import union_categoricals
+
+from gru4rec_toolkit.data.checks import as_times, check_columns, holds_dates
+from gru4rec_toolkit.errors import InputError, one_line
+
+MOST_DIGITS = 15  # with a decimal point among them: any fewer and a float64 holds them exactly
+SCAN_BYTES = 120 << 10  # from 128 kB on, malloc maps fresh pages for every array made of a block
+ROWS_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text file and how it is written.
+
+    Attributes
+    ----------
+    path : str
+        Compressed if it ends in ``.gz``.
+    separator : str
+        A tab, or a comma; with a comma fields may stand in double quotes.
+    """
+
+    path: str
+    separator: str
+
+    @property
+    def quoting(self) -> int:
+        return csv.QUOTE_NONE if self.separator == "\t" else csv.QUOTE_MINIMAL
+
+    def open_bytes(self) -> io.BufferedIOBase:
+        return gzip.open(self.path) if self.path.lower().endswith(".gz") else open(self.path, "rb")
+
+    def open(self, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
+        return io.TextIOWrapper(self.open_bytes(), encoding, errors)
+
+    @contextlib.contextmanager
+    def scan(self, numbers: bool = True, floats: bool = False) -> Iterator[Scan]:
+        with self.open_bytes() as stream:
+            yield Scan(self, stream, numbers, floats)
+
+    def fields(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+        """Number the lines (from 1) that are not empty and split them; slow."""
+        if self.separator == "\t":
+            for number, line in enumerate(lines, start=1):
+                if line.strip(" \r\n"):
+                    yield number, line.rstrip("\r\n").split("\t")
+        else:
+            reader = csv.reader(lines)
+            for row in reader:
+                if any(field.strip(" ") for field in row) or len(row) > 1:
+                    yield reader.line_num, row
+
+    def line_of_row(self, row: int) -> str:
+        """Name the line of an event, given its position."""
+        with self.open(errors="replace") as lines:
+            return f"line {next(itertools.islice(self.fields(lines), row + 1, None))[0]}"
+
+
+class Scan:
+    """The bytes of a text file, looked through as they are read.
+
+    pandas can read from it. It is no class of the io module, so that pandas takes its bytes as they
+    are, as it takes those of a file: it would decode what an io class reads, and encode it again.
+
+    Parameters
+    ----------
+    file : TextFile
+        For messages, and how it is written.
+    stream : io.BufferedIOBase
+        The bytes of the file, from the first on.
+    numbers : bool
+        Look at the numbers, too (`plain`).
+    floats : bool
+        Raise `NeedsExactParser` before giving bytes with a number that pandas' fast parser may get
+        wrong: that is right up to 15 digits without an exponent, and crashes on some exponents.
+
+    Attributes
+    ----------
+    separators : int
+        Number of separators outside of quotes among the bytes that were read: pandas ignores
+        surplus fields silently if only some columns are read.
+    plain : bool
+        No number among these bytes has a leading zero, a sign other than "-" or blanks around it,
+        so that reading ids as integers cannot make one id out of two.
+    """
+
+    def __init__(
+        self,
+        file: TextFile,
+        stream: io.BufferedIOBase,
+        numbers: bool = True,
+        floats: bool = False,
+    ) -> None:
+        self.separators = 0
+        self.plain = True
+        self._file = file
+        self._stream = stream
+        self._numbers = numbers
+        self._floats = floats
+        self._digits = b""
+        self._in_quotes = False
+        self._tail = b""
+
+    def read(self, size: int) -> bytes:
+        """Give up to `size` bytes, none at the end; InputError if there is a zero byte."""
+        block = self._stream.read(min(size, SCAN_BYTES))
+        if b"\0" in block:
+            raise _not_text(self._file, "it holds zero bytes")
+        self.separators += self._count_separators(block)
+        if self._numbers and self.plain:
+            self.plain = self._is_plain(block or b"\n")  # at the end: the last number ends, too
+        if self._floats:
+            self._check_floats(block)
+        return block
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the blocks. (pandas reads from nothing that has no such method.)"""
+        return iter(functools.partial(self.read, SCAN_BYTES), b"")
+
+    def _count_separators(self, block: bytes) -> int:
+        codes = np.frombuffer(block, dtype=np.uint8)
+        is_separator = codes == ord(self._file.separator)
+        if self._file.quoting == csv.QUOTE_NONE or not (self._in_quotes or b'"' in block):
+            return int(np.count_nonzero(is_separator))
+        is_quote = codes == ord('"')
+        marks = is_quote[is_quote | is_separator]  # True: a quote, False: a separator
+        quotes = np.cumsum(marks, dtype=np.uint8) + np.uint8(self._in_quotes)
+        outside = quotes % 2 == 0  # only odd or even matters: the sum may overflow
+        if len(marks):
+            self._in_quotes = not outside[-1]
+        return int(np.count_nonzero(outside & ~marks))
+
+    def _is_plain(self, block: bytes) -> bool:
+        if any(odd in block for odd in (b"+", b" ", b"\v", b"\f")):
+            return False
+        joined = self._tail + block  # two bytes of the previous block: no number is cut
+        self._tail = joined[-2:]
+        codes = np.frombuffer(joined, dtype=np.uint8)
+        zeros = np.flatnonzero((codes[1:-1] == ord("0")) & (codes[:-2] <= ord("-"))) + 1  # few
+        before, after = codes[zeros - 1], codes[zeros + 1]
+        is_digit = (after >= ord("0")) & (after <= ord("9"))
+        first = (before <= ord("\r")) | (before == ord('"')) | (before == ord(","))
+        return not (first & is_digit | (before == ord("-"))).any()
+
+    def _check_floats(self, block: bytes) -> None:
+        joined = self._digits + block  # the end of the previous block: no number is cut
+        self._digits = joined[-MOST_DIGITS:]
+        codes = np.frombuffer(joined, dtype=np.uint8)
+        in_number = (codes - np.uint8(ord("."))) <= ord("9") - ord(".")  # "/" is no matter
+        runs = in_number
+        for n in (1, 2, 4, 8):  # True where a run of 2, 4, 8, 16 begins
+            runs = runs[n:] & runs[:-n]
+        if runs.any():
+            raise NeedsExactParser
+        if b"e" in joined or b"E" in joined:
+            exponents = np.flatnonzero((codes[1:] | 32) == ord("e"))
+            if in_number[exponents].any():
+                raise NeedsExactParser
+
+
+class NeedsExactParser(Exception):
+    """Numbers for a parser that is slower than pandas' fast one, and right about all of them."""
+
+
+def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
+    """Read three columns; ids are int64 or categories, never a Python string an event.
+
+    Parameters
+    ----------
+    file : TextFile
+        The first line names the columns.
+    keys : dict
+        Names of the columns by role: session, item, time.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Ids are int64 if every one of the column is a plain decimal integer, else categories. Times
+        are as they stand in the file, or seconds (`checks.as_times`) where they are dates.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read; the message names the line.
+    """
+    names = _read_header(file)
+    check_columns(names, keys, file.path)
+    positions = [names.index(key) for key in keys.values()]
+    parse = functools.partial(
+        pd.read_csv,
+        sep=file.separator,
+        header=None,
+        skiprows=1,
+        names=range(len(names)),  # the header may repeat a name that is of no interest here
+        usecols=positions,
+        index_col=False,
+        quoting=file.quoting,
+        keep_default_na=False,  # an item may be called "NA" or "null"
+        na_values=[""],
+        float_precision="round_trip",  # Python's parser: the default one crashes on "1e4294967294"
+        encoding="utf-8",
+    )
+    try:
+        with warnings.catch_warnings():
+            # numbers and words in one time column: reported by check_events, with its line
+            warnings.simplefilter("ignore", pd.errors.DtypeWarning)
+            frame, separators = _parse(file, parse, positions)
+    except UnicodeDecodeError:
+        _read_through(file)
+        raise _not_utf8(file) from None
+    except pd.errors.ParserError as err:
+        _read_through(file)
+        # pandas stops only where all rows are short, and does not say where that is
+        _check_widths(file, len(names), lambda width: width < len(names))
+        raise InputError(
+            f"{file.path}: cannot be read as separated text ({one_line(err)})"
+        ) from None
+    if separators > (len(frame) + 1) * (len(names) - 1):
+        _check_widths(file, len(names), lambda width: width > len(names))
+    columns = {key: frame[position] for key, position in zip(keys.values(), positions)}
+    return pd.DataFrame(columns, copy=False)
+
+
+# --- parsing --------------------------------------------------------------------------------------
+
+
+def _parse(file: TextFile, parse: Callable, positions: Sequence[int]) -> tuple[pd.DataFrame, int]:
+    """Parse a text file with compact ids, and count its separators (see `Scan`).
+
+    Categories suit any id, but integers parse faster and smaller without them. That is tried where
+    the first rows look like it, and undone where two spellings can mean one integer after all: so
+    the file is read once, but for its first rows, unless a late row is unlike them.
+    """
+    *ids, time = positions
+    as_categories = dict.fromkeys(ids, "category")
+    with file.scan() as first:
+        head = _compact_ids(parse(first, dtype=as_categories, nrows=1000))
+    is_text = head[time].dtype == object and not head[time].hasnans and len(head) > 0
+    if is_text and holds_dates(head[time]) and _are_times(as_times(head[time])):
+        with file.scan(numbers=False) as scan:
+            parts = parse(scan, dtype={**as_categories, time: str}, chunksize=ROWS_AT_ONCE)
+            frame = _parse_dates(parts, ids, time)
+        if frame is not None:
+            return frame, scan.separators
+    if head[time].dtype == np.float64:  # the exact parser takes three times as long for these
+        with contextlib.suppress(NeedsExactParser):
+            fast = functools.partial(parse, float_precision="high")
+            return _parse_numbers(file, fast, head, ids, first.plain, floats=True)
+    return _parse_numbers(file, parse, head, ids, first.plain, floats=False)
+
+
+def _parse_numbers(
+    file: TextFile,
+    parse: Callable,
+    head: pd.DataFrame,
+    ids: Sequence[int],
+    plain: bool,
+    floats: bool,
+) -> tuple[pd.DataFrame, int]:
+    """Parse a text file whose times are numbers (see `_parse`)."""
+    numbers = [column for column in ids if plain and head[column].dtype == np.int64]
+    words = [column for column in ids if column not in numbers]
+    with file.scan(len(numbers) > 0, floats) as scan:
+        # pandas must find the integers by itself: told to, it makes some of "1.5" and of 2**63 too
+        frame = parse(scan, dtype=dict.fromkeys(words, "category"))
+    if not scan.plain or any(frame[column].dtype != np.int64 for column in numbers):
+        del frame
+        with file.scan(False, floats) as scan:
+            frame = parse(scan, dtype=dict.fromkeys(ids, "category"))
+    return _compact_ids(frame), scan.separators
+
+
+def _parse_dates(
+    frames: Iterable[pd.DataFrame], ids: Sequence[int], time: int
+) -> pd.DataFrame | None:
+    """Join what is parsed part by part, for no more date strings at a time than a part has.
+
+    None if some time is no date: then the strings are needed to say which.
+    """
+    parts = {column: [] for column in (*ids, time)}
+    for part in frames:
+        if part[time].hasnans:
+            return None
+        times = as_times(part[time], are_dates=True)
+        if not _are_times(times):
+            return None
+        part = _compact_ids(part)
+        parts[time].append(times)
+        for column in ids:
+            parts[column].append(part[column])
+    frame = {column: _join_ids(parts.pop(column)) for column in ids}
+    return pd.DataFrame({**frame, time: np.concatenate(parts[time])}, copy=False)
+
+
+def _are_times(times: np.ndarray) -> bool:
+    return bool(np.isfinite(times).all())
+
+
+def _join_ids(parts: list[pd.Series]) -> np.ndarray | pd.Categorical:
+    if all(part.dtype == np.int64 for part in parts):
+        return np.concatenate([part.to_numpy() for part in parts])
+    words = [part.astype(str) if part.dtype == np.int64 else part for part in parts]
+    return union_categoricals([pd.Categorical(part) for part in words])
+
+
+def _compact_ids(frame: pd.DataFrame) -> pd.DataFrame:
+    """Replace the categories that are plain decimal integers by int64."""
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype) and not column.hasnans:
+            integers = _as_integers(column.cat)
+            if integers is not None:
+                frame[name] = integers[column.cat.codes.to_numpy()]
+    return frame
+
+
+def _as_integers(accessor) -> np.ndarray | None:
+    """Give the categories as int64 if all are written as Python writes integers, else None."""
+    words = accessor.categories.tolist()
+    try:
+        integers = np.array([int(word) for word in words], dtype=np.int64)
+    except (ValueError, OverflowError):
+        return None
+    # "007", "+7", " 7" and "7" are four different ids
+    return integers if all(map(str.__eq__, map(str, integers.tolist()), words)) else None
+
+
+# --- what pandas does not tell --------------------------------------------------------------------
+
+
+def _read_header(file: TextFile) -> list[str]:
+    """Give the column names in the first line of a text file."""
+    with file.open(encoding="utf-8-sig") as lines:
+        try:
+            header = lines.readline(1 << 20)
+        except UnicodeDecodeError:
+            raise _not_utf8(file) from None
+    if not header:
+        raise InputError(
+            f"{file.path}: the file is empty; expected a line of column names, then one line an "
+            "event"
+        )
+    header = header.rstrip("\n")
+    return header.split("\t") if file.separator == "\t" else next(csv.reader([header]), [""])
+
+
+def _read_through(file: TextFile) -> None:
+    """Raise what is wrong with the bytes of a text file, if anything, before what pandas says."""
+    with file.scan(numbers=False) as scan:
+        for _ in scan:
+            pass
+
+
+def _check_widths(file: TextFile, width: int, is_wrong: Callable[[int], bool]) -> None:
+    """Raise an InputError that names the first line with a wrong number of fields, if any."""
+    kind = "tab" if file.separator == "\t" else "comma"
+    with file.open(errors="replace") as lines:
+        for number, fields in itertools.islice(file.fields(lines), 1, None):
+            if is_wrong(len(fields)):
+                raise InputError(
+                    f"{file.path}: line {number} has {len(fields)} {kind} separated fields, but "
+                    f"the header names {width} columns; correct that line"
+                )
+
+
+def _not_utf8(file: TextFile) -> InputError:
+    with file.open(errors="surrogateescape") as lines:
+        broken = (n for n, line in enumerate(lines, start=1) if re.search("[\udc80-\udcff]", line))
+        return _not_text(file, f"line {next(broken, 1)} is not UTF-8")
+
+
+def _not_text(file: TextFile, reason: str) -> InputError:
+    kind = "tab" if file.separator == "\t" else "comma"
+    return InputError(
+        f"{file.path}: this is no text file ({reason}); save it as UTF-8, {kind} separated"
+    )

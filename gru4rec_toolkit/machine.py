@@ -1,0 +1,185 @@
+"""The machine: its compiler, its BLAS and its cores."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import hashlib
+import importlib
+import logging
+import os
+import re
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from gru4rec_toolkit import compile_directory
+from gru4rec_toolkit.errors import InputError
+
+logger = logging.getLogger("gru4rec")
+
+# the routines that Theano's C code calls; scipy-openblas exports them with a prefix
+_BLAS_ROUTINES = [
+    precision + routine
+    for precision in "sd"
+    for routine in ("gemm", "gemv", "ger", "dot", "axpy", "copy", "scal")
+]
+# of a team by default: a step's products are small, and more than this have not been measured
+MOST_THREADS = 8
+APT = "sudo apt-get install -y"
+
+
+def check_compiler() -> None:
+    """Theano compiles while it runs: say in one sentence what the machine lacks for that."""
+    missing = []
+    if not shutil.which("g++"):
+        missing.append(("the C++ compiler g++", "g++"))
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.exists():
+        missing.append((f"Python's headers ({header})", "python3-dev"))
+    if missing:
+        raise InputError(
+            f"{' and '.join(what for what, _ in missing)} not found, but Theano compiles its "
+            f"graphs; install with: {APT} {' '.join(package for _, package in missing)}"
+        )
+
+
+def load_cuda_libraries() -> None:
+    """Load what `make gpu` has put under the names by which libgpuarray looks for it."""
+    for library in (Path(sys.prefix) / "lib" / "gru4rec-gpu").glob("lib*.so"):
+        with contextlib.suppress(OSError):  # pygpu says what it misses
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+# ---------------------------------------------------------------------------- BLAS
+
+
+def find_blas() -> tuple[str, str, str]:
+    """Return linker flags, compiler flags that rename the routines, and the name for the log."""
+    try:
+        openblas = importlib.import_module("scipy_openblas32")
+    except ImportError:
+        return _find_system_blas()
+    directory = _path_without_spaces(Path(openblas.get_lib_dir()))
+    flags = f"-L{directory} -l{openblas.get_library()} -Wl,-rpath,{directory}"
+    renames = " ".join(f"-D{r}_=scipy_{r}_" for r in _BLAS_ROUTINES)
+    return flags, renames, f"scipy-openblas32 {openblas.__version__}"
+
+
+def _find_system_blas() -> tuple[str, str, str]:
+    for name in ("openblas", "blas"):
+        library = ctypes.util.find_library(name)
+        if library:
+            return f"-l:{library}", "", f"the system's {library} (no scipy-openblas32 installed)"
+    # an empty value makes Theano call NumPy's own products, correct and slower
+    return "", "", "NumPy's (neither scipy-openblas32 nor a system BLAS is installed)"
+
+
+def _path_without_spaces(directory: Path) -> Path:
+    """Theano splits linker flags at blanks: give a library in such a path a name without them."""
+    if not re.search(r"\s", str(directory)):
+        return directory
+    name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
+    # in a directory where nobody else can put a link to code of theirs
+    link = compile_directory.private_directory_without_blanks() / f"blas-{name}"
+    try:
+        link.symlink_to(directory)
+    except FileExistsError:
+        pass
+    except OSError as err:
+        raise compile_directory.failure(err, link.parent) from None
+    if link.resolve() != directory.resolve():
+        raise InputError(
+            f"{link} is not the link to {directory} that it should be; remove it, or install "
+            "into a path without blanks"
+        )
+    return link
+
+
+def count_threads(team: bool) -> int:
+    """Return the number of threads that compute.
+
+    It is what OPENBLAS_NUM_THREADS or OMP_NUM_THREADS says, within bounds; else a team has one for
+    each core. BLAS's own threads wait for each other in busy loops after every one of a step's
+    small products. As soon as another process wants a core, that makes training 20 times slower; so
+    BLAS by itself gets one thread.
+    """
+    for _, number in _named_threads():
+        if number is not None:
+            return min(max(number, 1), _most_threads())
+    return min(available_cores(), MOST_THREADS) if team else 1
+
+
+def _named_threads() -> list[tuple[str, int | None]]:
+    """Return the settings of threads, most important first, with None for what is no number."""
+    named = []
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").strip()
+        # OpenMP takes a list: the first number is that of threads outside of other threads
+        digits = re.fullmatch(r"([0-9]+)(\s*,.*)?", text)
+        if text:
+            # Python does not convert thousands of digits
+            named.append((f"{name}={text[:20]}", int(digits.group(1)[:18]) if digits else None))
+    return named
+
+
+def _most_threads() -> int:
+    """Return the most threads that a user can ask for.
+
+    A few more than there are cores cost little, and the number belongs to a model, which another
+    machine may have trained. But each thread has a share of every piece of work, and has to wake up
+    for it: 256 threads on two cores rank items a hundred times more slowly than two do.
+    """
+    return max(min(len(os.sched_getaffinity(0)), _quota()), MOST_THREADS)
+
+
+def warn_of_named_threads(n_threads: int) -> None:
+    """Say why the number of threads is not the one that the environment names."""
+    for setting, number in _named_threads():
+        if number is None:
+            logger.warning("%s is not a number of threads and is ignored", setting)
+            continue
+        if number > n_threads:
+            logger.warning(
+                "%s is more than this machine can use: %d threads compute", setting, n_threads
+            )
+        return
+
+
+def available_cores() -> int:
+    """Return how many processor cores this process may use, within its container's quota."""
+    return min(_cores(), _quota())
+
+
+def _quota() -> int:
+    """Processors' worth of time that a container may use (cgroup v2); without a limit, many."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(int(quota) // int(period), 1)
+    except (OSError, ValueError):  # no such file, or "max 100000"
+        return sys.maxsize
+
+
+def _cores() -> int:
+    """Processor cores that this process may use; two threads of one core count once."""
+    allowed = os.sched_getaffinity(0)
+    cores = set()
+    for processor in allowed:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            return len(allowed)
+    return len(cores)
+
+
+def set_blas_threads(n_threads: int) -> None:
+    try:
+        openblas = importlib.import_module("scipy_openblas32")
+    except ImportError:
+        return
+    library = Path(openblas.get_lib_dir()) / f"lib{openblas.get_library()}.so"
+    if library.exists():
+        ctypes.CDLL(str(library)).scipy_openblas_set_num_threads(n_threads)

@@ -1,0 +1,132 @@
+"""The store of additional negative samples, which feeds whole blocks of training steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from gru4rec_toolkit.ops import library
+from gru4rec_toolkit.ops.sampling.op import NegativeSampler, merge_in_c, merge_in_numpy
+from gru4rec_toolkit.theano_setup import tensor as tt
+from gru4rec_toolkit.theano_setup import theano
+
+
+def expected_distinct(support: np.ndarray, alpha: float, n_sample: int) -> float:
+    """Return how many different items `n_sample` draws with probability support^alpha give."""
+    weights = np.asarray(support, dtype=np.float64) ** alpha
+    with np.errstate(divide="ignore"):  # an only item is drawn for certain
+        return float(-np.expm1(n_sample * np.log1p(-weights / weights.sum())).sum())
+
+
+class SampleStore:
+    """Feeds a compiled training step with negatives, whatever holds them.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(n_batches)`` returns int (n_batches, n_sample). One that has the method
+        ``draw_on_device`` as well (`ops.sampling.gpu.GpuSampler`) fills a store on the device.
+    n_sample : int
+    n_ids : int
+        How many ids the store holds. Fewer than ``n_sample``: there is no store, and each block of
+        steps draws its own.
+    on_device : bool
+        True: the whole store lies in a Theano shared variable (on the GPU where Theano runs on
+        one). False: it lies in host memory and each block of steps gets its part.
+    merge : bool
+        List a mini-batch's equal negatives once, with the number of copies: the step is the same,
+        with fewer columns of the score matrix.
+
+    Attributes
+    ----------
+    samples : shared int32 (rows, n_sample)
+        Negatives ready for use.
+    copies : shared float32 (rows, n_sample), n_distinct : shared int64 (rows,) in host memory
+        With ``merge``: the first n_distinct[row] of a row's negatives are meant, so often.
+    row : shared int64 scalar
+        The row that the next step uses; the step itself moves it on.
+    n_batches : int
+        Capacity in mini-batches; 0 without a store.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[int], np.ndarray],
+        n_sample: int,
+        n_ids: int,
+        on_device: bool = True,
+        merge: bool = False,
+    ) -> None:
+        self._draw, self._merge = draw, merge
+        self._n_sample = n_sample
+        self.n_batches = n_ids // n_sample
+        self.on_device = on_device and self.n_batches > 0
+        self._held: _Rows | None = None
+        self._used = 0
+        self.samples = theano.shared(np.empty((0, n_sample), dtype=np.int32), name="negatives")
+        self.copies = theano.shared(np.empty((0, n_sample), dtype=np.float32), name="copies")
+        # on the host, so that taking part of a row needs nothing from the device
+        nothing = np.empty(0, dtype=np.int64)
+        self.n_distinct = theano.shared(nothing, name="n_distinct", target="cpu")
+        self.n_distinct.tag.target = "cpu"
+        self.row = theano.shared(np.int64(0), name="negative_row")
+
+    def negatives(self) -> tuple[tt.TensorVariable, tt.TensorVariable | None]:
+        """Return the present row's ids (K,) and copies (K,), None if nothing is merged."""
+        if not self._merge:
+            return self.samples[self.row], None
+        n = self.n_distinct[self.row]
+        return self.samples[self.row, :n], self.copies[self.row, :n]
+
+    def serve(self, n_steps: int, n_steps_left: int) -> int:
+        """Make negatives ready for up to ``n_steps`` steps; return for how many.
+
+        ``n_steps_left`` is how many the whole training may still take, so that a short training
+        does not draw ids that it will never use.
+        """
+        if self.n_batches == 0:
+            self._upload(self._fresh(n_steps))
+            return n_steps
+        if self._held is None or self._used == len(self._held.ids):
+            self._held = self._fresh(max(n_steps, min(self.n_batches, n_steps_left)))
+            self._used = 0
+            if self.on_device:
+                self._upload(self._held)
+        n_served = min(n_steps, len(self._held.ids) - self._used)
+        if not self.on_device:
+            self._upload(_Rows(*(a[self._used : self._used + n_served] for a in self._held)))
+        self._used += n_served
+        return n_served
+
+    def _fresh(self, n_batches: int) -> _Rows:
+        if self.on_device and hasattr(self._draw, "draw_on_device"):
+            return _Rows(*self._draw.draw_on_device(n_batches, self._merge))
+        drawn = np.ascontiguousarray(self._draw(n_batches), dtype=np.int32)
+        if drawn.shape != (n_batches, self._n_sample):
+            raise ValueError(
+                f"negatives: expected shape {(n_batches, self._n_sample)}, got {drawn.shape}"
+            )
+        copies = np.empty(drawn.shape if self._merge else (n_batches, 0), dtype=np.float32)
+        n_distinct = np.empty(n_batches, dtype=np.int64)
+        if self._merge:
+            if not isinstance(self._draw, NegativeSampler):
+                drawn = drawn.copy()  # the user's, perhaps
+            merge = merge_in_c if library.usable() else merge_in_numpy
+            merge(drawn, copies, n_distinct)
+        return _Rows(drawn, copies, n_distinct)
+
+    def _upload(self, rows: _Rows) -> None:
+        self.samples.set_value(rows.ids, borrow=True)
+        self.copies.set_value(rows.copies, borrow=True)
+        self.n_distinct.set_value(rows.n_distinct, borrow=True)
+        self.row.set_value(np.int64(0))
+
+
+class _Rows(NamedTuple):
+    """Negatives of mini-batches, as `SampleStore` holds them."""
+
+    ids: np.ndarray
+    copies: np.ndarray
+    n_distinct: np.ndarray

@@ -1,0 +1,231 @@
+"""Training: the compiled step, the variables it works on, and the loop over blocks of steps.
+
+Nothing leaves Theano inside of a block: its schedule is uploaded before, its losses are read after.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from gru4rec_toolkit.data import schedule, sessions
+from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model import losses, optimizers
+from gru4rec_toolkit.model.block import UploadedBlock
+from gru4rec_toolkit.model.dropout import dropout
+from gru4rec_toolkit.model.negatives import SampleStore, expected_distinct
+from gru4rec_toolkit.ops.sampling import sampler
+from gru4rec_toolkit.parameters import Values
+from gru4rec_toolkit.progress import progress_bar
+from gru4rec_toolkit.theano_setup import tensor as tt
+from gru4rec_toolkit.theano_setup import theano
+
+logger = logging.getLogger("gru4rec")
+
+# steps whose schedule is uploaded together, some 100 kB; their losses are read at the end
+BLOCK_STEPS = 512
+# a mini-batch's equal negatives are merged where fewer than this fraction of them are distinct
+MERGE_BELOW = 0.98
+
+
+class TrainingDiverged(InputError):
+    """The loss became NaN or infinite."""
+
+
+class Model(Protocol):
+    """The network that a training needs: `gru4rec.Network`, or a variant of it."""
+
+    settings: Values
+
+    def cost(self, inputs, targets, negatives, states, dropout, log_support) -> tuple: ...
+
+    def dense_parameters(self) -> list: ...
+
+    def zero_states(self, n_rows: int) -> list: ...
+
+
+class Training:
+    """One run of `GRU4Rec.fit`: the compiled step, its shared variables, the loop over blocks.
+
+    Parameters
+    ----------
+    network : Model
+        Its settings are those of the training, whatever is set on the way.
+    log : SessionLog
+    n_store_ids : int
+        Negative ids that the store holds.
+    on_device : bool
+        Whether the store lies where Theano computes.
+    negative_sampler : callable or None
+        Draws negatives in the place of `sampler`.
+    """
+
+    def __init__(
+        self,
+        network: Model,
+        log: sessions.SessionLog,
+        n_store_ids: int,
+        on_device: bool,
+        negative_sampler: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
+        # not at the top: sorted imports would put it before Theano is configured
+        from theano.sandbox.rng_mrg import MRG_RandomStreams
+
+        self.network, self.log = network, log
+        self.parameters = p = network.settings
+        order_seed, sample_seed, dropout_seed = np.random.SeedSequence(p.seed).spawn(3)
+        self.order_rng = np.random.default_rng(order_seed) if p.train_random_order else None
+        self.dropout_seed = int(dropout_seed.generate_state(1)[0] >> 1)
+        self.dropout_rng = MRG_RandomStreams(self.dropout_seed)
+        self.n_dropouts = 0
+        self.steps_done = theano.shared(np.int64(0), name="steps_done")
+        self.store = None
+        if p.n_sample:
+            draw = negative_sampler or sampler(
+                log.support,
+                p.sample_alpha,
+                p.n_sample,
+                int(sample_seed.generate_state(1, dtype=np.uint64)[0]),
+            )
+            merge = losses.counts_copies(p.loss, p.final_act) and (
+                expected_distinct(log.support, p.sample_alpha, p.n_sample)
+                < MERGE_BELOW * p.n_sample
+            )
+            self.store = SampleStore(draw, p.n_sample, n_store_ids, on_device, merge)
+        self.block = UploadedBlock()
+        self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
+        self.states = network.zero_states(0)
+        self.steps_per_second = 1
+        self.step_function = self.compile()
+
+    def compile(self):
+        """Compile one training step."""
+        block, p = self.block, self.parameters
+        negatives = self.store.negatives() if self.store else None
+        log_support = np.log(np.maximum(self.log.support, 1)).astype(theano.config.floatX)
+        cost, new_states, looked_up = self.network.cost(
+            block.inputs,
+            block.targets,
+            negatives,
+            self.states,
+            self._dropout,
+            theano.shared(log_support[:, None], name="log_support"),
+        )
+        updates = optimizers.training_updates(
+            cost,
+            self.network.dense_parameters(),
+            looked_up,
+            p.adapt,
+            p.adapt_params,
+            p.learning_rate,
+            p.momentum,
+            p.lmbd,
+            p.grad_cap,
+        )
+        goes_on = block.goes_on.dimshuffle(0, "x")
+        updates += [(h, new * goes_on) for h, new in zip(self.states, new_states)]
+        updates += [(self.costs, tt.set_subtensor(self.costs[block.step], cost))]
+        updates += [(block.step, block.step + 1), (self.steps_done, self.steps_done + 1)]
+        if self.store:
+            updates += [(self.store.row, self.store.row + 1)]
+        logger.info("compiling the training step: seconds, on the first run half a minute")
+        return theano.function([], [], updates=updates)
+
+    def reset_states(self) -> None:
+        """Set all states to zero, as at the beginning of an epoch."""
+        for h, n in zip(self.states, self.parameters.layers):
+            zeros = np.zeros((self.parameters.batch_size, n), dtype=theano.config.floatX)
+            h.set_value(zeros, borrow=True)
+
+    def run_steps(self, n: int) -> None:
+        """Run n steps of the block without leaving Theano."""
+        self.step_function.fn(n_calls=n)
+
+    def _dropout(self, x: tt.TensorVariable, p: float) -> tt.TensorVariable:
+        """Drop with a mask of its own for every place of the graph and every step."""
+        if p <= 0:
+            return x
+        self.n_dropouts += 1
+        seed = self.dropout_seed + (self.n_dropouts << 32)
+        return dropout(x, float(p), seed, self.steps_done, self.dropout_rng)
+
+    def run(self, after_epoch: Callable[[int], None] | None = None) -> None:
+        """Run all epochs; `after_epoch` gets the number of each one that is done, from 1 on."""
+        if self.store and self.store.n_batches:
+            kind = "GPU" if self.store.on_device else "CPU"
+            print(
+                f"Created sample store with {self.store.n_batches} batches of samples (type={kind})"
+            )
+        elif self.store:
+            print("No sample store was used")
+        for epoch in range(self.parameters.n_epochs):
+            self.run_epoch(epoch)
+            if after_epoch is not None:
+                after_epoch(epoch + 1)
+
+    def run_epoch(self, epoch: int) -> None:
+        p, log = self.parameters, self.log
+        order = schedule.training_order(log, p.time_sort, self.order_rng)
+        # without additional samples a single session has no negatives
+        min_rows = 1 if self.store else 2
+        n_steps = schedule.count_steps(log, order, p.batch_size, min_rows)
+        blocks = schedule.schedule_blocks(log, order, p.batch_size, BLOCK_STEPS, min_rows)
+        self.reset_states()
+        costs, rows, done = [], [], 0
+        start = time.perf_counter()
+        with progress_bar(n_steps, f"Epoch {epoch + 1}") as progress:
+            for block in blocks:
+                steps_left = (p.n_epochs - epoch) * n_steps - done
+                costs.append(self.run_block(block, steps_left, progress))
+                self._check_costs(costs[-1], epoch, done)
+                rows.append(np.full(len(costs[-1]), block.inputs.shape[1]))
+                done += len(costs[-1])
+        costs, rows = np.concatenate(costs), np.concatenate(rows)
+        seconds = time.perf_counter() - start
+        loss = np.average(costs, weights=rows)
+        print(
+            f"Epoch{epoch + 1} --> loss: {loss:.6f} \t({seconds:.2f}s) "
+            f"\t[{len(costs) / seconds:.2f} mb/s | {rows.sum() / seconds:.0f} e/s]",
+            flush=True,
+        )
+
+    def run_block(self, block: schedule.Block, steps_left: int, progress) -> np.ndarray:
+        """Run the steps of a block; returns their costs, (K,) float64."""
+        self.block.upload(block, self.states)
+        n_steps, done = len(block.inputs), 0
+        while done < n_steps:
+            served = n_steps - done
+            if self.store:
+                # for the whole rest of the block: what is drawn must not depend on timing
+                served = self.store.serve(served, steps_left - done)
+            self._run_about_a_second_at_a_time(served, progress)
+            done += served
+        return self.costs.get_value()[:n_steps].astype(np.float64)
+
+    def _run_about_a_second_at_a_time(self, n_steps: int, progress) -> None:
+        """Run steps; Ctrl-C and the progress bar wait for Python in between."""
+        while n_steps:
+            n = min(n_steps, self.steps_per_second)
+            start = time.perf_counter()
+            self.run_steps(n)
+            seconds = max(time.perf_counter() - start, 1e-6)
+            self.steps_per_second = max(1, int(min(n / seconds, BLOCK_STEPS)))
+            progress.update(n)
+            n_steps -= n
+
+    def _check_costs(self, costs: np.ndarray, epoch: int, n_before: int) -> None:
+        finite = np.isfinite(costs)
+        if finite.all():
+            return
+        p = self.parameters
+        step = n_before + int(np.argmin(finite))
+        raise TrainingDiverged(
+            f"the loss became NaN or infinite in epoch {epoch + 1}, step {step + 1}; usual causes "
+            f"are learning_rate ({p.learning_rate}) or momentum ({p.momentum}) too high "
+            f"for batch_size {p.batch_size}, or bpreg ({p.bpreg}) with an unbounded "
+            f"final_act ({p.final_act}): lower them, or set grad_cap"
+        )

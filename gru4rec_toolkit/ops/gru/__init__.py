@@ -1,0 +1,1 @@
+"""The GRU's step and dropout."""

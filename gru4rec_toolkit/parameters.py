@@ -1,0 +1,687 @@
+"""GRU4Rec's parameters: names, defaults, allowed values, their one home in a model, and files.
+
+Plain Python without heavy imports, so that a command line program rejects a bad parameter at once.
+Nothing that is read here is executed: parameter files are parsed as syntax trees of literals.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import math
+import re
+import warnings
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from gru4rec_toolkit.errors import InputError, check_regular
+
+# The tables of losses, activations and optimizers: their names, and what parameters have to know of
+# them. What they compute is in model/losses.py and model/optimizers.py, under the same names.
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss, by the final activation that it needs.
+
+    Attributes
+    ----------
+    softmax : str or None
+        The softmax that turns scores into what the loss takes; None: any element-wise activation.
+    """
+
+    softmax: str | None
+
+
+LOSSES: dict[str, Loss] = {
+    "cross-entropy": Loss("softmax"),
+    "xe_logit": Loss("softmax_logit"),
+    "bpr-max": Loss(None),
+    "bpr": Loss(None),
+    "top1": Loss(None),
+    "top1-max": Loss(None),
+}
+SOFTMAXES = ("softmax", "softmax_logit")
+# element-wise activations with their numbers where the name alone is given, those of the README
+ACTIVATIONS: dict[str, tuple[float, ...]] = {
+    "linear": (),
+    "relu": (),
+    "tanh": (),
+    "leaky": (0.01,),
+    "elu": (1.0,),
+    "selu": (1.0507, 1.67326),
+}
+# optimizers with their decay rates, unless adapt_params says otherwise
+OPTIMIZERS: dict[str, tuple[float, ...]] = {
+    "adagrad": (),
+    "rmsprop": (0.9,),
+    "adadelta": (0.95,),
+    "adam": (0.9, 0.999),
+}
+# ranks of a target that ties with other items, see evaluation.evaluate_gpu
+TIE_MODES = ("standard", "conservative", "median", "tiebreaking")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: its default, a function that checks and converts, the values it takes.
+
+    ``values`` is a text, or a function that returns one where a table can grow.
+    """
+
+    default: Any
+    convert: Callable[[Any], Any]
+    values: str | Callable[[], str]
+
+    @property
+    def allowed(self) -> str:
+        return self.values if isinstance(self.values, str) else self.values()
+
+
+def one_of(names: Iterable[str]) -> str:
+    return "one of " + ", ".join(names)
+
+
+def elementwise() -> list[str]:
+    """Return the names of the element-wise activations, as in elu-<X>."""
+    return ["-".join([kind, *("<X>", "<Y>")[: len(n)]]) for kind, n in ACTIVATIONS.items()]
+
+
+# ---------------------------------------------------------------------------- conversions
+# Each takes a string or a value and returns the parameter's value, or raises ValueError.
+
+
+def _is_truth_value(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")  # numpy's too
+
+
+def _integer(minimum: int, maximum: float = math.inf) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        number = int(value)
+        # int() would cut 1.5 down to 1 and take True for 1
+        in_range = minimum <= number <= maximum
+        if _is_truth_value(value) or not in_range or float(value) != number:
+            raise ValueError
+        return number
+
+    return convert
+
+
+def _number(low: float, high: float = math.inf, low_open: bool = False) -> Callable[[Any], float]:
+    def convert(value: Any) -> float:
+        number = float(value)
+        in_range = low <= number < high and not (low_open and number == low)
+        if _is_truth_value(value) or not in_range:
+            raise ValueError
+        return number
+
+    return convert
+
+
+def _boolean(value: Any) -> bool:
+    text = str(value)
+    if text in ("True", "1"):
+        return True
+    if text in ("False", "0"):
+        return False
+    raise ValueError
+
+
+def _choice(*names: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return value
+
+    return convert
+
+
+def _items(value: Any) -> list:
+    if isinstance(value, str):
+        return value.split("/") if value and value != "[]" else []
+    return list(value) if isinstance(value, Iterable) else [value]
+
+
+def _layers(value: Any) -> list[int]:
+    sizes = [_integer(1)(v) for v in _items(value)]
+    if not sizes:
+        raise ValueError
+    return sizes
+
+
+def _optimizer(value: Any) -> str | None:
+    if value is None or value == "None":
+        return None
+    return _choice(*OPTIMIZERS)(value)
+
+
+def _loss(value: Any) -> str:
+    return _choice(*LOSSES)(value)
+
+
+def _embedding(value: Any) -> int | str:
+    return value if value == "layersize" else _integer(0)(value)
+
+
+def _column(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def split_activation(name: str) -> tuple[str, tuple[float, ...]]:
+    """Split an activation's name into its kind and its numbers.
+
+    Parameters
+    ----------
+    name : str
+        For example ``tanh``, ``elu-0.5``, ``selu-1.05-1.67``.
+
+    Returns
+    -------
+    (str, tuple of float)
+        ``("elu", (0.5,))``; the numbers are those of `ACTIVATIONS` where the name has none.
+
+    Raises
+    ------
+    ValueError
+        If the numbers do not fit the kind.
+    """
+    kind, dash, rest = name.partition("-")
+    defaults = ACTIVATIONS.get(kind, ())
+    if not dash:
+        return kind, defaults
+    if not re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?(-\d+(\.\d*)?(e-?\d+)?)*", rest):
+        raise ValueError(name)
+    constants = tuple(float(c) for c in re.split(r"(?<!e)-", rest))
+    if len(constants) != len(defaults) or not all(map(math.isfinite, constants)):
+        raise ValueError(name)
+    return kind, constants
+
+
+def _list_lengths(value: Any) -> list[int]:
+    lengths = [_integer(1)(v) for v in _items(value)]
+    if not lengths:
+        raise ValueError
+    return lengths
+
+
+def _function(value: Any) -> Callable | None:
+    if value is not None and not callable(value):
+        raise ValueError
+    return value
+
+
+def _activation(*extra: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        kind, _ = split_activation(value)
+        _choice(*ACTIVATIONS, *extra)(kind)
+        return value
+
+    return convert
+
+
+_YES_NO = "True or False"
+_SHARE = "a number of at least 0 and less than 1"
+_POSITIVE = "a number of 0 or more"
+
+PARAMETERS: dict[str, Parameter] = {
+    "loss": Parameter("bpr-max", _loss, lambda: one_of(LOSSES)),
+    "final_act": Parameter(
+        "linear", _activation(*SOFTMAXES), lambda: one_of([*SOFTMAXES, *elementwise()])
+    ),
+    "hidden_act": Parameter("tanh", _activation(), lambda: one_of(elementwise())),
+    "layers": Parameter(
+        [100], _layers, "the number of units of each GRU layer, separated by / (layers=200/100)"
+    ),
+    "n_epochs": Parameter(10, _integer(1), "an integer of 1 or more"),
+    "batch_size": Parameter(32, _integer(1), "an integer of 1 or more"),
+    "dropout_p_embed": Parameter(0.0, _number(0, 1), _SHARE),
+    "dropout_p_hidden": Parameter(0.0, _number(0, 1), _SHARE),
+    "learning_rate": Parameter(0.1, _number(0, low_open=True), "a number greater than 0"),
+    "momentum": Parameter(0.0, _number(0, 1), _SHARE),
+    "lmbd": Parameter(0.0, _number(0), _POSITIVE),
+    "embedding": Parameter(
+        0, _embedding, "an integer of 0 or more (0: no separate embedding) or layersize"
+    ),
+    "constrained_embedding": Parameter(False, _boolean, _YES_NO),
+    "n_sample": Parameter(2048, _integer(0), "an integer of 0 or more"),
+    "sample_alpha": Parameter(0.75, _number(0), _POSITIVE),
+    "bpreg": Parameter(1.0, _number(0), _POSITIVE),
+    "logq": Parameter(0.0, _number(0), _POSITIVE),
+    "smoothing": Parameter(0.0, _number(0, 1), _SHARE),
+    "adapt": Parameter("adagrad", _optimizer, lambda: one_of([*OPTIMIZERS, "None"])),
+    "adapt_params": Parameter(
+        [],
+        lambda value: [_number(0, 1)(v) for v in _items(value)],
+        "decay rates of at least 0 and less than 1, separated by / (adapt_params=0.9/0.999)",
+    ),
+    "grad_cap": Parameter(0.0, _number(0), _POSITIVE),
+    "sigma": Parameter(0.0, _number(0), _POSITIVE),
+    "init_as_normal": Parameter(False, _boolean, _YES_NO),
+    "train_random_order": Parameter(False, _boolean, _YES_NO),
+    "time_sort": Parameter(True, _boolean, _YES_NO),
+    "session_key": Parameter("SessionId", _column, "the name of the column of session ids"),
+    "item_key": Parameter("ItemId", _column, "the name of the column of item ids"),
+    "time_key": Parameter("Time", _column, "the name of the column of time stamps"),
+    "seed": Parameter(42, _integer(0, 2**32 - 1), "an integer from 0 to 4294967295"),
+}
+
+
+# arguments of the public functions, which are no parameters of the model
+ARGUMENTS: dict[str, Parameter] = {
+    "sample_store": Parameter(10_000_000, _integer(0), "a number of ids, 0 or more"),
+    "store_type": Parameter("gpu", _choice("gpu", "cpu"), "'gpu' or 'cpu'"),
+    "retrain": Parameter(False, _boolean, _YES_NO),
+    "after_epoch": Parameter(None, _function, "a function of an epoch's number, or None"),
+    "negative_sampler": Parameter(
+        None, _function, "a function of a number of mini-batches, or None"
+    ),
+    "batch": Parameter(100, _integer(1), "an integer of 1 or more"),
+    "batch_size": Parameter(100, _integer(1), "an integer of 1 or more"),
+    "cut_off": Parameter([20], _list_lengths, "one or more list lengths of 1 or more"),
+    "mode": Parameter("standard", _choice(*TIE_MODES), f"one of {', '.join(TIE_MODES)}"),
+}
+
+
+def defaults() -> dict[str, Any]:
+    """Return a fresh dictionary of every parameter's default value."""
+    return {
+        name: list(p.default) if isinstance(p.default, list) else p.default
+        for name, p in PARAMETERS.items()
+    }
+
+
+def _checked(kind: str, name: str, parameter: Parameter, value: Any) -> Any:
+    try:
+        return parameter.convert(value)
+    except (ValueError, TypeError, AttributeError, ArithmeticError):
+        shown = " ".join(repr(value).split())  # a table's repr has many lines
+        shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+        raise InputError(f"{kind}{name}: expected {parameter.allowed}, got {shown}") from None
+
+
+def check_arguments(**arguments: Any) -> list[Any]:
+    """Check and convert arguments of a public function, as `convert` does with parameters.
+
+    Parameters
+    ----------
+    **arguments
+        Names of `ARGUMENTS` with their values.
+
+    Returns
+    -------
+    list
+        The values, converted, in the same order.
+
+    Raises
+    ------
+    InputError
+        Names the argument and what it takes.
+    """
+    return [_checked("", name, ARGUMENTS[name], value) for name, value in arguments.items()]
+
+
+def _suggestion(name: str) -> str | None:
+    """Return the parameter that a misspelt name may mean."""
+    close = difflib.get_close_matches(name.lower(), PARAMETERS, n=1, cutoff=0.8)
+    return close[0] if close else None
+
+
+def convert(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Check and convert parameters that come as strings or values.
+
+    Parameters
+    ----------
+    settings : mapping of str to (str or value)
+
+    Returns
+    -------
+    dict
+        The same names in the same order, values in their own types.
+
+    Raises
+    ------
+    InputError
+        On an unknown name, a wrong type or a value out of range; names the parameter and what it
+        takes.
+    """
+    converted = {}
+    for name, value in settings.items():
+        if name not in PARAMETERS:
+            close = _suggestion(name) if isinstance(name, str) else None
+            meant = f", did you mean {close}?" if close else ""
+            raise InputError(
+                f"unknown parameter {name!r}{meant}; the parameters are {', '.join(PARAMETERS)}"
+            )
+        converted[name] = _checked("parameter ", name, PARAMETERS[name], value)
+    return converted
+
+
+def check_combination(values: Mapping[str, Any]) -> None:
+    """Reject values that are fine alone but contradict each other.
+
+    Parameters
+    ----------
+    values : mapping
+        All parameters, converted.
+
+    Raises
+    ------
+    InputError
+        Names the parameters that clash and what to set.
+    """
+    loss, final_act = values["loss"], values["final_act"]
+    needed = LOSSES[loss].softmax
+    if needed and final_act != needed:
+        raise InputError(
+            f"loss={loss} needs final_act={needed}, but final_act is {final_act}; "
+            f"set final_act={needed}"
+        )
+    if not needed and final_act in SOFTMAXES:
+        raise InputError(
+            f"final_act={final_act} does not go with loss={loss}; "
+            f"set final_act to {one_of(elementwise())}"
+        )
+    if values["smoothing"] > 0 and not needed:
+        with_softmax = " or ".join(name for name, of in LOSSES.items() if of.softmax)
+        raise InputError(
+            f"smoothing works with loss={with_softmax} only, but loss is {loss}; set smoothing=0"
+        )
+    if values["constrained_embedding"] and values["embedding"] != 0:
+        raise InputError(
+            "embedding and constrained_embedding=True exclude each other (the shared embedding has "
+            "the size of the last layer); set embedding=0 or constrained_embedding=False"
+        )
+    if values["n_sample"] == 0 and values["batch_size"] < 2:
+        raise InputError(
+            "n_sample=0 with batch_size=1 leaves no negative samples; "
+            "set n_sample to 1 or more or batch_size to 2 or more"
+        )
+    n_rates = len(OPTIMIZERS.get(values["adapt"], ()))
+    if values["adapt_params"] and len(values["adapt_params"]) != n_rates:
+        raise InputError(
+            f"adapt_params: adapt={values['adapt']} takes {n_rates} decay rate(s), "
+            f"got {values['adapt_params']}"
+        )
+
+
+# ---------------------------------------------------------------------------- a model's parameters
+
+
+class Values(namedtuple("Values", PARAMETERS)):
+    """The values of all parameters: immutable, with tuples for lists."""
+
+    __slots__ = ()
+
+    def changed(self, converted: Mapping[str, Any]) -> Values:
+        """Return a copy with other values of some parameters, which `convert` gave."""
+        return self._replace(
+            **{n: tuple(v) if isinstance(v, list) else v for n, v in converted.items()}
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a fresh dictionary, with lists."""
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in self._asdict().items()}
+
+    @property
+    def embedding_size(self) -> int:
+        return self.layers[0] if self.embedding == "layersize" else self.embedding
+
+    @property
+    def architecture(self) -> tuple:
+        """Everything that gives the weights their shapes and places."""
+        return self.layers, self.constrained_embedding, self.embedding_size
+
+    def difference(self, other: Values) -> str:
+        """Say which values differ from others, in the form ``layers=[24], batch_size=16``."""
+        theirs = other.as_dict()
+        return ", ".join(f"{n}={v!r}" for n, v in self.as_dict().items() if v != theirs[n])
+
+
+class ReadOnlyList(list):
+    """A parameter that is a list, as an attribute gives it; changes in it would be lost."""
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise InputError(
+            "a list that is a parameter cannot be changed in place; set the parameter to another "
+            "list, as in gru.layers = [200, 100]"
+        )
+
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse
+    __setitem__ = __delitem__ = __imul__ = _refuse  # type: ignore[assignment]
+
+    def __iadd__(self, other: Iterable) -> list:
+        return [*self, *other]  # gru.layers += [100] sets the parameter to this
+
+    def __reduce__(self) -> tuple:
+        return list, (list(self),)
+
+
+class _Attribute(property):
+    """A parameter as an attribute of `HasParameters`."""
+
+    def __init__(self, name: str) -> None:
+        def get(model: HasParameters) -> Any:
+            value = getattr(model.settings, name)
+            return ReadOnlyList(value) if isinstance(value, tuple) else value
+
+        def assign(model: HasParameters, value: Any) -> None:
+            model.settings = model.settings.changed(convert({name: value}))
+
+        super().__init__(get, assign, doc=PARAMETERS[name].allowed)
+
+
+class HasParameters:
+    """A model whose parameters live in one place, whichever way they are set.
+
+    Attributes, `set_params` and the constructor check and convert a value before anything is set.
+    Lists cannot be changed in place. A parameter in the body of a subclass is its default there.
+    """
+
+    # all values as they are set now; immutable
+    settings = Values(**defaults()).changed(defaults())
+
+    def __init__(self, **settings: Any) -> None:
+        self.apply(settings)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        found = {name: inspect.getattr_static(cls, name) for name in PARAMETERS}
+        own = {name: v for name, v in found.items() if not isinstance(v, _Attribute)}
+        cls.settings = cls.settings.changed(convert(own))
+        for name in own:
+            setattr(cls, name, _Attribute(name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not hasattr(self, name):
+            self._check_spelling(name)
+        super().__setattr__(name, value)
+
+    def _check_spelling(self, name: str) -> None:
+        """Reject a new attribute with the name of a parameter, misspelt."""
+        close = _suggestion(name)
+        if close is None:
+            return
+        complaint = f"{type(self).__name__} has no parameter {name}; did you mean {close}?"
+        if HasParameters in type(self).__bases__:
+            raise InputError(complaint)
+        # a variant's own attribute can be called so
+        warnings.warn(
+            f"{complaint} If not, give {name} a value in the body of the class", stacklevel=3
+        )
+
+    def get_params(self) -> dict[str, Any]:
+        """Return all parameters as they are set now, in a fresh dictionary."""
+        return self.settings.as_dict()
+
+    def set_params(self, **settings: Any) -> HasParameters:
+        """Set parameters from strings or values and print them, one ``SET`` line each.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        gru4rec_toolkit.errors.InputError
+            On an unknown name, a wrong type, a value out of range or a contradiction; nothing is
+            set then.
+        """
+        changed = self.apply(settings)
+        name_width = max(map(len, changed), default=0)
+        value_width = max((len(str(value)) for value in changed.values()), default=0)
+        for name, value in changed.items():
+            print(
+                f"SET   {name:<{name_width}}   TO   {value!s:<{value_width}}   "
+                f"(type: {type(value)})"
+            )
+        return self
+
+    def apply(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Set parameters, all or none of them; return them converted."""
+        changed = convert(settings)
+        values = self.settings.changed(changed)
+        check_combination(values.as_dict())
+        self.settings = values
+        return changed
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.settings.difference(type(self).settings)})"
+
+
+for _name in PARAMETERS:
+    setattr(HasParameters, _name, _Attribute(_name))
+# for help() and the completion in notebooks
+HasParameters.__init__.__signature__ = inspect.Signature(
+    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    + [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+        for name, value in defaults().items()
+    ]
+)
+
+
+# ---------------------------------------------------------------------------- strings and files
+
+
+def parse_string(text: str) -> dict[str, str]:
+    """Split ``name=value,name=value`` into a dictionary of strings.
+
+    Raises
+    ------
+    InputError
+        On a piece that is not ``name=value`` or a name that comes twice.
+    """
+    settings: dict[str, str] = {}
+    for piece in text.split(","):
+        name, equals, value = (part.strip() for part in piece.partition("="))
+        if not equals or not name:
+            raise InputError(
+                f"parameter string: {piece.strip()!r} is not of the form name=value; "
+                "write name=value,name=value (lists with /, as in layers=200/100)"
+            )
+        if name in settings:
+            raise InputError(f"parameter string: {name} is given twice; give it once")
+        settings[name] = value
+    return settings
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """Read a parameter file: Python source that holds one OrderedDict named ``gru4rec_params``.
+
+    The file is parsed, never executed; only literals are understood.
+
+    Parameters
+    ----------
+    path : str
+        For example ``paramfiles/rsc15_xe_shared_100_best.py``.
+
+    Returns
+    -------
+    dict
+        Names and values as the file has them, not yet checked.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not Python, or holds anything but that dictionary.
+    """
+    expected = "one OrderedDict of literals named gru4rec_params (see paramfiles/)"
+    check_regular(path, "parameter file ")
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            tree = ast.parse(file.read())
+    except OSError as err:
+        raise InputError(f"parameter file {path}: {err.strerror}; check the path") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
+        line = f", line {err.lineno}" if isinstance(err, SyntaxError) and err.lineno else ""
+        raise InputError(
+            f"parameter file {path}{line}: not valid Python; the file must hold {expected}"
+        ) from None
+    found = None
+    for node in tree.body:
+        if _is_docstring(node) or _is_ordereddict_import(node):
+            continue
+        if found is None and _assigns_parameters(node):
+            found = node
+            continue
+        raise InputError(
+            f"parameter file {path}, line {node.lineno}: unexpected code, nothing was executed; "
+            f"the file must hold only {expected}"
+        )
+    if found is None:
+        raise InputError(f"parameter file {path}: no gru4rec_params in it; it must hold {expected}")
+    try:
+        pairs = [(ast.literal_eval(k), ast.literal_eval(v)) for k, v in _pair_nodes(found.value)]
+    except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
+        raise InputError(
+            f"parameter file {path}, line {found.lineno}: gru4rec_params is not a dictionary of "
+            f"literals, nothing was executed; the file must hold {expected}"
+        ) from None
+    settings: dict[str, Any] = {}
+    for name, value in pairs:
+        if not isinstance(name, str):
+            raise InputError(f"parameter file {path}: {name!r} is not a parameter's name")
+        if name in settings:
+            raise InputError(f"parameter file {path}: {name!r} is given twice; give it once")
+        settings[name] = value
+    return settings
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_ordereddict_import(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.ImportFrom)
+        and node.module == "collections"
+        and [alias.name for alias in node.names] == ["OrderedDict"]
+    )
+
+
+def _assigns_parameters(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Assign)
+        and len(node.targets) == 1
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "gru4rec_params"
+    )
+
+
+def _pair_nodes(node: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """Return the (key, value) nodes of ``{...}``, ``OrderedDict([(k, v)])`` or ``dict(k=v)``."""
+    if isinstance(node, ast.Call):
+        if not isinstance(node.func, ast.Name) or node.func.id not in ("OrderedDict", "dict"):
+            raise ValueError("a call of something else")
+        if any(k.arg is None for k in node.keywords):
+            raise ValueError("unpacking")
+        named = [(ast.Constant(k.arg), k.value) for k in node.keywords]
+        return [pair for arg in node.args for pair in _pair_nodes(arg)] + named
+    if isinstance(node, ast.Dict):
+        return list(zip(node.keys, node.values))
+    return [(key, value) for key, value in (pair.elts for pair in node.elts)]

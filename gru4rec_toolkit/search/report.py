@@ -1,0 +1,278 @@
+"""What a search leaves for people: a table of the best trials, results.tsv, a paramfile, plots."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gru4rec_toolkit import files, parameters
+from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.search.space import SearchParameter, aligned
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+RESULTS, BEST = "results.tsv", "best_parameters.py"
+# what our files look like at their beginning: nothing else is replaced
+KINDS = {
+    RESULTS: ("a search's table", rb"trial\tstate\t[^\n]*\tretry_of\treason\tlog\n"),
+    BEST: ("a search's best parameters", rb'"""Best of \d+ trials of study '),
+}
+PLOTS = ("optimization_history", "param_importances", "slice", "parallel_coordinate")
+_SOURCE = "paropt.py of GRU4Rec"
+PLOT, _PLOT = "a plot of paropt.py", rb"\x89PNG.*tEXtSource\0" + _SOURCE.encode()
+# in the attribute `reason` of trials that were begun at the same moment as a study's last ones
+NOT_NEEDED = "not needed: other workers had the last trials already"
+_NO_SIGN = "its worker gave no sign of life any more"
+
+
+def texts(trial: FrozenTrial, space: Sequence[SearchParameter]) -> dict[str, str]:
+    """Return a trial's parameters as its training got them."""
+    return {p.name: p.text(trial.params[p.name]) for p in space if p.name in trial.params}
+
+
+def is_good(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: it is complete or was pruned."""
+    return trial.state.name in ("COMPLETE", "PRUNED")
+
+
+def best_first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the complete trials, the best first; the earlier one of equals."""
+    complete = [t for t in trials if t.state.name == "COMPLETE"]
+    return sorted(complete, key=lambda t: (-t.value, t.number))
+
+
+def best_table(
+    trials: Sequence[FrozenTrial], space: Sequence[SearchParameter], metric: str, most: int = 5
+) -> str:
+    """Return the best trials as a table with their metric and parameters."""
+    rows = [("BEST", "TRIAL", metric, *(p.name for p in space))]
+    for place, trial in enumerate(best_first(trials)[:most], start=1):
+        values = texts(trial, space)
+        chosen = (values.get(p.name, "") for p in space)
+        rows.append((str(place), str(trial.number), f"{trial.value:.6f}", *chosen))
+    return aligned(rows)
+
+
+def results_table(
+    trials: Sequence[FrozenTrial], space: Sequence[SearchParameter], metric: str
+) -> str:
+    """Return all trials tab separated, one a row, with a header line.
+
+    Columns: trial, state, the metric (of a pruned trial that of its last epoch), the parameters,
+    seconds, start, worker, retry_of (the trial whose worker died), reason (of failed ones), log.
+    """
+    names = [p.name for p in space]
+    head = ["trial", "state", metric, *names]
+    head += ["seconds", "start", "worker", "retry_of", "reason", "log"]
+    rows = [head]
+    for trial in trials:
+        noted = trial.user_attrs
+        if noted.get("reason") == NOT_NEEDED:
+            continue
+        reason = noted.get("reason", "")
+        if trial.state.name == "FAIL":
+            reason = reason or _NO_SIGN
+        worker = noted.get("worker") or {}
+        values = texts(trial, space)
+        row = [trial.number, trial.state.name, _number(trial.value)]
+        row += [values.get(name, "") for name in names]
+        row += [
+            f"{trial.duration.total_seconds():.2f}" if trial.duration else "",
+            trial.datetime_start.isoformat(" ", "seconds") if trial.datetime_start else "",
+            f"{worker['host']}:{worker['pid']}" if worker else "",
+            noted.get("retry_of", ""),
+            reason,
+            noted.get("log", ""),
+        ]
+        rows.append(row)
+    return "".join("\t".join(" ".join(str(x).split()) for x in row) + "\n" for row in rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def paramfile(settings: Mapping[str, Any], heading: str) -> str:
+    """Return parameters as a file that ``run.py -pf`` reads.
+
+    Parameters
+    ----------
+    settings : mapping of str to (str or value)
+    heading : str
+        One line of docstring.
+    """
+    converted = parameters.convert(settings)
+    pairs = "".join(f"        ({name!r}, {value!r}),\n" for name, value in converted.items())
+    heading = heading.replace("\\", "/").replace('"', "'")
+    return (
+        f'"""{heading}"""\n\nfrom collections import OrderedDict\n\n'
+        f"gru4rec_params = OrderedDict(\n    [\n{pairs}    ]\n)\n"
+    )
+
+
+# ---------------------------------------------------------------------------- files
+
+
+def check_files(folder: str | Path) -> None:
+    """Find out before the first trial whether results would be written over files of another kind.
+
+    Raises
+    ------
+    InputError
+        Names the file.
+    """
+    folder = Path(folder)
+    for name in KINDS:
+        _check_replaceable(folder / name)
+    # these are appended to, so that devices lose nothing
+    try:
+        logs = [folder / "final.log", *sorted((folder / "logs").glob("trial_*.log"))]
+    except OSError as err:
+        raise InputError(f"--results {folder}: {err.strerror}; give another directory") from None
+    for path in logs:
+        if path.is_file():
+            _refuse_other_kind(path, "a log of paropt.py", _is_log)
+
+
+def _is_log(path: str) -> bool:
+    return _starts_with(path, rb"\$ |\Z")  # another worker may have opened it just now
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a report whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or a file of another kind has its name.
+    """
+    _check_replaceable(path)
+    with _explained(path):
+        files.write_text(path, text)
+
+
+def _check_replaceable(path: Path) -> None:
+    kind, pattern = KINDS.get(path.name, (PLOT, _PLOT))
+    _refuse_other_kind(path, kind, lambda path: _starts_with(path, pattern))
+
+
+def _refuse_other_kind(path: Path, kind: str, is_that_kind: Callable[[str], bool]) -> None:
+    try:
+        reason = files.obstacle(path, kind, is_that_kind)
+    except OSError as err:
+        reason = f"it cannot be read ({err.strerror or err})"
+    if reason is not None:
+        raise InputError(
+            f"cannot write {path}: {reason}; move it away, or choose another directory and run the "
+            "same command again"
+        )
+
+
+def _starts_with(path: str, pattern: bytes) -> bool:
+    with open(path, "rb") as file:
+        return re.match(pattern, file.read(4096), re.DOTALL) is not None
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise InputError(
+            f"cannot write {path}: {err.strerror or err}; the study itself is in its storage, so "
+            "make space or choose another directory and run the same command again"
+        ) from None
+
+
+# ---------------------------------------------------------------------------- plots
+
+
+def check_plots(folder: str) -> None:
+    """Find out before the first trial whether plots can be drawn and written.
+
+    Raises
+    ------
+    InputError
+        If matplotlib is missing, the directory cannot be made, or other files have their names.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError(
+            "--plots needs the package matplotlib; install it with `pip install matplotlib`"
+        )
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"--plots {folder}: {err.strerror}; give a writable directory") from None
+    for name in PLOTS:
+        _check_replaceable(Path(folder) / f"{name}.png")
+
+
+def write_plots(study: optuna.Study, metric: str, folder: str) -> dict[str, str | None]:
+    """Draw history, importances, slices and parallel coordinates as PNG files.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    metric : str
+        What the trials' value is, for the axes.
+    folder : str
+
+    Returns
+    -------
+    dict
+        Path of each plot to None, or to the reason why it was left out.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import optuna
+    from optuna.visualization import matplotlib as drawing
+
+    n_parameters = max((len(t.params) for t in study.get_trials(deepcopy=False)), default=1)
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # needs no further package
+    plots = {  # their names are PLOTS
+        "optimization_history": (
+            lambda: drawing.plot_optimization_history(study, target_name=metric),
+            (9, 5),
+        ),
+        "param_importances": (
+            lambda: drawing.plot_param_importances(study, evaluator=evaluator, target_name=metric),
+            (9, 5),
+        ),
+        "slice": (
+            lambda: drawing.plot_slice(study, target_name=metric),
+            (max(5, 3.2 * n_parameters), 4.5),
+        ),
+        "parallel_coordinate": (
+            lambda: drawing.plot_parallel_coordinate(study, target_name=metric),
+            (max(9, 1.8 * n_parameters), 6),
+        ),
+    }
+    written: dict[str, str | None] = {}
+    for name, (draw, size) in plots.items():
+        path = Path(folder) / f"{name}.png"
+        try:
+            draw()
+        except (ValueError, RuntimeError) as err:  # too few trials, or all with the same metric
+            written[str(path)] = " ".join(str(err).split())
+            plt.close("all")
+            continue
+        figure = plt.gcf()
+        figure.set_size_inches(*size)
+        _check_replaceable(path)
+        with _explained(path), files.replacing(path) as file:
+            figure.savefig(
+                file, format="png", dpi=110, bbox_inches="tight", metadata={"Source": _SOURCE}
+            )
+        plt.close("all")
+        written[str(path)] = None
+    return written

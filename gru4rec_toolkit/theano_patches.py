@@ -1,0 +1,239 @@
+"""Patches of Theano 1.0.5, its last stable release, where it loses memory or compiled modules.
+
+`apply` is called by `theano_setup` once Theano is imported; nothing here imports Theano first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import logging
+import os
+import pickle
+import shutil
+import sys
+
+from gru4rec_toolkit import compile_directory
+from gru4rec_toolkit.errors import InputError
+
+# a cache that is cleared again and again, while this process compiles, is cleared by mistake
+_TRIES = 3
+
+
+def apply() -> None:
+    """Patch the Theano that is imported."""
+    _free_buffers_of_looked_up_rows()
+    _find_modules_of_other_processes()
+    _write_keys_whole()
+    _survive_cleared_caches()
+    _lock_only_where_files_can_be_written()
+    _pass_failures_through_optimizers()
+
+
+def _free_buffers_of_looked_up_rows() -> None:
+    """Make the look-up of rows give back the buffer that it no longer needs.
+
+    Where its C code fills the buffer of the call before, it takes a reference too many, so a buffer
+    is never freed when the number of rows changes: with every session that ends at an epoch's end.
+    """
+    op = importlib.import_module("theano.tensor.subtensor").AdvancedSubtensor1
+    code_of, version_of = op.c_code, op.c_code_cache_version
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        (out,) = outputs
+        take, done = f"{out} = (PyArrayObject*)PyArray_TakeFrom(", "Py_DECREF(indices);"
+        code = code_of(self, node, name, inputs, outputs, sub)
+        code = code.replace(take, f"reused = {out};\n{take}")
+        code = code.replace(done, f"{done}\nif (reused && reused == {out}) Py_DECREF(reused);")
+        return f"PyArrayObject* reused;\n{code}"
+
+    op.c_code = c_code
+    op.c_code_cache_version = lambda self: (*version_of(self), 1)
+
+
+def _find_modules_of_other_processes() -> None:
+    """Make all compiled modules be found again by later processes.
+
+    Two kinds were compiled anew by each process, seconds every time, and what they left behind made
+    every later start slower. Ops with their code in files (transposes among them): their version is
+    Python's hash of the code, and that of strings differs from process to process. And Ops without
+    properties: an empty tuple of these is taken for a missing version.
+    """
+    op = importlib.import_module("theano.gof.op").COp
+    linker = importlib.import_module("theano.gof.cc").CLinker
+    key_of = linker.cmodule_key_
+
+    def c_code_cache_version(self):
+        digest = hashlib.sha256("\0".join(self.func_codes).encode()).hexdigest()
+        version = (int(digest[:15], 16),)
+        if hasattr(self, "params_type"):
+            version += (self.params_type.c_code_cache_version(),)
+        return version
+
+    def cmodule_key_(self, fgraph, *args, **kwargs):
+        key = key_of(self, fgraph, *args, **kwargs)
+        if key is None or key[0]:
+            return key
+        versions = []
+        for node in self.schedule(fgraph):
+            versions.append(node.op.c_code_cache_version_apply(node))
+            versions += [v.type.c_code_cache_version() for v in (*node.inputs, *node.outputs)]
+        return (tuple(versions), key[1]) if all(versions) else key
+
+    op.c_code_cache_version = c_code_cache_version
+    linker.cmodule_key_ = cmodule_key_
+
+
+def _write_keys_whole() -> None:
+    """Make the list of keys of a compiled module appear whole or not at all.
+
+    Theano rewrites it in place for every new use of a module, and a process that starts reads it
+    without a lock: finding half a list, it takes the module for broken and deletes it, and the
+    processes that use it can compile nothing of that kind any more.
+    """
+    key_data = importlib.import_module("theano.gof.cmodule").KeyData
+
+    def save_pkl(self):
+        partial = f"{self.key_pkl}.{os.getpid()}"
+        try:
+            with open(partial, "wb") as file:
+                pickle.dump(self, file, protocol=pickle.HIGHEST_PROTOCOL)
+            os.replace(partial, self.key_pkl)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(partial)
+
+    key_data.save_pkl = save_pkl
+
+
+def _survive_cleared_caches() -> None:
+    """Make a compile directory that is cleared or damaged be filled again.
+
+    Theano keeps in memory which modules there are and believes it: when another process or the user
+    clears the directory, it fails at writing to it and at loading from it. Here it forgets what it
+    knows, looks again and compiles what is missing. Errors of the system and of the compiler become
+    one sentence for the user.
+    """
+    cmodule = importlib.import_module("theano.gof.cmodule")
+    lock = importlib.import_module("theano.gof.compilelock")
+    cache = cmodule.ModuleCache
+    module_from_key, get_module = cache.module_from_key, cache._get_module
+    refresh, clean_ups = cache.refresh, (cache.clear_old, cache.clear_unversioned)
+
+    def module_from_key_again(self, key, lnk=None, keep_lock=False):
+        n_locks = getattr(lock.get_lock, "n_lock", 0)
+        for last in [False] * (_TRIES - 1) + [True]:
+            compile_directory.restore(self.dirname)
+            try:
+                with contextlib.redirect_stdout(sys.stderr):  # where it says what failed
+                    return module_from_key(self, key, lnk, keep_lock)
+            except InputError:
+                raise
+            except Exception as err:
+                _release_locks(lock, n_locks)
+                if last or not _may_be_cleared(err):
+                    if not compile_directory.is_failure(err):
+                        raise
+                    raise compile_directory.failure(err, self.dirname) from err
+            _forget_modules(self)
+            self.refresh()
+
+    def get_module_or_remove(self, name):
+        try:
+            return get_module(self, name)
+        except ImportError:  # it is missing, or damaged, and would be at every start
+            shutil.rmtree(os.path.dirname(name), ignore_errors=True)
+            raise
+
+    def refresh_again(self, *args, **kwargs):
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(FileNotFoundError):  # cleared while it looked
+                return refresh(self, *args, **kwargs)
+        return refresh(self, *args, **kwargs)
+
+    def quietly(clean_up):
+        def clean(self, *args, **kwargs):
+            # at exit: what was cleared before need not be
+            with contextlib.suppress(OSError, AssertionError, KeyError, InputError):
+                clean_up(self, *args, **kwargs)
+
+        return clean
+
+    cache.module_from_key, cache._get_module = module_from_key_again, get_module_or_remove
+    cache.refresh = refresh_again
+    cache.clear_old, cache.clear_unversioned = map(quietly, clean_ups)
+    # it announces what it finds broken and removes, which is not the user's business
+    logger = logging.getLogger("theano.gof.cmodule")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
+
+
+def _forget_modules(cache) -> None:
+    known = (cache.module_from_name, cache.entry_from_key, cache.similar_keys)
+    for collection in (*known, cache.module_hash_to_key_data, cache.loaded_key_pkl):
+        collection.clear()
+
+
+def _release_locks(lock, n_locks: int) -> None:
+    """Give back the locks that Theano keeps when a compilation fails."""
+    while getattr(lock.get_lock, "n_lock", 0) > n_locks:
+        lock.release_lock()
+
+
+def _may_be_cleared(err: Exception) -> bool:
+    """Tell whether an error can come from files that have been removed."""
+    if isinstance(err, (AssertionError, ImportError, KeyError)):
+        return True
+    cause = compile_directory.system_error(err)
+    if cause is not None:
+        return isinstance(cause, FileNotFoundError)
+    return any(text in str(err) for text in ("No such file or directory", "cannot find -l"))
+
+
+def _lock_only_where_files_can_be_written() -> None:
+    """Make the compile lock fail at once where no file can be written.
+
+    Theano tries ten times, each time until it takes the half-written lock for a dead one: for 20
+    minutes.
+    """
+    module = importlib.import_module("theano.gof.compilelock")
+    take = module.lock
+
+    def lock(tmp_dir, *args, **kwargs):
+        directory = os.path.dirname(tmp_dir)
+        compile_directory.restore(directory)
+        compile_directory.check_writable(directory)
+        take(tmp_dir, *args, **kwargs)
+
+    module.lock = lock
+
+
+def _pass_failures_through_optimizers() -> None:
+    """Make a compilation that fails inside of an optimization end it, without a traceback.
+
+    Theano folds constants with compiled code. It would print the traceback and go on, to fail again
+    later for the same reason.
+    """
+    opt = importlib.import_module("theano.gof.opt")
+    warn, warn_seq = opt.NavigatorOptimizer.warn, opt.SeqOptimizer.warn
+
+    def passing(report):
+        def callback(err, *args):
+            if isinstance(err, InputError):
+                raise err
+            report(err, *args)
+
+        return callback
+
+    init = opt.SeqOptimizer.__init__
+    passing_seq = passing(warn_seq)
+
+    def with_passing_callback(self, *opts, **options):
+        # the function itself is the default of those who build sequences
+        if options.get("failure_callback") is warn_seq:
+            options["failure_callback"] = passing_seq
+        init(self, *opts, **options)
+
+    opt.NavigatorOptimizer.warn = staticmethod(passing(warn))
+    opt.SeqOptimizer.__init__ = with_passing_callback

@@ -1,0 +1,301 @@
+"""Configures Theano before it is imported: device, BLAS, compiler flags, compile directory.
+
+Every module takes Theano from here (``from gru4rec_toolkit.theano_setup import theano``), which
+calls `configure`; a program that chooses the device calls it before.
+Every setting is taken from the first of these places that names it: the ``device`` argument (only
+the device), the environment variable ``THEANO_FLAGS``, the files named in ``THEANORC``,
+``.theanorc_gru4rec``, and what is found out here about the machine.
+"""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import logging
+import os
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from gru4rec_toolkit import compile_directory, theano_patches
+from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.machine import (
+    APT,
+    check_compiler,
+    count_threads,
+    find_blas,
+    load_cuda_libraries,
+    set_blas_threads,
+    warn_of_named_threads,
+)
+
+logger = logging.getLogger("gru4rec")
+
+RC_FILE = Path(__file__).resolve().with_name(".theanorc_gru4rec")
+DEVICE_PATTERN = r"auto|cpu|cuda\d*|opencl\d+:\d+"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What Theano runs on, and why.
+
+    Attributes
+    ----------
+    device, device_reason : str
+        For example ``cpu`` and ``pygpu is not installed``.
+    blas : str
+        Where the matrix products come from.
+    threads : int
+        Threads that compute.
+    compile_dir : str
+        Directory of the compiled modules.
+    sgemm : str
+        Name of BLAS's float32 matrix product in C; empty where there is no BLAS to link with.
+    team : bool
+        Whether the threads are those of the kernels (`ops.library`), else they are BLAS's own.
+    floatX : str
+        Type of the weights.
+    """
+
+    device: str
+    device_reason: str
+    blas: str
+    threads: int
+    compile_dir: str
+    sgemm: str
+    team: bool
+    floatX: str
+
+    @property
+    def own_ops(self) -> bool:
+        """Whether the graph is built of this project's Ops, else of plain Theano expressions."""
+        return self.team or (self.device != "cpu" and self.floatX == "float32")
+
+    def __str__(self) -> str:
+        return (
+            f"device: {self.device} ({self.device_reason}); BLAS: {self.blas}, "
+            f"{self.threads} thread(s); compile directory: {self.compile_dir}"
+        )
+
+
+_setup: Setup | None = None
+
+
+def configure(device: str | None = None) -> Setup:
+    """Import Theano with this project's settings; later calls return what the first one set up.
+
+    Parameters
+    ----------
+    device : str, optional
+        ``auto``, ``cpu``, ``cuda0``, ``opencl0:0``... None: left to THEANO_FLAGS and the
+        configuration files, ``auto`` where they do not say either.
+
+    Returns
+    -------
+    Setup
+
+    Raises
+    ------
+    InputError
+        If the device is misspelt, cannot be opened or differs from the one already in use, if
+        there is no compiler, or if Theano was imported before with settings that cannot work.
+    """
+    global _setup
+    if device is not None and not re.fullmatch(DEVICE_PATTERN, device):
+        raise InputError(
+            f"device {device!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+        )
+    if _setup is None:
+        check_compiler()
+        _setup = _adopt_theano() if "theano" in sys.modules else _import_theano(device)
+        compile_directory.restore(_setup.compile_dir)
+        theano_patches.apply()
+        logger.info("%s", _setup)
+    if device not in (None, "auto", _setup.device):
+        raise InputError(
+            f"device {device} was asked for, but Theano already runs on {_setup.device} in this "
+            "process; choose the device before gru4rec or theano is imported"
+        )
+    return _setup
+
+
+def __getattr__(name: str):
+    """Return Theano, configured, where somebody imports ``theano`` or ``tensor`` from here."""
+    if name not in ("theano", "tensor"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    configure()
+    return importlib.import_module("theano.tensor" if name == "tensor" else name)
+
+
+def _import_theano(device: str | None) -> Setup:
+    named = _named_settings()
+    wanted, source = named.get("device", "auto"), "THEANO_FLAGS or a configuration file"
+    if device is not None:
+        wanted, source = device, "asked for"
+    chosen, reason = _choose_device(wanted, source)
+    flags = {"device": chosen}
+    blas = f"as named: {named.get('blas.ldflags')}"
+    if "blas.ldflags" not in named:
+        flags["blas.ldflags"], renames, blas = find_blas()
+        flags["gcc.cxxflags"] = f"{named.get('gcc.cxxflags', '')} {renames}".strip()
+        set_blas_threads(count_threads(team=False))
+    if "base_compiledir" in named or "compiledir" in named:
+        base = compile_directory.named(named)
+    else:
+        base = compile_directory.choose()
+        flags["base_compiledir"] = str(base)
+    compile_directory.remove_stale_locks(base)
+    compile_directory.check_start(base)
+    # Theano sets it where it opens a GPU, against forked processes; this one has just been started
+    os.environ.pop("THEANO_GPU_IS_ALREADY_ACTIVE", None)
+    try:
+        theano = _import_with(flags)
+    except Exception as err:
+        if not compile_directory.is_failure(err):
+            raise
+        raise compile_directory.failure(err, base) from err
+    finally:
+        compile_directory.close_to_others(base)
+    if not theano.config.cxx:
+        raise InputError(
+            f"Theano found no C++ compiler that works; try g++ -v, install one with: {APT} g++"
+        )
+    if chosen != "cpu" and not importlib.import_module("theano.gpuarray").pygpu_activated:
+        raise InputError(
+            f"Theano could not use the device {chosen}, for the reason above; use -d cpu to run on "
+            "the CPU"
+        )
+    return _describe(theano.config, chosen, reason, blas)
+
+
+def _adopt_theano() -> Setup:
+    """Take over a Theano that the user imported, if blocks of steps can run in it."""
+    config = sys.modules["theano"].config
+    problem = None
+    if not config.cxx:
+        problem = "it has no C++ compiler (config.cxx is empty)"
+    elif config.floatX not in ("float32", "float64"):
+        problem = f"its floatX is {config.floatX} (float32 is expected)"
+    elif config.linker not in ("cvm", "cvm_nogc") or config.mode not in ("Mode", "FAST_RUN"):
+        problem = f"its mode={config.mode}, linker={config.linker} do not run in Theano's C VM"
+    if problem:
+        raise InputError(
+            f"theano was imported before gru4rec and cannot be used, because {problem}; "
+            "import gru4rec first and let it configure Theano"
+        )
+    blas = f"as configured: {config.blas.ldflags or 'none, NumPy is used'}"
+    reason = "Theano was imported before gru4rec"
+    return _describe(config, config.device, reason, blas)
+
+
+def _describe(config, device: str, reason: str, blas: str) -> Setup:
+    sgemm = _sgemm(config)
+    team = device == "cpu" and config.floatX == "float32" and bool(sgemm)
+    threads = count_threads(team)
+    warn_of_named_threads(threads)
+    return Setup(device, reason, blas, threads, config.compiledir, sgemm, team, config.floatX)
+
+
+# ---------------------------------------------------------------------------- settings
+
+
+def _rc_files() -> list[str]:
+    if not RC_FILE.is_file():
+        # without it Theano would compute in float64, with slower code
+        raise InputError(f"{RC_FILE} is missing; install GRU4Rec again")
+    own = [p for p in os.environ.get("THEANORC", "").split(os.pathsep) if p]
+    return [str(RC_FILE), *map(os.path.expanduser, own)]
+
+
+def _named_settings() -> dict[str, str]:
+    """What the configuration files and THEANO_FLAGS name, under the keys of THEANO_FLAGS."""
+    parser = configparser.RawConfigParser()
+    parser.optionxform = str
+    parser.read(_rc_files())
+    named = {
+        option if section == "global" else f"{section}.{option}": value
+        for section in parser.sections()
+        for option, value in parser.items(section)
+    }
+    for flag in _split_flags(os.environ.get("THEANO_FLAGS", "")):
+        key, equals, value = flag.strip().partition("=")
+        if equals:
+            named[key] = value
+    return named
+
+
+def _split_flags(text: str) -> list[str]:
+    splitter = shlex.shlex(text, posix=True)
+    splitter.whitespace = ","
+    splitter.whitespace_split = True
+    try:
+        return list(splitter)
+    except ValueError as err:
+        raise InputError(f"THEANO_FLAGS cannot be read ({err}); check its quotes") from None
+
+
+def _import_with(flags: dict[str, str]):
+    """Import Theano with these flags beside the user's; leave the environment as it was."""
+    user = os.environ.get("THEANO_FLAGS", "")
+    saved = {name: os.environ.get(name) for name in ("THEANO_FLAGS", "THEANORC")}
+    log_level = logging.root.level  # Theano imports numpy.distutils, which may raise it
+    own = [flag for flag in _split_flags(user) if flag.strip().partition("=")[0] not in flags]
+    settings = [f"{key}={value}" for key, value in flags.items()] + own
+    os.environ["THEANO_FLAGS"] = ",".join(shlex.quote(s) for s in settings)
+    os.environ["THEANORC"] = os.pathsep.join(_rc_files())
+    try:
+        return importlib.import_module("theano")
+    finally:
+        logging.root.setLevel(log_level)
+        for name, value in saved.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+# ---------------------------------------------------------------------------- device
+
+
+def _choose_device(wanted: str, source: str) -> tuple[str, str]:
+    """Resolve ``auto``; check that a GPU can be opened, since Theano would go on without it."""
+    if not re.fullmatch(DEVICE_PATTERN, wanted):
+        raise InputError(
+            f"device {wanted!r} (from {source}) is not known; "
+            "give auto, cpu, cuda0, cuda1... or opencl0:0"
+        )
+    if wanted == "cpu":
+        return "cpu", source
+    problem = _gpu_problem("cuda0" if wanted == "auto" else wanted)
+    if wanted == "auto":
+        return ("cpu", f"no CUDA GPU: {problem}") if problem else ("cuda0", "found a CUDA GPU")
+    if problem:
+        raise InputError(
+            f"device {wanted} ({source}) cannot be opened: {problem}; "
+            "use -d cpu or -d auto to run on the CPU"
+        )
+    return wanted, source
+
+
+def _gpu_problem(device: str) -> str | None:
+    if device.startswith("cuda"):
+        load_cuda_libraries()
+    try:
+        pygpu = importlib.import_module("pygpu")
+    except ImportError:
+        return "pygpu is not installed"
+    try:
+        pygpu.init(device)
+    except Exception as err:  # pygpu raises its own and plain exceptions alike
+        reason = err.args[0].decode() if err.args and isinstance(err.args[0], bytes) else str(err)
+        return f"{type(err).__name__}: {reason.strip() or 'no reason given'}"
+    return None
+
+
+def _sgemm(config) -> str:
+    if not config.blas.ldflags:
+        return ""
+    renamed = re.search(r"-Dsgemm_=(\w+)", config.gcc.cxxflags)
+    return renamed.group(1) if renamed else "sgemm_"

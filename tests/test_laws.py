@@ -1,0 +1,113 @@
+"""The laws of the house that import-linter does not know: those of the faces, and of the wheel."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers.cli import ROOT
+
+# each face with those that it may import; all of them may import the package
+FACES = {
+    "run": {"evaluation", "gru4rec"},
+    "paropt": set(),
+    "evaluation": {"gru4rec"},
+    "gru4rec": {"custom_opt"},
+    "custom_opt": {"gpu_ops"},
+    "gpu_ops": set(),
+}
+PACKAGE = "gru4rec_toolkit"
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level names that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_the_faces_are_all_that_stands_beside_the_package():
+    assert {path.stem for path in ROOT.glob("*.py")} == FACES.keys()
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_faces_import_one_way(face):
+    assert imported(ROOT / f"{face}.py") & FACES.keys() <= FACES[face]
+
+
+def test_the_package_imports_no_face():
+    for path in (ROOT / PACKAGE).rglob("*.py"):
+        assert not imported(path) & FACES.keys(), path
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = "import sys; before = {*sys.modules}; import gru4rec_toolkit; "
+    command = [sys.executable, "-c", code + "print(*{*sys.modules} - before)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [PACKAGE]
+
+
+def private_names_of_others(path: Path) -> set[str]:
+    """Return the private names that a file takes from other modules, or from their objects."""
+    tree = ast.parse(path.read_text())
+    names, others = set(), {"gru", "model", "network"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
+            others |= {alias.asname or alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names if alias.name.startswith("_")}
+    for node in ast.walk(tree):
+        of_other = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in others
+        if of_other and node.attr.startswith("_") and not node.attr.startswith("__"):
+            names.add(f"{node.value.id}.{node.attr}")
+    return names
+
+
+def test_no_module_uses_the_private_names_of_another():
+    for path in [*ROOT.glob("*.py"), *(ROOT / PACKAGE).rglob("*.py")]:
+        assert not private_names_of_others(path), path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> list[str]:
+    """The names of the files in the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if listed.returncode:
+        pytest.skip("this is no git checkout, so what belongs to it is not known")
+    for name in listed.stdout.splitlines():
+        if name.startswith(("tests/", "examples/", "benchmarks/")) or not (ROOT / name).exists():
+            continue
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(folder), str(source)], check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return zipfile.ZipFile(built).namelist()
+
+
+def test_what_lands_in_site_packages(wheel):
+    tops = {name.partition("/")[0] for name in wheel}
+    (metadata,) = (top for top in tops if top.endswith(".dist-info"))
+    assert tops == {f"{face}.py" for face in FACES} | {PACKAGE, metadata}
+
+
+def test_the_wheel_has_what_is_compiled_and_read(wheel):
+    sources = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / PACKAGE).rglob("*")
+        if path.suffix in (".py", ".cpp", ".h", ".cl") or path.name == ".theanorc_gru4rec"
+    }
+    assert len(sources) > 80
+    assert sources <= set(wheel)
