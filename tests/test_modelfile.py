@@ -753,6 +753,9 @@ def test_a_name_of_a_directory_is_no_file_name(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_things_that_are_no_paths():
-    assert "expected a path, got NoneType" in complaint(modelfile.read, None)
-    assert "expected a path, got NoneType" in complaint(modelfile.write, None, {}, {})
+@pytest.mark.parametrize("path", [None, 3, ["model"]])
+def test_things_that_are_no_paths(path):
+    with pytest.raises(InputError, match="expected a path, got"):
+        modelfile.read(path)
+    with pytest.raises(InputError, match="expected a path, got"):
+        modelfile.write(path, {}, {})

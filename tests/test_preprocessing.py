@@ -570,7 +570,7 @@ def test_every_command_of_the_readme(workplace):
         done = succeeds(python(*arguments, cwd=workplace, PYTHONPATH=str(ROOT)))
         if "preprocess.py" in command:
             assert done.out.count(".tsv") == 4
-        elif "sessions" not in command:
+        elif "data.report" not in command:
             assert "Epoch10 --> loss" in done.out
             assert re.search(r"^Recall, MRR@20 +0\.\d{4} +0\.\d{4} +[-+]\d", done.out, re.M)
     assert (workplace / "prepared" / "diginetica_test.tsv").exists()

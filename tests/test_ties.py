@@ -65,6 +65,9 @@ def ranks_by_bits(gru: GRU4Rec, log: pd.DataFrame, items, mode: str) -> np.ndarr
     equal = ((bits == bits[targets, None]) & others).sum(axis=1)
     better = ((scores > scores[targets, None]) & others).sum(axis=1)
     assert (equal > 0).mean() > 0.5, "hardly any ties to test"
+    # random ranks do not depend on the order of the events
+    order = np.lexsort((equal, better))
+    better, equal = better[order], equal[order]
     rng = np.random.default_rng(gru.seed)
     ties = {
         "standard": lambda: 0,

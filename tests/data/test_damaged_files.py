@@ -28,7 +28,7 @@ PLAIN = pd.DataFrame({"SessionId": [3, 3, 1], "ItemId": [1, 2, 1], "Time": [1, 2
 
 
 def check_log(path, cwd):
-    return python("-m", "sessions", path, cwd=cwd, PYTHONPATH=str(ROOT))
+    return python("-m", "gru4rec_toolkit.data.report", path, cwd=cwd, PYTHONPATH=str(ROOT))
 
 
 # --- what ended the process -----------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_codes_without_a_category(tmp_path, codes):
 
 MEASURE = """
 import resource, sys
-from events import read_events
+from gru4rec_toolkit.data.events import read_events
 from user_errors import InputError
 try:
     read_events(sys.argv[1], announce=False)
