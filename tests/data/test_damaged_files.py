@@ -193,7 +193,7 @@ def test_codes_without_a_category(tmp_path, codes):
 MEASURE = """
 import resource, sys
 from gru4rec_toolkit.data.events import read_events
-from user_errors import InputError
+from gru4rec_toolkit.errors import InputError
 try:
     read_events(sys.argv[1], announce=False)
 except InputError as err:
