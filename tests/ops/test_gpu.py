@@ -97,9 +97,10 @@ def test_one_function_activates_the_scores_of_targets_and_items(activation):
     listing = program(
         """
         import sys
-        import gpu_kernels, gpu_ops
+        import gpu_ops
+        from gru4rec_toolkit.ops import gpu_base
         op = gpu_ops.GpuCountRanks(sys.argv[1])
-        source, _ = gpu_kernels.kernel_source("ranking", "count_ranks", **op.constants())
+        source, _ = gpu_base.kernel_source("ranking", "count_ranks", **op.constants())
         print("SOURCE" + source)
         """,
         activation,
