@@ -10,7 +10,6 @@ import argparse
 import importlib.util
 import os
 import re
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -322,13 +321,8 @@ def _theano_flags(args: argparse.Namespace) -> str:
 
 def _check_flags(flags: str) -> None:
     """Refuse flags that every training would refuse."""
-    splitter = shlex.shlex(flags, posix=True)  # as Theano does it
-    splitter.whitespace, splitter.whitespace_split = ",", True
-    try:
-        named = [flag.strip().partition("=") for flag in splitter]
-    except ValueError as err:
-        raise InputError(f"-tf: {flags!r} cannot be read ({err}); check its quotes") from None
-    for name, equals, value in named:
+    for flag in theano_setup.split_flags(flags, f"-tf: {flags!r}"):
+        name, equals, value = flag.strip().partition("=")
         if not equals:
             raise InputError(f"-tf: {name!r} is not of the form name=value; write device=cuda0,...")
         if name == "device" and not re.fullmatch(theano_setup.DEVICE_PATTERN, value):

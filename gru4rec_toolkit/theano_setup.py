@@ -219,21 +219,22 @@ def _named_settings() -> dict[str, str]:
         for section in parser.sections()
         for option, value in parser.items(section)
     }
-    for flag in _split_flags(os.environ.get("THEANO_FLAGS", "")):
+    for flag in split_flags(os.environ.get("THEANO_FLAGS", "")):
         key, equals, value = flag.strip().partition("=")
         if equals:
             named[key] = value
     return named
 
 
-def _split_flags(text: str) -> list[str]:
+def split_flags(text: str, source: str = "THEANO_FLAGS") -> list[str]:
+    """Split flags as Theano does it; ``source`` names them where their quotes do not fit."""
     splitter = shlex.shlex(text, posix=True)
     splitter.whitespace = ","
     splitter.whitespace_split = True
     try:
         return list(splitter)
     except ValueError as err:
-        raise InputError(f"THEANO_FLAGS cannot be read ({err}); check its quotes") from None
+        raise InputError(f"{source} cannot be read ({err}); check its quotes") from None
 
 
 def _import_with(flags: dict[str, str]):
@@ -241,7 +242,7 @@ def _import_with(flags: dict[str, str]):
     user = os.environ.get("THEANO_FLAGS", "")
     saved = {name: os.environ.get(name) for name in ("THEANO_FLAGS", "THEANORC")}
     log_level = logging.root.level  # Theano imports numpy.distutils, which may raise it
-    own = [flag for flag in _split_flags(user) if flag.strip().partition("=")[0] not in flags]
+    own = [flag for flag in split_flags(user) if flag.strip().partition("=")[0] not in flags]
     settings = [f"{key}={value}" for key, value in flags.items()] + own
     os.environ["THEANO_FLAGS"] = ",".join(shlex.quote(s) for s in settings)
     os.environ["THEANORC"] = os.pathsep.join(_rc_files())
