@@ -36,9 +36,11 @@ sys.modules["ipywidgets"] = sys.modules["IPython.html"] = None
 TRAIN_AND_EVALUATE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import evaluation, events, gru4rec, training
+import evaluation, gru4rec
+from gru4rec_toolkit import progress
+from gru4rec_toolkit.data import events
 
-print("CLASS", training.tqdm.__mro__[1].__module__)
+print("CLASS", progress.tqdm.__mro__[1].__module__)
 data = events.read_events(sys.argv[2])
 gru = gru4rec.GRU4Rec(layers=[16], batch_size=8, n_epochs=1, n_sample=0)
 gru.fit(data)

@@ -90,8 +90,7 @@ def test_equal_scores_are_counted_by_their_bits(final_act, items, log, monkeypat
     monkeypatch.setattr(evaluation, "count_ranks", count_once)
     gru = biases_alone(final_act, seed=len(final_act))
     for mode in MODES:
-        # one session at a time, since the random ranks depend on the order
-        arguments = dict(items=items, cut_off=CUT_OFF, batch_size=1, mode=mode)
+        arguments = dict(items=items, cut_off=CUT_OFF, batch_size=20, mode=mode)
         found = evaluation.evaluate_gpu(gru, log, **arguments)
         ranks = ranks_by_bits(gru, log, items, mode)
         expected = evaluation._metrics(ranks, CUT_OFF)
@@ -105,8 +104,8 @@ def test_items_of_one_score_all_tie(final_act, log):
     index = sessions.index_sessions(log, "SessionId", "ItemId", "Time", item_ids=gru.item_ids)
     order = schedule.training_order(index, time_sort=False)
     counter = RankCounter(gru.network, None, 20)
-    block = next(iter(schedule.schedule_blocks(index, order, 20, 3)))
-    for score in np.linspace(-9, 9, 61):
+    block = next(iter(schedule.schedule_blocks(index, order, 20, 1)))
+    for score in np.linspace(-9, 9, 31):
         gru.By.set_value(np.full((N_ITEMS, 1), score, gru.By.dtype))
         for h in counter.states:
             h.set_value(np.zeros((20, 8), h.dtype))
