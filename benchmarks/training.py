@@ -50,7 +50,8 @@ def main() -> None:
         action="append",
         default=[],
         help="another implementation, such as 'python DIRECTORY/run.py {data} -pf {parameters}': "
-        "it trains for an epoch and prints '... mb/s'",
+        "it trains for an epoch and prints '... mb/s'; {port_parameters} is a file as the official "
+        "PyTorch port reads it",
     )
     args = parser.parse_args()
     if unknown := set(args.names) - set(NAMES):
@@ -65,10 +66,14 @@ def main() -> None:
         "parameters    M x L       limit   mb/s  of it   mb/s without merging  of it  "
         "mb/s of others (medians of interleaved rounds; worst and best round)"
     )
+    failures = []
     with tempfile.TemporaryDirectory() as directory:
         for name in args.names or NAMES:
             others = [Other(command, name, log, Path(directory)) for command in args.other]
             print(measure(name, log, limit, others, args.rounds), flush=True)
+            failures += [other.failed for other in others if other.failed]
+    if failures:
+        raise SystemExit("\n".join(failures))
 
 
 class Limit:
@@ -264,29 +269,65 @@ class Trainer:
 class Other:
     """Another implementation: a command that trains for an epoch and prints its speed.
 
-    In the command, ``{data}`` and ``{parameters}`` stand for a tab separated file and a parameter
-    file in the format of the reference, which its ports to other frameworks take too.
+    In the command, ``{data}`` stands for a tab separated file, ``{parameters}`` for a parameter
+    file of the reference, and ``{port_parameters}`` for one of the official PyTorch port, which
+    knows no ``final_act``: its bpr-max takes elu's constant as ``elu_param``.
     """
 
     def __init__(self, command: str, name: str, data, directory: Path) -> None:
-        parameter_file = directory / NAMES[name]
-        text = (ROOT / "paramfiles" / NAMES[name]).read_text()
-        parameter_file.write_text(re.sub(r'"n_epochs", \d+', '"n_epochs", 1', text))
-        data_file = directory / "data.tsv"
-        if not data_file.exists():
-            data.to_csv(data_file, sep="\t", index=False)
-        self.command = [
-            word.format(data=data_file, parameters=parameter_file)
-            for word in shlex.split(command)
-        ]
+        settings = {**read_settings(name), "n_epochs": 1}
+        files = {
+            "parameters": write_parameters(directory / NAMES[name], settings),
+            "port_parameters": write_parameters(
+                directory / f"port_{NAMES[name]}", port_settings(settings)
+            ),
+            "data": directory / "data.tsv",
+        }
+        if not files["data"].exists():
+            data.to_csv(files["data"], sep="\t", index=False)
+        self.command = [word.format(**files) for word in shlex.split(command)]
+        self.failed = ""
 
-    def __call__(self) -> float:
-        """Mini-batches per second of the last epoch."""
-        done = subprocess.run(self.command, capture_output=True, text=True)
+    def __call__(self) -> float | None:
+        """Return mini-batches per second of the last epoch; None once the command has failed.
+
+        The table of the others goes on without it, and what it wrote follows the table.
+        """
+        if self.failed:
+            return None
+        try:
+            done = subprocess.run(self.command, capture_output=True, text=True)
+        except OSError as err:
+            self.failed = f"{shlex.join(self.command)}: {err.strerror}"
+            return None
         speeds = re.findall(r"([\d.]+) mb/s", done.stdout + done.stderr)
         if done.returncode or not speeds:
-            raise SystemExit(f"{shlex.join(self.command)} printed no speed:\n{done.stderr[-2000:]}")
+            end = (done.stderr.strip() or done.stdout.strip())[-2000:]
+            self.failed = (
+                f"{shlex.join(self.command)} printed no speed, exit code {done.returncode}:\n{end}"
+            )
+            return None
         return float(speeds[-1])
+
+
+def port_settings(settings: dict) -> dict:
+    """Return the parameters as the official PyTorch port names them."""
+    renamed = {name: value for name, value in settings.items() if name != "final_act"}
+    if settings["loss"] == "bpr-max":
+        kind, _, constant = settings["final_act"].partition("-")
+        if kind not in ("elu", "linear"):
+            raise SystemExit(f"final_act={settings['final_act']}: the port knows elu and linear")
+        renamed["elu_param"] = float(constant) if kind == "elu" else 0.0
+    return renamed
+
+
+def write_parameters(path: Path, settings: dict) -> Path:
+    """Write a parameter file in the reference's format; return its path."""
+    lines = "".join(f"    {pair!r},\n" for pair in settings.items())
+    path.write_text(
+        f"from collections import OrderedDict\ngru4rec_params = OrderedDict([\n{lines}])\n"
+    )
+    return path
 
 
 def spread(ratios: list[float]) -> str:
@@ -309,11 +350,14 @@ def measure(name: str, data, limit: Limit, others: list[Other], n_rounds: int) -
             pairs.append((rate, rate / limits[-1]))
         for other in others:
             rate = other()
-            pairs.append((rate, rate / limits[-1]))
+            pairs.append(None if rate is None else (rate, rate / limits[-1]))
         rounds.append(pairs)
 
     columns = []
     for pairs in zip(*rounds):
+        if None in pairs:
+            columns.append("  failed")
+            continue
         rates, of_limit = zip(*pairs)
         columns.append(f"{statistics.median(rates):8.1f} {spread(list(of_limit))}")
     return f"{name:<13} {m:>3} x {n:<4} {statistics.median(limits):8.1f} {' '.join(columns)}"

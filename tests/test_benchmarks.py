@@ -13,10 +13,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--events", "3000", "--items", "200"]
 
 
-def run(*arguments):
-    done = subprocess.run(
+def start(*arguments):
+    return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
+
+
+def run(*arguments):
+    done = start(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -28,17 +32,49 @@ def test_training_beside_the_limit():
     assert re.match(r"rsc15 +32 x 100 +\d+\.\d +\d+\.\d +\d+% \(\d+% to \d+%\)", row), table
 
 
-def test_training_beside_another_implementation(tmp_path):
-    other = tmp_path / "other.py"
-    other.write_text(
-        "import sys\n"
-        "events = len(open(sys.argv[1]).readlines()) - 1\n"
-        "epochs = '(\"n_epochs\", 1)' in open(sys.argv[2]).read()\n"
-        "print(f'Epoch1 --> loss: 1.0 (1.00s) [{events + epochs}.5 mb/s | 9 e/s]')\n"
-    )
-    command = f"{sys.executable} {other} {{data}} {{parameters}}"
-    table = run("benchmarks.training", *SMALL, "--rounds", "1", "--other", command, "rsc15")
-    assert re.search(r"3001\.5 +\d+% \(\d+% to \d+%\)$", table.splitlines()[-1]), table
+OTHER = """
+import runpy, sys
+settings = runpy.run_path(sys.argv[2])["gru4rec_params"]
+assert settings["n_epochs"] == 1
+unknown = settings.keys() - {known}
+if unknown:
+    sys.exit(f"unknown: {{unknown}}")
+events = len(open(sys.argv[1]).readlines()) - 1
+speed = events + settings.get("elu_param", 0)
+print(f"Epoch1 --> loss: 1.0 (1.00s) [{{speed}} mb/s | 9 e/s]")
+"""
+# what the official PyTorch port takes
+PORT = (
+    "loss", "constrained_embedding", "embedding", "elu_param", "layers", "n_epochs", "batch_size",
+    "dropout_p_embed", "dropout_p_hidden", "learning_rate", "momentum", "n_sample", "sample_alpha",
+    "bpreg", "logq",
+)  # fmt: skip
+
+
+def test_training_beside_other_implementations(tmp_path):
+    """The reference's parameters, those of its port, and one that does not know the other's."""
+    (tmp_path / "reference.py").write_text(OTHER.format(known={*PORT, "final_act"} - {"elu_param"}))
+    (tmp_path / "port.py").write_text(OTHER.format(known=set(PORT)))
+    others = []
+    for program, file in (("reference", "parameters"), ("port", "port_parameters")):
+        command = f"{sys.executable} {tmp_path / program}.py {{data}} {{{file}}}"
+        others += ["--other", command]
+    table = run("benchmarks.training", *SMALL, "--rounds", "1", *others, "retailrocket")
+    percent = r"\d+% \(\d+% to \d+%\)"
+    assert re.search(rf"3000\.0 +{percent} +3000\.5 +{percent}$", table.splitlines()[-1]), table
+
+
+def test_another_implementation_that_fails(tmp_path):
+    """The table of the others is printed, then what the program said."""
+    (tmp_path / "port.py").write_text(OTHER.format(known=set(PORT)))
+    command = f"{sys.executable} {tmp_path / 'port.py'} {{data}} {{parameters}}"
+    others = ["--other", command, "--other", "/no/such/program"]
+    done = start("benchmarks.training", *SMALL, "--rounds", "2", *others, "rsc15")
+    row = done.stdout.splitlines()[-1]
+    assert re.match(r"rsc15 +32 x 100 .*\d%\) +failed +failed$", row), done.stdout
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "exit code 1:\nunknown: {'final_act'}\n" in done.stderr, done.stderr
+    assert done.stderr.endswith("/no/such/program: No such file or directory\n")
 
 
 def test_ranking_beside_the_score_product():
