@@ -92,7 +92,7 @@ def rewrites() -> list[Rewrite]:
             Rewrite("in_place", 75, _in_place([Update, Loss]), in_place),
         ]
 
-    import gpu_ops  # needs pygpu
+    import gpu_ops  # imports pygpu, which is optional
     from gru4rec_toolkit.ops import gpu_rewrites as gpu
 
     return [
@@ -124,7 +124,7 @@ def register() -> None:
 
 
 def _lift_ops_onto_the_gpu() -> None:
-    """Register, the way Theano's own are, that Ops become their twins."""
+    """Register that Ops become their twins, in the way of Theano's own Ops."""
     from theano.gpuarray.opt import op_lifter, register_opt, register_opt2
 
     import gpu_ops

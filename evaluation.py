@@ -182,7 +182,7 @@ def _ranks_in_order(gru, better: np.ndarray, equal: np.ndarray, mode: str) -> np
 def _ranks(
     better: np.ndarray, equal: np.ndarray, mode: str, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rank of each target, given the other items of higher and of equal score."""
+    """Return the rank of each target, given how many other items score higher and equal."""
     ties = {
         "standard": lambda: 0,
         "conservative": lambda: equal,

@@ -1,4 +1,4 @@
-"""Ops on a GPU: which Op becomes which there, and all of them by name.
+"""GPU Ops by name, and the table that says which Op becomes which on a GPU.
 
 An Op of ``gru4rec_toolkit/ops`` has a twin of the same name with ``Gpu`` before it, whose kernels
 are in the same folder. The Op's `perform` in numpy defines both.

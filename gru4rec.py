@@ -45,7 +45,7 @@ def gru_cell(x, h, Wrz, Wh, Bh, hidden_act: str):
 
 
 class Network:
-    """A model's weights, the parameters that they were built with, and the graphs of the two.
+    """Weights of a model, the parameters that they were built with, and the graphs of the two.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Network:
 
     @property
     def input_table(self) -> theano.compile.SharedVariable:
-        """The table (n_items, in) whose rows represent the input items."""
+        """Return the table (n_items, in) whose rows represent the input items."""
         if self.settings.constrained_embedding:
             return self.Wy
         return self.E if self.settings.embedding else self.Wx[0]
@@ -79,10 +79,11 @@ class Network:
         """Return the layers' new states (M, n), from the input's rows (M, in) and their states."""
         p, x, new_states = self.settings, rows, []
         for i, h in enumerate(states):
-            if i > 0 or self.input_table is not self.Wx[0]:  # else a row of Wx is the product
+            # with one-hot input the rows are the product already
+            if i > 0 or self.input_table is not self.Wx[0]:
                 x = tt.dot(x if i > 0 else dropout(x, p.dropout_p_embed), self.Wx[i])  # (M, 3n)
             x = gru_cell(x, h, self.Wrz[i], self.Wh[i], self.Bh[i], p.hidden_act)
-            x = dropout(x, p.dropout_p_hidden)  # of the state that the next step gets, too
+            x = dropout(x, p.dropout_p_hidden)  # the next step gets the dropped state, too
             new_states.append(x)
         return new_states
 
@@ -115,7 +116,7 @@ class Network:
         of_inputs, of_outputs = (input_rows, inputs, None), (output_rows, outputs, copies)
         looked_up = [(self.By, [(biases, outputs, copies)])]
         if p.constrained_embedding:
-            # an item that is input and output is updated as one set of duplicates
+            # one table: an item that is input and output counts as duplicates of one row
             looked_up.append((self.Wy, [of_inputs, of_outputs]))
         else:
             looked_up += [(self.input_table, [of_inputs]), (self.Wy, [of_outputs])]
@@ -190,7 +191,7 @@ class GRU4Rec(parameters.HasParameters):
     Attributes
     ----------
     negative_sampler : callable or None
-        Replaces the drawing of negatives: ``negative_sampler(n_batches)`` returns item indices of
+        Draws the negatives instead: ``negative_sampler(n_batches)`` returns item indices of
         shape (n_batches, n_sample), row by row as the training steps use them.
     item_ids : (n_items,) array
         The ids behind the item indices, in order of first appearance in the training data.
@@ -228,7 +229,7 @@ class GRU4Rec(parameters.HasParameters):
     def take(self, network: Network, item_ids: np.ndarray) -> None:
         """Become the model of these weights, which belong to these items."""
         tables = {n: getattr(network, n) for n in ("Wx", "Wh", "Wrz", "Bh", "Wy", "By", "E")}
-        # in one step: whatever interrupts, the model is the old one or the new one
+        # one assignment: an interrupt leaves the old model or the new one
         vars(self).update(tables, network=network, item_ids=item_ids, _predictor=None)
 
     # ------------------------------------------------------------------------ training
@@ -254,9 +255,9 @@ class GRU4Rec(parameters.HasParameters):
         store_type : "gpu" or "cpu"
             ``gpu``: the store lies where Theano computes. ``cpu``: in host memory (legacy).
         retrain : bool
-            Go on from the present weights instead of new ones. Items that the model does not know
-            are added to it; known ones need not be in the data. Parameters that do not change the
-            weights' shapes may have been set to other values.
+            Continue from the present weights. New items are added to the model; items that it knows
+            need not be in the data. Parameters that do not change the weights' shapes may have new
+            values.
         after_epoch : callable, optional
             Called after every epoch with its number, from 1 on. It may evaluate the model or save
             it; what it raises ends the training.
@@ -264,15 +265,15 @@ class GRU4Rec(parameters.HasParameters):
         Raises
         ------
         gru4rec_toolkit.errors.InputError
-            If the data cannot be used, or memory is lacking.
+            If the data cannot be used or there is not enough memory.
         TrainingDiverged
             If the loss becomes NaN or infinite.
 
         Notes
         -----
-        A fit that fails before its training begins, for its data or while it compiles, leaves the
-        model as it was. A training that ends early leaves the weights as they are then, with its
-        parameters.
+        A fit that fails before its training begins, because of its data or while it compiles,
+        leaves the model as it was. A training that ends early leaves the weights that it has
+        reached, with its parameters.
         """
         sample_store, store_type, retrain, after_epoch, _ = parameters.check_arguments(
             sample_store=sample_store,
@@ -281,7 +282,7 @@ class GRU4Rec(parameters.HasParameters):
             after_epoch=after_epoch,
             negative_sampler=self.negative_sampler,
         )
-        # attributes are set one by one, so that contradictions show only now
+        # attributes are set one by one: only now can contradictions be seen
         parameters.check_combination(self.get_params())
         if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
             warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=2)
@@ -315,7 +316,7 @@ class GRU4Rec(parameters.HasParameters):
             training = Training(
                 network, log, sample_store, store_type == "gpu", self.negative_sampler
             )
-            # a training that cannot begin has left the model as it was
+            # from here on the model is the new one
             self.take(network, log.item_ids)
             training.run(after_epoch)
 
@@ -340,7 +341,7 @@ class GRU4Rec(parameters.HasParameters):
         Y : int vector (M,)
             Target items' indices; only used with ``items``.
         M : int or int scalar
-            Number of active rows: states beyond are left alone.
+            Number of active rows; the states of the other rows stay as they are.
         items : int vector (K,) or None
             Score the targets and these items instead of all.
         batch_size : int

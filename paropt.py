@@ -351,7 +351,7 @@ def _check_data(settings: Settings) -> None:
 
 
 def _ties_may_win(settings: Settings) -> bool:
-    """Whether the search may end at a model that gives all items one score."""
+    """Tell whether the search may end at a model that gives all items one score."""
     loss = settings.fixed.get("loss", parameters.PARAMETERS["loss"].default)
     return settings.eval_type == "standard" and not parameters.LOSSES[loss].softmax
 

@@ -21,7 +21,7 @@ from types import ModuleType
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError, one_line, run_cli
 
-LONGEST_LIST = 2**31 - 1  # ranks are 32 bit integers on the way
+LONGEST_LIST = 2**31 - 1  # ranks are computed as 32-bit integers
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
 
 
@@ -223,7 +223,7 @@ def _model_class(name: str) -> type:
         raise InputError(
             f"-g {name}: {err.filename or name}{line}: SyntaxError: {err.msg}; correct it"
         ) from None
-    except Exception as err:  # of the user's code
+    except Exception as err:  # any error of the user's code
         line = _line_that_failed(err)
         if line is None:
             reason = " ".join(str(err).split())
@@ -299,7 +299,7 @@ def _train(model_class: type, args: argparse.Namespace):
 
 
 def _check_save_path(args: argparse.Namespace) -> None:
-    """Find out whether the model can be saved, and replaces nothing that the user needs."""
+    """Check that the model can be saved and would replace nothing that the user needs."""
     from gru4rec_toolkit import modelfile
 
     inputs = {"the training data": args.path}

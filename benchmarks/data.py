@@ -111,7 +111,7 @@ class Stage:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
@@ -122,7 +122,7 @@ def run_stages(path: str) -> None:
     from gru4rec_toolkit.data import events, schedule, sessions
     from gru4rec_toolkit.model import training, weights
 
-    gru4rec.GRU4Rec(**SETTINGS).fit(synthetic_start())  # compiling and thread pools are no data
+    gru4rec.GRU4Rec(**SETTINGS).fit(synthetic_start())  # compiles, starts the threads
     with Stage("read"):
         data = events.read_events(path, announce=False)
     with Stage("index"):

@@ -64,7 +64,7 @@ def print_bytes(names: list[str], log) -> None:
     """Print a table of the bytes that a step moves."""
     from gru4rec_toolkit.theano_setup import theano
 
-    theano.config.allow_gc = False  # so that a step's arrays can be looked at after it
+    theano.config.allow_gc = False  # keeps a step's arrays, to look at them after it
     print(
         "| parameters | mini-batch x units | MB moved | needed | floor | of needed | of floor | "
         "most beyond needed | most beyond floor |"
@@ -76,7 +76,7 @@ def print_bytes(names: list[str], log) -> None:
 
 
 def describe() -> str:
-    """Say what the figures are of."""
+    """Return the device and the data that the figures belong to."""
     from theano.gpuarray.type import get_context
 
     from gru4rec_toolkit import theano_setup

@@ -79,7 +79,7 @@ def programs(n_items: int, width: int, activation: str):
 
 
 def rate(program, seconds: float) -> float:
-    """Events per second."""
+    """Return events per second."""
     program()
     start, n = time.perf_counter(), 0
     while n == 0 or time.perf_counter() - start < seconds:

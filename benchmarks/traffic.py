@@ -88,11 +88,11 @@ class _Arrays:
         return tuple(self.storage[variable][0].shape)
 
     def size(self, *variables) -> int:
-        """Elements of variables together."""
+        """Return the number of elements of all variables."""
         return sum(int(np.prod(self.shape(v))) for v in variables)
 
     def n_distinct(self, *indices) -> int:
-        """Different numbers in integer vectors together."""
+        """Count the different numbers in all integer vectors."""
         return len(np.unique(np.concatenate([np.asarray(self.storage[i][0]) for i in indices])))
 
 
@@ -100,7 +100,7 @@ class _Arrays:
 
 
 def _other(node, arrays) -> np.ndarray:
-    """What is no product and not our own: an ideal kernel would do it beside its neighbours."""
+    """Count an Op that is neither a product nor ours: an ideal kernel would absorb it."""
     in_and_out = [v for v in (*node.inputs, *node.outputs) if _on_gpu(v)]
     return np.array([4 * arrays.size(*in_and_out), 0, 0])
 

@@ -33,9 +33,9 @@ NAMES = {
     "rees46": "rees46_xe_shared_best.py",
 }
 EPOCHS_SECONDS = 0.5
-# of training, then of the limit
+# seconds of training, then of the limit
 SLICE_SECONDS = 0.1
-# BLAS's threads go on looking for work, at the expense of what runs next
+# BLAS's threads spin for a while and would slow what runs next
 BLAS_SPINS_SECONDS = 0.3
 
 
@@ -170,7 +170,7 @@ def read_log(args: argparse.Namespace):
 
 
 def synthetic_log(n_events: int, n_items: int, seed: int = 1):
-    """Sessions of geometric lengths on items of Zipf popularity."""
+    """Draw a log: sessions of geometric lengths on items of Zipf popularity."""
     import numpy as np
     import pandas as pd
 
@@ -205,7 +205,7 @@ class Trainer:
         )
         self.model = model
         self.training = training.Training(network, self.log, 10_000_000, True)
-        # mini-batches per second, as far as known
+        # mini-batches per second, a guess before the first epoch
         self.rate = 100.0
         self.order = schedule.training_order(self.log, model.time_sort)
         self.n_steps = schedule.count_steps(self.log, self.order, model.batch_size)
@@ -331,7 +331,7 @@ def write_parameters(path: Path, settings: dict) -> Path:
 
 
 def spread(ratios: list[float]) -> str:
-    """Say the median, and in brackets the worst and the best."""
+    """Return the median, and in brackets the worst and the best."""
     return f"{statistics.median(ratios):5.0%} ({min(ratios):.0%} to {max(ratios):.0%})"
 
 

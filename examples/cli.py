@@ -1,4 +1,4 @@
-"""What each data set's `preprocess.py` does: check the raw files, prepare, write, report."""
+"""Command line of each data set's `preprocess.py`: check the raw files, prepare, write, report."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _write(stream, events: Events):
 
 
 def table(parts: dict[str, Events]) -> str:
-    """Say how many events, sessions, items and days each part has, and how long sessions are."""
+    """Return a table of the parts: events, sessions, items, days, lengths of sessions."""
     lines = [
         f"{'':<12}{'events':>12}{'sessions':>11}{'items':>9}{'days':>7}  {'first':<16}  "
         f"{'last':<16}{'mean':>7}{'median':>8}{'longest':>9}"

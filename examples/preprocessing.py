@@ -82,7 +82,7 @@ class Events:
         return len(self.time)
 
     def where(self, mask: np.ndarray) -> Events:
-        """Give the events of a mask (n_events,), in the same order."""
+        """Return the events of a mask (n_events,), in the same order."""
         if mask.all():
             return self
         relevant = None if self.relevant is None else self.relevant[mask]
@@ -99,7 +99,7 @@ class Events:
 
 
 class Collector:
-    """Takes in batches of raw columns and makes `Events` of them.
+    """Collector of batches of raw columns that makes `Events` of them.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class Collector:
             self._columns[name].append(column if is_text else _small(column.to_numpy()))
 
     def finish(self, ticks: int, in_seconds: bool = False) -> Events:
-        """Give all that was added, in the order in which it was; the collector is empty then."""
+        """Return all that was added, in the order in which it was; the collector is empty then."""
         relevant = np.concatenate(self._relevant or [np.zeros(0, dtype=bool)])
         if not relevant.any():
             raise InputError(f"{self._source}: there are no events of the wanted kind in the files")
@@ -159,7 +159,7 @@ class Collector:
 
 
 def _small(values: np.ndarray) -> np.ndarray:
-    """Give integers as int32 if they fit."""
+    """Return integers as int32 if they fit."""
     fits = len(values) == 0 or (values.min() >= -(2**31) and values.max() < 2**31)
     return values.astype(np.int32) if fits else values
 
@@ -295,7 +295,7 @@ def filter_iteratively(events: Events) -> Events:
 
 
 def _session_starts(events: Events) -> np.ndarray:
-    """Positions of the first events of the sessions of sorted events: int64 (n_sessions,)."""
+    """Return the positions of the first events of sorted sessions: int64 (n_sessions,)."""
     changes = np.flatnonzero(events.session[1:] != events.session[:-1]) + 1
     return np.concatenate([np.zeros(min(len(events), 1), dtype=np.int64), changes])
 

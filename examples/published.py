@@ -24,7 +24,7 @@ RESULTS = {
 
 
 def paramfile(data_set: str) -> str:
-    """Give the path of the parameter file that the published results come from."""
+    """Return the path of the parameter file that the published results come from."""
     (path,) = PARAMFILES.glob(f"{data_set}_*_best.py")
     return str(path)
 

@@ -13,7 +13,7 @@ from gru4rec_toolkit.errors import InputError, one_line
 BLOCK_BYTES = 1 << 24
 TAIL_BYTES = 1 << 16
 
-# what a value of a column looks like; empty ones are dealt with where they are read
+# patterns of values; empty values are handled where they are read
 PATTERNS = {
     "integer": r"-?\d+",
     "text": r".*",
@@ -89,7 +89,7 @@ def check_raw_files(directory: str, files: tuple[RawFile, ...], home: str) -> No
 
 
 class _BadRow(Exception):
-    """What is wrong with a line of a raw file, without the file's name."""
+    """Description of a bad line of a raw file, without the file's name."""
 
 
 def _check_ends(path: str, file: RawFile) -> None:

@@ -1,4 +1,4 @@
-"""All of GRU4Rec but its faces: the files that users name stand beside this package.
+"""Package behind the six faces, the files that users run and import by name.
 
 Rooms, and what each may import::
 

@@ -1,4 +1,4 @@
-"""Directory of the compiled code: where it lies, who could put code into it, and why it fails.
+"""Directory of compiled code: its choice, who could put code into it, and why compiling failed.
 
 Theano unpickles and loads whatever lies in its compile directory. So every directory from there up
 to the root has to be one in which nobody but this user and root can create, replace or rename what
@@ -28,7 +28,7 @@ from gru4rec_toolkit.errors import InputError, one_line
 logger = logging.getLogger("gru4rec")
 
 NAME = "gru4rec-theano"
-_MOST_LINKS = 40  # on the way to a directory, as in Linux
+_MOST_LINKS = 40  # links on the way to a directory, as many as Linux follows
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FIRST_MODULES = 1 << 20  # bytes that Theano's own modules take
@@ -121,7 +121,7 @@ def private_directory_without_blanks() -> Path:
 
 
 def _places(blanks: bool = True) -> Iterator[Path]:
-    """Give the cache of the user, then a directory among the temporary files."""
+    """Yield the user's cache, then a directory among the temporary files."""
     with contextlib.suppress(RuntimeError):  # a user without a home, as in some containers
         yield from _fitting(
             Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / NAME, blanks
@@ -167,7 +167,7 @@ def _create(directory: Path) -> None:
 
 
 def _processor() -> str:
-    """Text that differs between processors that cannot run each other's code."""
+    """Return a text that differs between processors that cannot run each other's code."""
     lines = [platform.machine(), platform.processor()]
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text()
@@ -288,7 +288,7 @@ def _others_in_group(path: str, gid: int) -> bool:
     try:
         ours = {pwd.getpwuid(uid).pw_name for uid in (os.geteuid(), 0)}
         members = {*grp.getgrgid(gid).gr_mem}
-    except KeyError:  # nobody can say who is in it
+    except KeyError:  # its members cannot be listed
         return True
     members.update(user.pw_name for user in pwd.getpwall() if user.pw_gid == gid)
     return not members <= ours
@@ -297,7 +297,7 @@ def _others_in_group(path: str, gid: int) -> bool:
 def _attributes(path: str) -> list[str]:
     try:
         return os.listxattr(path, follow_symlinks=False)
-    except OSError:  # a file system without
+    except OSError:  # this file system has none
         return []
 
 
@@ -419,7 +419,7 @@ def _started(pid: int) -> float:
 
 
 def failure(err: BaseException, directory: str | Path) -> CompileError:
-    """Return what to tell the user of an error that came out of a compilation.
+    """Return the message for the user about an error that came out of a compilation.
 
     Parameters
     ----------
@@ -435,7 +435,7 @@ def failure(err: BaseException, directory: str | Path) -> CompileError:
 
 
 def failure_text(text: str, directory: str | Path, number: int | None = None) -> CompileError:
-    """Return what to tell the user of a compiler's message or a system's error number."""
+    """Return the message for the user about a compiler's output or a system's error number."""
     try:
         temporary = tempfile.gettempdir()
     except OSError as err:
@@ -467,7 +467,7 @@ def failure_text(text: str, directory: str | Path, number: int | None = None) ->
 
 def is_failure(err: BaseException) -> bool:
     """Tell whether an error is the system's or the compiler's, not a mistake in Theano or here."""
-    if isinstance(err, ImportError):  # of compiled code, not of a package
+    if isinstance(err, ImportError):  # compiled code is missing, not a package
         return (err.path or "").endswith(".so")
     texts = [arg for arg in err.args[:1] if isinstance(arg, str)]
     return system_error(err) is not None or any(t.startswith("Compilation failed") for t in texts)
@@ -481,6 +481,6 @@ def system_error(err: BaseException | None) -> OSError | None:
 
 
 def _end_of(text: str, most: int = 500) -> str:
-    """Return the end of what the compiler said, where the reason is, in one line."""
+    """Return the end of the compiler's output, where the reason is, in one line."""
     text = " ".join(text.split())
     return text if len(text) <= most else f"... {text[-most:]}"

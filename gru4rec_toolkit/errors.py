@@ -1,4 +1,4 @@
-"""Mistakes of the user: one clear sentence on standard error, exit code 2, no traceback."""
+"""Errors that users can correct: one sentence on standard error, exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def check_regular(path: str, what: str = "") -> None:
 
 
 def one_line(err: Exception) -> str:
-    """Name another library's complaint in one line, to put it in brackets behind ours."""
+    """Return another library's message in one line, to put it in brackets behind ours."""
     return " ".join(f"{type(err).__name__}: {err}".split())
 
 
 def run_cli(main: Callable[[], None]) -> None:
-    """Run a command line program and turn what users meet into exit codes.
+    """Run a command line program and turn its errors into exit codes.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def _printable(message: str) -> str:
 
 
 def _end(code: int, message: str | None = None) -> None:
-    """Leave the program, whether or not anybody reads what it says."""
+    """Leave the program, whether or not anybody reads its output."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     try:

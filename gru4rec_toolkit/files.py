@@ -160,7 +160,7 @@ def obstacle(
 
 
 def is_same(left: str | os.PathLike, right: str | os.PathLike) -> bool:
-    """Whether two paths lead to one file, whatever they are called; neither needs to exist."""
+    """Tell whether two paths lead to one file; neither needs to exist."""
     try:
         return os.path.samefile(left, right)
     except (OSError, ValueError):
@@ -224,7 +224,7 @@ def start_time(pid: int) -> int | None:
 
 
 def is_dead(pid: int, start: int) -> bool:
-    """Whether the process of this machine that had an id and a start time runs no more."""
+    """Tell whether the process of this machine that had an id and a start time has ended."""
     now = start_time(pid)
     if now is not None:
         return start != 0 and now != start

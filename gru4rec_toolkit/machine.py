@@ -1,4 +1,4 @@
-"""The machine: its compiler, its BLAS and its cores."""
+"""Compiler, BLAS and cores of the machine."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _BLAS_ROUTINES = [
     for precision in "sd"
     for routine in ("gemm", "gemv", "ger", "dot", "axpy", "copy", "scal")
 ]
-# of a team by default: a step's products are small, and more than this have not been measured
+# threads of a team by default: a step's products are small, and more have not been measured
 MOST_THREADS = 8
 APT = "sudo apt-get install -y"
 
 
 def check_compiler() -> None:
-    """Theano compiles while it runs: say in one sentence what the machine lacks for that."""
+    """Raise an InputError that names what Theano lacks to compile while it runs."""
     missing = []
     if not shutil.which("g++"):
         missing.append(("the C++ compiler g++", "g++"))
@@ -47,9 +47,9 @@ def check_compiler() -> None:
 
 
 def load_cuda_libraries() -> None:
-    """Load what `make gpu` has put under the names by which libgpuarray looks for it."""
+    """Load the CUDA libraries that `make gpu` has installed, by the names libgpuarray opens."""
     for library in (Path(sys.prefix) / "lib" / "gru4rec-gpu").glob("lib*.so"):
-        with contextlib.suppress(OSError):  # pygpu says what it misses
+        with contextlib.suppress(OSError):  # pygpu names the library that it misses
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
@@ -78,11 +78,11 @@ def _find_system_blas() -> tuple[str, str, str]:
 
 
 def _path_without_spaces(directory: Path) -> Path:
-    """Theano splits linker flags at blanks: give a library in such a path a name without them."""
+    """Return a path without blanks to a library, since Theano splits linker flags at blanks."""
     if not re.search(r"\s", str(directory)):
         return directory
     name = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
-    # in a directory where nobody else can put a link to code of theirs
+    # in a private directory: another user could link other code there
     link = compile_directory.private_directory_without_blanks() / f"blas-{name}"
     try:
         link.symlink_to(directory)
@@ -101,8 +101,8 @@ def _path_without_spaces(directory: Path) -> Path:
 def count_threads(team: bool) -> int:
     """Return the number of threads that compute.
 
-    It is what OPENBLAS_NUM_THREADS or OMP_NUM_THREADS says, within bounds; else a team has one for
-    each core. BLAS's own threads wait for each other in busy loops after every one of a step's
+    OPENBLAS_NUM_THREADS or OMP_NUM_THREADS set it, within bounds; by default a team has one thread
+    for each core. BLAS's own threads wait for each other in busy loops after every one of a step's
     small products. As soon as another process wants a core, that makes training 20 times slower; so
     BLAS by itself gets one thread.
     """
@@ -113,14 +113,14 @@ def count_threads(team: bool) -> int:
 
 
 def _named_threads() -> list[tuple[str, int | None]]:
-    """Return the settings of threads, most important first, with None for what is no number."""
+    """Return the threads that the environment names, most important first; None: not a number."""
     named = []
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").strip()
         # OpenMP takes a list: the first number is that of threads outside of other threads
         digits = re.fullmatch(r"([0-9]+)(\s*,.*)?", text)
         if text:
-            # Python does not convert thousands of digits
+            # int() refuses thousands of digits
             named.append((f"{name}={text[:20]}", int(digits.group(1)[:18]) if digits else None))
     return named
 
@@ -154,7 +154,7 @@ def available_cores() -> int:
 
 
 def _quota() -> int:
-    """Processors' worth of time that a container may use (cgroup v2); without a limit, many."""
+    """Return how many processors' time a container may use (cgroup v2); sys.maxsize: no limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(int(quota) // int(period), 1)
@@ -163,7 +163,7 @@ def _quota() -> int:
 
 
 def _cores() -> int:
-    """Processor cores that this process may use; two threads of one core count once."""
+    """Count the processor cores that this process may use; two threads of one core count once."""
     allowed = os.sched_getaffinity(0)
     cores = set()
     for processor in allowed:

@@ -18,14 +18,14 @@ from gru4rec_toolkit.errors import InputError, check_regular
 
 FORMAT = "gru4rec-model"
 VERSION = 1
-HEADER_BYTES = 1 << 20  # at most; a header has some hundred
+HEADER_BYTES = 1 << 20  # bytes of a header at most; it has some hundred
 # numpy's own reader evaluates this text as Python, which damaged and hostile files can make crash
 _ARRAY = re.compile(
     rb"\x93NUMPY\x01\0..\{'descr': '([<>|][biuf]\d{1,2})', "
     rb"'fortran_order': (True|False), 'shape': \((|\d+,|\d+(?:, \d+)+)\), \} *\n",
     re.DOTALL,
 )
-_LONGEST = 1 << 12  # of that text
+_LONGEST = 1 << 12  # bytes of that text
 _AT_ONCE = 1 << 24
 
 
@@ -117,7 +117,7 @@ def _reason(err: Exception) -> str:
 
 
 def is_model(path: str) -> bool:
-    """Whether a file is a model, of this or another version of the format."""
+    """Tell whether a file is a model, of this or another version of the format."""
     try:
         with _opened(path) as (container, members):
             _read_header(container, members)
@@ -161,11 +161,11 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise InputError(f"model file {path}: not found; check the path") from None
     except PermissionError:
         raise InputError(f"model file {path}: no permission to read it") from None
-    except MemoryError:  # the sizes have been compared with the file's
+    except MemoryError:  # the sizes fit the file: this was checked
         raise InputError(
             f"model file {path}: not enough memory for the {os.path.getsize(path) >> 20} MB of it"
         ) from None
-    # whatever zipfile, struct, json and numpy stumble over in a file that is something else
+    # zipfile, struct, json and numpy raise anything on a file of another kind
     except Exception:
         raise InputError(
             f"model file {path}: not a GRU4Rec model, or truncated; "

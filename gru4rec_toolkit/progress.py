@@ -9,6 +9,6 @@ from tqdm.auto import tqdm
 
 def progress_bar(n_steps: int, what: str) -> tqdm:
     """Return a bar of mini-batches: in a notebook, else on standard error if it is a terminal."""
-    # without ipywidgets a notebook gets the bar of terminals, for which it is none
+    # without ipywidgets a notebook shows the bar of terminals; its standard error is none
     disable = False if "ipykernel.zmqshell" in sys.modules else None
     return tqdm(total=n_steps, desc=what, unit="mb", disable=disable)

@@ -17,7 +17,7 @@ import sys
 from gru4rec_toolkit import compile_directory
 from gru4rec_toolkit.errors import InputError
 
-# a cache that is cleared again and again, while this process compiles, is cleared by mistake
+# a cache that is cleared more often while this process compiles is cleared by mistake
 _TRIES = 3
 
 
@@ -34,8 +34,8 @@ def apply() -> None:
 def _free_buffers_of_looked_up_rows() -> None:
     """Make the look-up of rows give back the buffer that it no longer needs.
 
-    Where its C code fills the buffer of the call before, it takes a reference too many, so a buffer
-    is never freed when the number of rows changes: with every session that ends at an epoch's end.
+    Where its C code reuses the buffer of the last call, it takes one reference too many. A buffer
+    is then never freed when the number of rows changes: with every session at an epoch's end.
     """
     op = importlib.import_module("theano.tensor.subtensor").AdvancedSubtensor1
     code_of, version_of = op.c_code, op.c_code_cache_version
@@ -163,7 +163,7 @@ def _survive_cleared_caches() -> None:
     cache.module_from_key, cache._get_module = module_from_key_again, get_module_or_remove
     cache.refresh = refresh_again
     cache.clear_old, cache.clear_unversioned = map(quietly, clean_ups)
-    # it announces what it finds broken and removes, which is not the user's business
+    # it would announce every broken module that it removes
     logger = logging.getLogger("theano.gof.cmodule")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
@@ -176,7 +176,7 @@ def _forget_modules(cache) -> None:
 
 
 def _release_locks(lock, n_locks: int) -> None:
-    """Give back the locks that Theano keeps when a compilation fails."""
+    """Return back the locks that Theano keeps when a compilation fails."""
     while getattr(lock.get_lock, "n_lock", 0) > n_locks:
         lock.release_lock()
 
@@ -210,7 +210,7 @@ def _lock_only_where_files_can_be_written() -> None:
 
 
 def _pass_failures_through_optimizers() -> None:
-    """Make a compilation that fails inside of an optimization end it, without a traceback.
+    """Let a compilation that fails during an optimization end it, without a traceback.
 
     Theano folds constants with compiled code. It would print the traceback and go on, to fail again
     later for the same reason.

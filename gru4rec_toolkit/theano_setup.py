@@ -1,4 +1,4 @@
-"""Configures Theano before it is imported: device, BLAS, compiler flags, compile directory.
+"""Configuration of Theano before it is imported: device, BLAS, compiler flags, directory.
 
 Every module takes Theano from here (``from gru4rec_toolkit.theano_setup import theano``), which
 calls `configure`; a program that chooses the device calls it before.
@@ -39,7 +39,7 @@ DEVICE_PATTERN = r"auto|cpu|cuda\d*|opencl\d+:\d+"
 
 @dataclass(frozen=True)
 class Setup:
-    """What Theano runs on, and why.
+    """Description of the device, BLAS and directory that Theano runs with, and why.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Setup:
 
     @property
     def own_ops(self) -> bool:
-        """Whether the graph is built of this project's Ops, else of plain Theano expressions."""
+        """Tell whether the graph is built of our Ops, else of Theano's own expressions."""
         return self.team or (self.device != "cpu" and self.floatX == "float32")
 
     def __str__(self) -> str:
@@ -171,7 +171,7 @@ def _import_theano(device: str | None) -> Setup:
 
 
 def _adopt_theano() -> Setup:
-    """Take over a Theano that the user imported, if blocks of steps can run in it."""
+    """Use the Theano that the user has imported, if blocks of steps can run in it."""
     config = sys.modules["theano"].config
     problem = None
     if not config.cxx:
@@ -203,14 +203,14 @@ def _describe(config, device: str, reason: str, blas: str) -> Setup:
 
 def _rc_files() -> list[str]:
     if not RC_FILE.is_file():
-        # without it Theano would compute in float64, with slower code
+        # without the file Theano would compute in float64, with slower code
         raise InputError(f"{RC_FILE} is missing; install GRU4Rec again")
     own = [p for p in os.environ.get("THEANORC", "").split(os.pathsep) if p]
     return [str(RC_FILE), *map(os.path.expanduser, own)]
 
 
 def _named_settings() -> dict[str, str]:
-    """What the configuration files and THEANO_FLAGS name, under the keys of THEANO_FLAGS."""
+    """Return what the configuration files and THEANO_FLAGS name, under the keys of THEANO_FLAGS."""
     parser = configparser.RawConfigParser()
     parser.optionxform = str
     parser.read(_rc_files())

@@ -1107,7 +1107,7 @@ def test_bad_models(job, here, tmp_path, make):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", [">f4", "<f8", "<f2"])
 def test_models_in_other_floats(job, here, tmp_path, dtype, order):
-    # of another machine, say; float16 rounds
+    # as another machine may have written it; float16 rounds
     def change(w):
         return np.asarray(w, dtype=dtype, order=order)
 

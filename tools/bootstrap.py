@@ -51,7 +51,7 @@ print(json.dumps({
 
 
 class Interpreter(NamedTuple):
-    """What a Python interpreter says about itself.
+    """Answers of a Python interpreter about itself.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ def probe(command: str) -> Interpreter | None:
 
 
 def choose_interpreter() -> Interpreter:
-    """The interpreter for the virtual environment; ends the program if there is no suitable one.
+    """Return the interpreter for the virtual environment; end the program if none is suitable.
 
     PYTHON, where it is set, is the only candidate. Otherwise the first of `CANDIDATES` that has
     everything; failing that, the first that runs Theano, so that the user learns what it lacks.
@@ -138,7 +138,7 @@ def choose_interpreter() -> Interpreter:
 
 
 def dotted(interpreter: Interpreter) -> str:
-    """The version as people write it."""
+    """Return the version with dots."""
     return ".".join(map(str, interpreter.version))
 
 
@@ -194,7 +194,7 @@ def digest() -> str:
 
 
 def is_ready(stamp: str) -> bool:
-    """Whether `.venv` is complete, up to date, and its interpreter is still there."""
+    """Tell whether `.venv` is complete, up to date, and its interpreter is still there."""
     return (VENV / stamp).is_file() and (VENV / "bin" / "python").exists()
 
 

@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = Path("/usr/lib/python3/dist-packages")
 PACKAGES = ["python3-pygpu", "libgpuarray-dev"]
 SIMULATOR = ["pocl-opencl-icd", "ocl-icd-opencl-dev", "libclblast-dev"]
-# of the 12.x line, the last that compiles for the cards from 2016 on (compute capability 6.0); the
-# kernels' tests need the compiler alone
+# 12.x is the last line that compiles for cards from 2016 on (compute capability 6.0); the tests of
+# the kernels need only the compiler
 COMPILER = "nvidia-cuda-nvrtc-cu12==12.9.86"
 PRODUCTS = "nvidia-cublas-cu12==12.9.1.4"
-# under these names libgpuarray opens what lies elsewhere under others
+# names that libgpuarray opens; the libraries have other names and places
 LIBRARIES = {
     "libcuda.so": "libcuda.so.1",
     "libnvrtc.so": "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
@@ -45,7 +45,7 @@ def say(what: str) -> None:
 
 
 def check_python() -> None:
-    """Debian 12 builds pygpu for its own Python, 3.11."""
+    """End the program unless this is Python 3.11, for which Debian 12 builds pygpu."""
     if sys.version_info[:2] != (3, 11):
         fail(
             f"Debian's pygpu is for Python 3.11, this environment has {sys.version.split()[0]}; "
@@ -93,7 +93,7 @@ def pip_install(*requirements: str) -> None:
 
 
 def link_libraries(packages: Path, directory: Path) -> None:
-    """Make small libraries with the names that libgpuarray opens, which bring in the right ones.
+    """Make small libraries under the names that libgpuarray opens; they load the right ones.
 
     `theano_setup` loads them before pygpu, so no LD_LIBRARY_PATH has to be set: a library that is
     loaded is found by its name, and its functions are found in what it is linked with.
@@ -113,7 +113,7 @@ def link_libraries(packages: Path, directory: Path) -> None:
         command = [
             *("g++", "-shared", "-o", str(directory / name), f"-Wl,-soname,{name}"),
             *("-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", str(path)),
-            # not only for the library itself, but for what that one needs
+            # for the library and for its own dependencies
             *("-Wl,--disable-new-dtags", f"-Wl,-rpath,{path.parent}"),
         ]
         result = subprocess.run(command, capture_output=True, text=True)

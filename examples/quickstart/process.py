@@ -170,7 +170,7 @@ class ClickProcess:
         return np.cumsum(gaps, axis=1)
 
     def positions(self, item_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Positions of items in `item_ids`, int64, same shape; KeyError for an unknown id."""
+        """Return positions in `item_ids`, int64, same shape; KeyError for an unknown id."""
         ids = np.asarray(item_ids)
         order = np.argsort(self.item_ids)
         found = order[np.searchsorted(self.item_ids, ids, sorter=order) % self.n_items]
@@ -179,7 +179,7 @@ class ClickProcess:
         return found
 
     def next_item_distribution(self, session: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The exact distribution of the next item.
+        """Return the exact distribution of the next item.
 
         Parameters
         ----------
@@ -197,7 +197,7 @@ class ClickProcess:
         return self.next_item_distributions_at(last[-1:], last[:1])[0]
 
     def next_item_distributions_at(self, current: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        """The exact distribution of the next item for many sessions.
+        """Return the exact distribution of the next item for many sessions.
 
         Parameters
         ----------
@@ -227,7 +227,7 @@ class ClickProcess:
         candidates: np.ndarray,
         block: int = 512,
     ) -> np.ndarray:
-        """Rank of what came next in the best possible ranking: by the exact distribution.
+        """Return the rank of the next item in the best possible ranking, by the exact distribution.
 
         Parameters
         ----------
@@ -253,6 +253,6 @@ class ClickProcess:
 
 
 def _cdf(weights: np.ndarray) -> np.ndarray:
-    """Cumulative distribution along the last axis, ending in exactly 1."""
+    """Return the cumulative distribution along the last axis, ending in exactly 1."""
     cumulated = np.cumsum(weights, axis=-1, dtype=np.float64)
     return cumulated / cumulated[..., -1:]

@@ -34,7 +34,7 @@ RUN = HERE.parent.parent / "run.py"
 
 N_SESSIONS = 60_000
 CUT_OFFS = (1, 5, 10, 20)
-CUT_OFF = 20  # of the final comparison
+CUT_OFF = 20  # list length of the final comparison
 PARAMETERS = ",".join(
     [
         "loss=cross-entropy",
@@ -105,7 +105,7 @@ def check_replaceable(path: Path, process: ClickProcess) -> None:
 
 
 def is_log(path: str, process: ClickProcess) -> bool:
-    """Whether a file holds a log of a process: there are no items but its items."""
+    """Tell whether a file holds a log of a process: there are no items but its items."""
     try:
         items = pd.read_csv(path, sep="\t", usecols=["SessionId", "ItemId", "Time"])["ItemId"]
     except ValueError:  # pandas' errors are such

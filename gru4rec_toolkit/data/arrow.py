@@ -37,13 +37,13 @@ def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
             table = _read_columns(source, path, keys, kind)
     except InputError:
         raise
-    except Exception as err:  # of a damaged file pyarrow can raise anything
+    except Exception as err:  # pyarrow can raise anything about a damaged file
         raise InputError(
             f"{path}: cannot be read as a {kind} file ({one_line(err)}); the file may be cut "
             "short or be of another kind, save it again"
         ) from None
     try:
-        table.validate(full=True)  # what is damaged would crash the process below
+        table.validate(full=True)  # damaged data would crash the process below
         times = _as_numbers(table.column(keys["time"]))
         if times is not None:
             position = table.column_names.index(keys["time"])
@@ -51,7 +51,7 @@ def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
         return table.to_pandas(
             strings_to_categorical=True, ignore_metadata=True, split_blocks=True, self_destruct=True
         )
-    except Exception as err:  # pyarrow and pandas raise anything, and the lookup of a time zone
+    except Exception as err:  # pyarrow, pandas and the look-up of a time zone raise anything
         raise InputError(
             f"{path}: a column cannot be used ({one_line(err)}); the file may be damaged, save it "
             "again with ids as integers or strings and times as numbers or dates"
@@ -104,14 +104,15 @@ def _is_text(kind) -> bool:
 
 
 def _as_numbers(column):
-    """Give times in text, and dates with a time zone or without a time, without these.
+    """Return times in text as numbers, and dates in UTC with a time.
 
-    None if they are something else, or if one of them is missing or no time.
+    Return None if they are something else, or if one of them is missing or not a time.
     """
     import pyarrow as pa
 
     if pa.types.is_timestamp(column.type) and column.type.tz is not None:
-        return column.cast(pa.timestamp(column.type.unit))  # in UTC, of any zone
+        # the values are in UTC, whatever the zone
+        return column.cast(pa.timestamp(column.type.unit))
     if pa.types.is_date(column.type):
         return column.cast(pa.timestamp("ms" if pa.types.is_date64(column.type) else "s"))
     if not _is_text(column.type) or column.null_count or not len(column):

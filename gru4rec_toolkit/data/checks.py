@@ -1,4 +1,4 @@
-"""What is wrong with an event table, in one sentence; and its times as numbers."""
+"""Checks of event tables, whose errors are one sentence; and times as numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def row_place(row: int) -> str:
 
 
 def check_columns(names: Sequence, keys: dict[str, str], source: str) -> None:
-    """Raise an InputError unless every key names exactly one column, each another one."""
+    """Raise an InputError unless the keys name different columns that exist once each."""
     for role, key in keys.items():
         option = f"{OPTIONS[role]} ({role}_key)"
         if key not in names:
@@ -100,7 +100,7 @@ def check_events(
 
 
 def as_times(column: pd.Series, are_dates: bool | None = None) -> np.ndarray:
-    """Give a time column without missing values as numbers.
+    """Return a time column without missing values as numbers.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def as_times(column: pd.Series, are_dates: bool | None = None) -> np.ndarray:
         float64. NaN where the value is neither. It can be the column's own memory: do not write.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, used = pd.factorize(column.cat.codes.to_numpy())  # the first value stays the first
+        codes, used = pd.factorize(column.cat.codes.to_numpy())  # the first stays first
         return as_times(pd.Series(column.cat.categories[used]), are_dates)[codes]
     kind = column.dtype.kind
     if kind == "i":
@@ -139,7 +139,7 @@ def as_times(column: pd.Series, are_dates: bool | None = None) -> np.ndarray:
 
 
 def holds_dates(column: pd.Series) -> bool:
-    """Say whether the times in a column of text or objects are dates: the first is no number."""
+    """Tell whether the times in a column of text or objects are dates: the first is no number."""
     return isinstance(_as_number(column.iloc[0]), float) and np.isnan(_as_number(column.iloc[0]))
 
 
@@ -150,7 +150,7 @@ _INTEGER = re.compile(r"\s*[-+]?[0-9]{1,18}\s*", re.ASCII)
 
 
 def _parse_numbers(values: list) -> np.ndarray:
-    """Give what Python reads: pandas' parser knows no bounds of an exponent, and crashes."""
+    """Parse numbers as Python does; pandas' parser crashes on large exponents."""
     parsed = [_as_number(value) for value in values]
     if all(type(number) is int for number in parsed):
         with contextlib.suppress(OverflowError):
@@ -188,18 +188,17 @@ _COMMON_DATES = re.compile(
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?Z?)?$", re.M
 )
 _DATE = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}(?=[Tt ]))"  # eight digits alone are a number
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}(?=[Tt ]))"  # eight digits alone are a number, not a date
     r"(?:[Tt ]([0-9]{2})(?::?([0-9]{2})(?::?([0-9]{2})(?:[.,]([0-9]+))?)?)?"
     r"([Zz]|[-+][0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2})?)?)?)?"
 )
 
 
 def _parse_dates(values: list) -> np.ndarray:
-    """Give ISO 8601 dates as seconds, NaN where it is none.
+    """Return ISO 8601 dates as seconds, NaN where a text is not a date.
 
-    pandas parses what it is sure to parse right: it takes an offset such as +02:00 for that of the
-    dates after it, too, knows no years before 1678 and after 2262, and takes "now" and "2014.5" for
-    dates.
+    pandas parses only texts that it parses right: it applies an offset such as +02:00 to the dates
+    after it, too, knows no years before 1678 or after 2262, and takes "now" and "2014.5" for dates.
     """
     texts = [
         str(value) if isinstance(value, (str, datetime.date, np.datetime64)) else ""
@@ -242,7 +241,7 @@ def _split_zones(texts: list[str]) -> tuple[list[str], np.ndarray]:
 
 
 def _parse_date(text: str) -> tuple[int, float] | None:
-    """Give a date of any year from 1 to 9999 as seconds and a fraction, None if it is none."""
+    """Return a date of the years 1 to 9999 as seconds and a fraction; None: not a date."""
     found = _DATE.fullmatch(text)
     if found is None:
         return None
@@ -261,7 +260,7 @@ def _parse_date(text: str) -> tuple[int, float] | None:
 
 
 def _offset(zone: str) -> int | None:
-    """Give the seconds that a zone such as +02:00 is ahead of UTC, None for no such zone."""
+    """Return the seconds that a zone such as +02:00 is ahead of UTC, None for no such zone."""
     if zone in ("", "Z", "z"):
         return 0
     digits = zone[1:].replace(":", "") + "0000"
@@ -272,7 +271,7 @@ def _offset(zone: str) -> int | None:
 
 
 def _as_seconds(stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give datetime64 of any unit as whole seconds since 1970 and fractions of a second."""
+    """Return datetime64 of any unit as whole seconds since 1970 and fractions of a second."""
     unit = np.datetime_data(stamps.dtype)[0]
     ticks = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     # the whole seconds first: nanoseconds since 1970 have more digits than a float64

@@ -101,7 +101,7 @@ def read_events(
 
 
 def _extension(path: str) -> str:
-    """Give the extension that says how to read a file, without ``.gz``."""
+    """Return the extension that says how to read a file, without ``.gz``."""
     stem, extension = os.path.splitext(path.lower())
     if extension == ".gz":
         compressed, inner = extension, os.path.splitext(stem)[1]

@@ -15,7 +15,7 @@ from gru4rec_toolkit.errors import InputError
 def extend_item_ids(
     item_ids: np.ndarray, data: pd.DataFrame, item_key: str = "ItemId", source: str = "data"
 ) -> np.ndarray:
-    """Give the item ids of a model followed by those that are new in the data.
+    """Return the item ids of a model followed by those that are new in the data.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def extend_item_ids(
 
 
 def item_indices(item_ids: np.ndarray, values: Sequence) -> np.ndarray:
-    """Position of each id among a model's items, compared by value whatever the type.
+    """Return the position of each id among a model's items, compared by value whatever the type.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def item_indices(item_ids: np.ndarray, values: Sequence) -> np.ndarray:
         -1 where the model does not know the item.
     """
     codes, ids = split_ids(pd.Series(values), "items")
-    # code -1, for a missing value, takes the last one
+    # code -1 stands for a missing value and indexes the last one
     return np.append(find_ids(ids, canonical_ids(item_ids)), -1)[codes]
 
 
 def split_ids(column: pd.Series, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Give codes (n_events,) and the canonical id behind each code."""
+    """Return codes (n_events,) and the canonical id behind each code."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy(), canonical_ids(column.cat.categories)
     try:
@@ -71,7 +71,7 @@ def split_ids(column: pd.Series, source: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def canonical_ids(values: Sequence) -> np.ndarray:
-    """Give ids as int64 if all are integers, else as strings; 12 and 12.0 are the same id."""
+    """Return ids as int64 if all are integers, else as strings; 12 and 12.0 are the same id."""
     if getattr(values, "dtype", None) == np.int64:
         return np.asarray(values)
     ids = [_plain_id(value) for value in values]
@@ -89,7 +89,7 @@ def _plain_id(value: object) -> int | str:
 
 
 def _same_type(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Make strings of the integers where only one of two canonical arrays has integers."""
+    """Convert integers to strings where only one of two canonical arrays has integers."""
     if left.dtype != right.dtype:
         left, right = (
             ids if ids.dtype == object else np.array([str(i) for i in ids.tolist()], dtype=object)
@@ -99,7 +99,7 @@ def _same_type(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def find_ids(ids: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
-    """Position of each of `ids` in `item_ids`, -1 where it is not among them."""
+    """Return the position of each of `ids` in `item_ids`, -1 where it is missing."""
     ids, item_ids = _same_type(ids, item_ids)
     return pd.Index(item_ids, dtype=item_ids.dtype).get_indexer(pd.Index(ids, dtype=ids.dtype))
 
@@ -112,7 +112,7 @@ def by_first_appearance(codes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray,
 
 
 def sortable_ids(column: pd.Series, source: str) -> np.ndarray:
-    """Give numbers (n_events,) in the order of the ids: integers by value, strings by letters."""
+    """Return numbers (n_events,) in the order of the ids: integers by value, strings by letters."""
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iuf":
         return column.to_numpy()
     codes, ids = split_ids(column, source)

@@ -1,10 +1,9 @@
 """Pickled DataFrames, read as data: nothing that the file names is imported, called or changed.
 
 A pickle is a program that builds its objects out of classes and functions that it names. Here each
-name stands for a class of inert records (`_Record`), so that the program builds nothing but a tree:
-who is called with which arguments, and which state it gets. The three columns are made out of that
-tree, and every part of it is checked before: types, shapes and sizes, as pandas 1, 2 and 3 write
-them.
+name stands for a class of inert records (`_Record`), so the program only builds a tree of calls,
+their arguments and the states. The three columns are made from that tree after every part of it is
+checked: types, shapes and sizes, as pandas 1, 2 and 3 write them.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import pandas as pd
 from gru4rec_toolkit.data.checks import check_columns
 from gru4rec_toolkit.errors import InputError, one_line
 
-# all that the pickles of DataFrames name, of pandas 1 to 3, by where pandas 2 has it
+# every name in DataFrames' pickles of pandas 1 to 3, by its module in pandas 2
 _NAMES = {
     "builtins": "bytearray object slice",
     "datetime": "date datetime timedelta timezone",
@@ -78,7 +77,7 @@ _NAMES = {
     "zoneinfo": "ZoneInfo",
 }
 _ALLOWED = {(module, name) for module, names in _NAMES.items() for name in names.split()}
-# pandas 3 says where users find a class, not where it is written
+# pandas 3 names the public module of a class
 _ALLOWED |= {
     (public, name)
     for module, name in _ALLOWED
@@ -87,7 +86,7 @@ _ALLOWED |= {
 }
 _PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # pickle protocols 0 to 2
 
-FREE_MEMORY = 1 << 30  # what any pickle may take while it is loaded,
+FREE_MEMORY = 1 << 30  # memory that any pickle may take while it is loaded,
 MEMORY_A_BYTE = 200  # and what each of its bytes may: an empty list of one byte takes 100
 _MEMORY_LOCK = threading.Lock()
 MOST_UNUSED = 1 << 24  # categories, of fewer events
@@ -119,7 +118,7 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The file is no pickled DataFrame, names something that is no part of one, or is damaged.
+        The file is not a pickled DataFrame, names anything else, or is damaged.
     """
     with open(path, "rb") as file:
         try:
@@ -156,11 +155,11 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _bounded_memory(n_bytes: int) -> Iterator[None]:
-    """Let the process take this much more memory, and no more, as long as a pickle is loaded.
+    """Limit the memory that the process may take while a pickle is loaded.
 
-    A damaged byte can make the unpickler reserve and clear 64 GB: then a MemoryError is better than
-    a process that the system ends. Where the system does not say how much is in use, nothing is
-    bounded.
+    A damaged byte can make the unpickler reserve and clear 64 GB; a MemoryError is better than a
+    process that the system kills. Where the system does not tell how much is in use, there is no
+    limit.
     """
     with _MEMORY_LOCK:
         try:
@@ -299,7 +298,7 @@ def _as_int(value: object) -> int:
 
 
 def _names_and_blocks(frame: _Record) -> tuple[list, list[tuple[object, Sequence[int]]]]:
-    """Give the columns' names, and blocks of values with their positions among the columns."""
+    """Return the columns' names, and blocks of values with their positions among the columns."""
     _expect(isinstance(frame.state, dict), "the DataFrame is empty")
     manager = frame.state.get("_mgr", frame.state.get("_data"))
     _expect(_is_call(manager, "BlockManager"), "the DataFrame has no blocks")
@@ -328,7 +327,7 @@ def _positions(locations: object) -> Sequence[int]:
 
 
 def _find_column(blocks: Sequence[tuple[object, Sequence[int]]], position: int):
-    """Give the values of one column, all of them in memory of the file's bytes where possible."""
+    """Return the values of one column, all of them in memory of the file's bytes where possible."""
     found = [block for block in blocks if position in block[1]]
     _expect(len(found) == 1, "a column is not in one block")
     ((values, positions),) = found
@@ -339,7 +338,7 @@ def _find_column(blocks: Sequence[tuple[object, Sequence[int]]], position: int):
 
 
 def _labels(index: object) -> Sequence:
-    """Give the labels in an Index: names of columns, or categories."""
+    """Return the labels in an Index: names of columns, or categories."""
     _expect(_is_call(index, "_new_Index", "_new_DatetimeIndex"), "an index is missing")
     name, state = _name_of_class(index.args[0]), index.args[1]
     if name == "RangeIndex":
@@ -358,7 +357,7 @@ def _name_of_class(value: object) -> str:
 
 
 def _column(values: object):
-    """Give the values of a block, or of an index, as an array of numpy or pandas."""
+    """Return the values of a block, or of an index, as an array of numpy or pandas."""
     if _is_call(values, "_new_Index", "_new_DatetimeIndex"):
         values = values.args[1]["data"]
     if _is_call(values, "_reconstruct", "_frombuffer"):
@@ -390,7 +389,7 @@ def _column(values: object):
 
 
 def _extension(values: _Record) -> tuple[str, object, dict]:
-    """Give the class of an extension array, its dtype, and its arrays by name."""
+    """Return the class of an extension array, its dtype, and its arrays by name."""
     if values.name == "__pyx_unpickle_NDArrayBacked":
         name = _name_of_class(values.args[0])
         state = values.state if values.state is not None else values.args[2]
@@ -421,7 +420,7 @@ def _categorical(codes: np.ndarray, dtype: object) -> pd.Categorical:
     state = dtype.state if dtype.state is not None else dtype.args
     _expect(isinstance(state, dict), "categories are missing")
     categories = _labels(state["categories"])
-    # of a range, damage can make anything
+    # a damaged range can have any length
     _expect(len(categories) <= max(len(codes), MOST_UNUSED), "there are too many categories")
     # codes out of range, and categories that are no set, raise here
     return pd.Categorical.from_codes(codes, categories, ordered=state.get("ordered") is True)
@@ -431,7 +430,7 @@ def _categorical(codes: np.ndarray, dtype: object) -> pd.Categorical:
 
 
 def _ndarray(value: object) -> np.ndarray:
-    """Give an array whose dtype, shape and bytes agree; numbers stay where they were read to."""
+    """Return an array whose dtype, shape and bytes agree; numbers stay where they were read to."""
     if _is_call(value, "_frombuffer"):
         raw, dtype, shape, order = value.args
     elif _is_call(value, "_reconstruct") and _name_of(value) == "ndarray":
@@ -469,7 +468,7 @@ def _as_bytes(raw: object):
 
 
 def _dtype(value: object) -> np.dtype:
-    """Give a dtype by its name, byte order and unit of time; its flags are numpy's own affair."""
+    """Return a dtype by its name, byte order and unit of time; its flags are numpy's own affair."""
     _expect(_is_call(value, "dtype") and isinstance(value.args[0], str), "a dtype is missing")
     code = value.args[0]
     state = value.state if value.state is not None else (3, "=")
@@ -495,7 +494,7 @@ def _objects(values: list) -> np.ndarray:
 
 
 def _scalar(value: object) -> object:
-    """Give a single value of a column of objects."""
+    """Return a single value of a column of objects."""
     if isinstance(value, _Inert):
         if value.name in ("NA", "NaT"):
             return getattr(pd, value.name)
@@ -531,14 +530,14 @@ def _zone(value: object) -> datetime.timezone:
 
 
 def _arrow_strings(value: object) -> np.ndarray:
-    """Give strings that pyarrow keeps, without pyarrow."""
+    """Return strings that pyarrow keeps, without pyarrow."""
     arrays = value.args[0] if _is_call(value, "chunked_array") else [value]
     _expect(isinstance(arrays, (list, tuple)), "strings are missing")
     return _objects([text for array in arrays for text in _arrow_texts(array)])
 
 
 def _arrow_texts(value: object) -> Iterator[str | None]:
-    """Give the strings of an array: offsets into bytes, and a bit for each that is not missing."""
+    """Return the strings of an array: offsets into bytes, a bit for each that is not missing."""
     _expect(_is_call(value, "_restore_array"), "strings are missing")
     kind, length, _, offset, buffers = value.args[0][:5]
     sizes = {"string": "<i4", "utf8": "<i4", "large_string": "<i8", "large_utf8": "<i8"}

@@ -1,4 +1,4 @@
-"""A report on a click log: its looks, and the findings that ruin results.
+"""Report on a click log: its size and span, and findings that ruin results.
 
 ``python -m gru4rec_toolkit.data.report PATH`` and ``run.py PATH --check`` print it.
 
@@ -126,7 +126,7 @@ class Log:
 
     @functools.cached_property
     def same_session(self) -> np.ndarray:
-        """Whether an event is of the session of the one before it: bool (n_events - 1,)."""
+        """Tell whether an event is of the session of the one before it: bool (n_events - 1,)."""
         return self.sessions[1:] == self.sessions[:-1]
 
     @functools.cached_property
@@ -137,7 +137,7 @@ class Log:
 
     @functools.cached_property
     def unit(self) -> str | None:
-        """What the times seem to count since 1970; None if they are no dates of our days."""
+        """Return the unit that the times seem to count since 1970; None if they are not dates."""
         typical = float(np.median(self.times))
         for unit, ticks in UNITS.items():
             if 1e8 * ticks <= typical < 1e11 * ticks:
@@ -153,7 +153,7 @@ class Log:
 
 
 def describe(log: Log) -> str:
-    """Say in a few lines how large a log is and what it spans."""
+    """Return a few lines on how large a log is and what time it spans."""
     lengths, support = log.lengths, log.support
     first, last = log.times.min(), log.times.max()
     if log.unit is None:

@@ -12,7 +12,7 @@ from gru4rec_toolkit.data.sessions import SessionLog
 
 # --- scheduling -----------------------------------------------------------------------------------
 
-# sessions that are placed at a time: enough to make numpy's overhead vanish, and little memory
+# sessions that are placed at a time: enough to hide numpy's overhead, in little memory
 SESSIONS_AT_ONCE = 4096
 
 
@@ -130,7 +130,7 @@ def count_steps(log: SessionLog, order: np.ndarray, batch_size: int, min_rows: i
     heap = list(range(n_slots))
     for _ in _place_sessions(log, order, heap):
         pass
-    # in the end slots get free for good, one by one, until too few are left
+    # once sessions run out, slots stay empty, until too few are left
     return sorted(heap, reverse=True)[max(min_rows, 1) - 1] // n_slots
 
 
@@ -186,7 +186,7 @@ def _fill_block(
     """
     active = active[:, active[0] < end]
     start, stop, slot, first_event = active[:, np.argsort(active[2], kind="stable")]
-    # a slot's sessions follow one another without a gap: laid end to end they fill (M, K) exactly
+    # a slot's sessions follow each other without gaps: concatenated they fill (M, K) exactly
     low = np.maximum(start, begin)
     n_steps = np.minimum(stop, end) - low
     after = np.cumsum(n_steps)

@@ -59,7 +59,7 @@ class SessionLog:
 
     @functools.cached_property
     def support(self) -> np.ndarray:
-        """Number of events of each item: int64 array (n_items,)."""
+        """Return the number of events of each item: int64 array (n_items,)."""
         return np.bincount(self.items, minlength=self.n_items).astype(np.int64, copy=False)
 
 
@@ -139,7 +139,7 @@ def index_sessions(
 
 
 def known_items(item_ids: np.ndarray, values: Sequence, source: str) -> np.ndarray:
-    """Position of each id among a model's items, all of which it has to know.
+    """Return the position of each id among a model's items; it has to know all of them.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ from pandas.api.types import union_categoricals
 from gru4rec_toolkit.data.checks import as_times, check_columns, holds_dates
 from gru4rec_toolkit.errors import InputError, one_line
 
-MOST_DIGITS = 15  # with a decimal point among them: any fewer and a float64 holds them exactly
+MOST_DIGITS = 15  # decimal point included: a float64 holds fewer characters exactly
 SCAN_BYTES = 120 << 10  # from 128 kB on, malloc maps fresh pages for every array made of a block
 ROWS_AT_ONCE = 1 << 20
 
@@ -79,8 +79,8 @@ class TextFile:
 class Scan:
     """The bytes of a text file, looked through as they are read.
 
-    pandas can read from it. It is no class of the io module, so that pandas takes its bytes as they
-    are, as it takes those of a file: it would decode what an io class reads, and encode it again.
+    pandas can read from it. It is not a class of the io module, so that pandas takes its bytes as
+    they are: it would decode what an io class reads, and encode it again.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class Scan:
         self._tail = b""
 
     def read(self, size: int) -> bytes:
-        """Give up to `size` bytes, none at the end; InputError if there is a zero byte."""
+        """Return up to `size` bytes, none at the end; raise an InputError at a zero byte."""
         block = self._stream.read(min(size, SCAN_BYTES))
         if b"\0" in block:
             raise _not_text(self._file, "it holds zero bytes")
@@ -134,7 +134,7 @@ class Scan:
         return block
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give the blocks. (pandas reads from nothing that has no such method.)"""
+        """Yield the blocks. (pandas only reads from objects with this method.)"""
         return iter(functools.partial(self.read, SCAN_BYTES), b"")
 
     def _count_separators(self, block: bytes) -> int:
@@ -179,7 +179,7 @@ class Scan:
 
 
 class NeedsExactParser(Exception):
-    """Numbers for a parser that is slower than pandas' fast one, and right about all of them."""
+    """Signal that the numbers need pandas' exact parser, which is slower than the default."""
 
 
 def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
@@ -295,7 +295,7 @@ def _parse_dates(
 ) -> pd.DataFrame | None:
     """Join what is parsed part by part, for no more date strings at a time than a part has.
 
-    None if some time is no date: then the strings are needed to say which.
+    Return None if some time is not a date; the strings are needed to say which one.
     """
     parts = {column: [] for column in (*ids, time)}
     for part in frames:
@@ -335,7 +335,7 @@ def _compact_ids(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _as_integers(accessor) -> np.ndarray | None:
-    """Give the categories as int64 if all are written as Python writes integers, else None."""
+    """Return the categories as int64 if all are written as Python writes integers, else None."""
     words = accessor.categories.tolist()
     try:
         integers = np.array([int(word) for word in words], dtype=np.int64)
@@ -349,7 +349,7 @@ def _as_integers(accessor) -> np.ndarray | None:
 
 
 def _read_header(file: TextFile) -> list[str]:
-    """Give the column names in the first line of a text file."""
+    """Return the column names in the first line of a text file."""
     with file.open(encoding="utf-8-sig") as lines:
         try:
             header = lines.readline(1 << 20)
@@ -365,7 +365,7 @@ def _read_header(file: TextFile) -> list[str]:
 
 
 def _read_through(file: TextFile) -> None:
-    """Raise what is wrong with the bytes of a text file, if anything, before what pandas says."""
+    """Raise an InputError for bad bytes of a text file, in the place of pandas' own message."""
     with file.scan(numbers=False) as scan:
         for _ in scan:
             pass

@@ -1,4 +1,4 @@
-"""A block of the schedule where Theano computes: uploaded once, then used step by step."""
+"""A block of the schedule on the device: uploaded once, then used step by step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UploadedBlock:
     Attributes
     ----------
     step : shared int64 scalar
-        The row of the block that the next step uses; the step itself moves it on.
+        The row of the block that the next step uses; the step increments it.
     inputs, targets : int32 vector (M,)
         Item indices of that step.
     goes_on : vector (M,)
@@ -31,13 +31,13 @@ class UploadedBlock:
         self.goes_on = self._goes_on[self.step]
 
     def upload(self, block: Block, states: list) -> None:
-        """Put a block in the place of the one before; its first step is next.
+        """Replace the block; its first step is next.
 
         Parameters
         ----------
         block : Block
         states : list of shared variables (rows, n)
-            The layers' states, of which the rows that go on are kept.
+            The layers' states; only the rows of sessions that go on are kept.
         """
         for h in states:
             h.set_value(h.get_value(borrow=True)[block.kept], borrow=True)

@@ -20,7 +20,7 @@ def dropout(x: tt.TensorVariable, p: float, seed: int, counter, rng) -> tt.Tenso
     seed : int
         Two graphs with the same seed have the same masks.
     counter : int64 scalar
-        The number of the step. Seed and counter alone make the Op's mask.
+        The number of the step. The Op's mask follows from seed and counter alone.
     rng : MRG_RandomStreams
         Draws the mask where no kernel runs.
     """

@@ -89,7 +89,7 @@ def prediction_activation(name: str) -> Callable[[tt.TensorVariable], tt.TensorV
 
 
 def ranking_activation(name: str) -> str:
-    """Name the activation that ranks as the final activation does.
+    """Return the name of an activation that ranks items as the final activation does.
 
     The softmax is strictly increasing in a row's scores, so ranking works on the scores themselves:
     items can be scored in blocks, and no ties arise where probabilities underflow. The others are
@@ -228,7 +228,7 @@ def scored_items(targets, negatives, loss: str, final_act: str) -> tuple:
     items : (M + K,) int32
         The targets, then the negatives.
     copies : (M + K,) or None
-        None where each stands for itself.
+        None where each column stands for itself.
     """
     if negatives is None:
         return targets, None
@@ -246,7 +246,7 @@ def log_q(
     logq: float,
     sample_alpha: float,
 ) -> tt.TensorVariable:
-    """Subtract from the biases how often their items come up as outputs (logQ, RecSys 2023).
+    """Correct the biases by how often their items come up as outputs (logQ, RecSys 2023).
 
     Parameters
     ----------
@@ -296,19 +296,19 @@ def cost(
     smoothing: float = 0.0,
     bpreg: float = 1.0,
 ) -> tt.TensorVariable:
-    """The cost of a training step: the loss of the activated scores, divided by batch_size.
+    """Return the cost of a training step: the loss of the activated scores, divided by batch_size.
 
     Parameters
     ----------
     scores : (M, N)
         Products of hidden states and output items.
     offsets : (N,)
-        What is added to every row of them: biases, less the logQ correction.
+        Added to every row of the scores: biases, less the logQ correction.
     weights : (N,) or None
         How many equal columns each column stands for (None: itself); see `counts_copies`.
     loss, final_act : str
     batch_size : int
-        The nominal one, also where fewer rows are left.
+        The nominal size of a mini-batch, even where fewer rows are left.
     smoothing, bpreg : float
     """
     y = activation(final_act)(scores + offsets.dimshuffle("x", 0))

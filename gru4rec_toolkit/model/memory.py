@@ -16,13 +16,13 @@ from gru4rec_toolkit.parameters import Values
 # how numpy, CUDA and OpenCL say it
 _NO_MEMORY = re.compile(r"out of memory|OUT_OF_MEMORY|ALLOCATION_FAILURE|OUT_OF_HOST|OUT_OF_RES")
 FLOAT = 4  # bytes
-# of an id of the store, in memory that numpy fills again and on a GPU: itself and its number of
-# copies, and while it is filled again what was there before and what merging needs
+# bytes an id of the store takes: the id, its number of copies, and, while the store is filled
+# again, the old ones and what merging needs
 ID_ON_CPU, ID_ON_GPU = 12, 24
 
 
 def needed(settings: Values, n_items: int, n_store_ids: int) -> dict[str, int]:
-    """Return the large parts of what a training keeps on its device, in bytes."""
+    """Return the sizes of the large arrays that a training keeps on its device, in bytes."""
     shapes = weights.shapes(settings, n_items).values()
     n_weights = sum(np.prod(shape, dtype=float) for shape in shapes)
     copies = 1 + len(optimizers.STATES.get(settings.adapt, ())) + (settings.momentum > 0)
@@ -38,7 +38,7 @@ def needed(settings: Values, n_items: int, n_store_ids: int) -> dict[str, int]:
 
 @contextlib.contextmanager
 def explained(settings: Values, n_items: int, n_store_ids: int) -> Iterator[None]:
-    """Turn an error of lacking memory into an InputError that says what needs how much."""
+    """Turn an out-of-memory error into an InputError that says what needs how much."""
     try:
         yield
     except Exception as err:  # pygpu and Theano raise their own

@@ -14,14 +14,14 @@ from gru4rec_toolkit.theano_setup import theano
 
 
 def expected_distinct(support: np.ndarray, alpha: float, n_sample: int) -> float:
-    """Return how many different items `n_sample` draws with probability support^alpha give."""
+    """Estimate how many of `n_sample` negatives differ, drawn with probability support^alpha."""
     weights = np.asarray(support, dtype=np.float64) ** alpha
-    with np.errstate(divide="ignore"):  # an only item is drawn for certain
+    with np.errstate(divide="ignore"):  # a single item is always drawn
         return float(-np.expm1(n_sample * np.log1p(-weights / weights.sum())).sum())
 
 
 class SampleStore:
-    """Feeds a compiled training step with negatives, whatever holds them.
+    """Source of a compiled training step's negatives, wherever they are stored.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ class SampleStore:
         How many ids the store holds. Fewer than ``n_sample``: there is no store, and each block of
         steps draws its own.
     on_device : bool
-        True: the whole store lies in a Theano shared variable (on the GPU where Theano runs on
-        one). False: it lies in host memory and each block of steps gets its part.
+        True: the whole store lies in a Theano shared variable, on a GPU in its memory. False: it
+        lies in host memory, and each block of steps gets a part of it.
     merge : bool
         List a mini-batch's equal negatives once, with the number of copies: the step is the same,
         with fewer columns of the score matrix.
@@ -44,9 +44,9 @@ class SampleStore:
     samples : shared int32 (rows, n_sample)
         Negatives ready for use.
     copies : shared float32 (rows, n_sample), n_distinct : shared int64 (rows,) in host memory
-        With ``merge``: the first n_distinct[row] of a row's negatives are meant, so often.
+        With ``merge``: only the first n_distinct[row] negatives of a row count, each copies times.
     row : shared int64 scalar
-        The row that the next step uses; the step itself moves it on.
+        The row that the next step uses; the step increments it.
     n_batches : int
         Capacity in mini-batches; 0 without a store.
     """
@@ -112,7 +112,7 @@ class SampleStore:
         n_distinct = np.empty(n_batches, dtype=np.int64)
         if self._merge:
             if not isinstance(self._draw, NegativeSampler):
-                drawn = drawn.copy()  # the user's, perhaps
+                drawn = drawn.copy()  # may belong to the caller; do not modify
             merge = merge_in_c if library.usable() else merge_in_numpy
             merge(drawn, copies, n_distinct)
         return _Rows(drawn, copies, n_distinct)

@@ -25,7 +25,7 @@ EPSILON = 1e-6
 
 
 class _Dense:
-    """Access to the state of a whole parameter."""
+    """Access to a whole parameter and its states."""
 
     def __init__(self, parameter: theano.compile.SharedVariable):
         self.parameter = parameter
@@ -76,7 +76,7 @@ def _c(number: float) -> np.ndarray:
     return np.asarray(number, dtype=theano.config.floatX)
 
 
-# what each method keeps beside the parameter, in its shape
+# states of each method, arrays of the parameter's shape
 STATES = {
     "adagrad": ("adagrad",),
     "rmsprop": ("rmsprop",),
@@ -108,7 +108,7 @@ def states_of(parameter: theano.compile.SharedVariable, method: str | None) -> l
 
 
 def sgd(access: _Dense, gradient: tt.TensorVariable) -> tuple:
-    """The gradient as it is."""
+    """Return the gradient as it is."""
     return gradient, []
 
 
@@ -218,7 +218,7 @@ def _updates(
 def clip_by_common_norm(gradients: list, cap: float, weights: list | None = None) -> list:
     """Rescale all gradients so that their common L2 norm is at most ``cap`` (0: leave them).
 
-    A gradient (N, width) with weights (N,) is that of so many equal rows together.
+    With weights (N,), row i of a gradient (N, width) is the sum of weights[i] equal rows.
     """
     if cap <= 0:
         return gradients

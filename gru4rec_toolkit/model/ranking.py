@@ -64,7 +64,7 @@ class RankCounter:
         self.block = UploadedBlock()
         self.states = network.zero_states(n_rows)
         self.hidden, self.target_scores = theano.shared(zeros), theano.shared(zeros[0])
-        # a row a step of the block: a GPU is waited for once a block
+        # one row a step of the block, so that a GPU is waited for only once a block
         self.better, self.equal = (
             theano.shared(np.zeros((1, 1), dtype=np.int64)) for _ in range(2)
         )
@@ -124,7 +124,7 @@ class RankCounter:
         return theano.function([], [], updates=updates).fn
 
     def _compile_count_of_all(self, rows, biases, index):
-        """Compile the counts over all items at once."""
+        """Compile the counts over all items at once, by one kernel."""
         step, self.n_item_blocks = self.block.step, 1
         if index is None:
             n_items = len(rows.get_value(borrow=True))

@@ -1,6 +1,6 @@
 """Training: the compiled step, the variables it works on, and the loop over blocks of steps.
 
-Nothing leaves Theano inside of a block: its schedule is uploaded before, its losses are read after.
+Nothing leaves Theano inside a block: the schedule is uploaded before it, the losses read after it.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Training:
     Parameters
     ----------
     network : Model
-        Its settings are those of the training, whatever is set on the way.
+        The training uses its settings, whatever is set meanwhile.
     log : SessionLog
     n_store_ids : int
         Negative ids that the store holds.
     on_device : bool
         Whether the store lies where Theano computes.
     negative_sampler : callable or None
-        Draws negatives in the place of `sampler`.
+        Draws the negatives instead of the Op.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Training:
         self.step_function.fn(n_calls=n)
 
     def _dropout(self, x: tt.TensorVariable, p: float) -> tt.TensorVariable:
-        """Drop with a mask of its own for every place of the graph and every step."""
+        """Apply dropout; every place in the graph and every step has its own mask."""
         if p <= 0:
             return x
         self.n_dropouts += 1
@@ -200,7 +200,7 @@ class Training:
         while done < n_steps:
             served = n_steps - done
             if self.store:
-                # for the whole rest of the block: what is drawn must not depend on timing
+                # for the whole rest of the block, so that the draws do not depend on timing
                 served = self.store.serve(served, steps_left - done)
             self._run_about_a_second_at_a_time(served, progress)
             done += served

@@ -1,4 +1,4 @@
-"""A model's weights as arrays: their shapes, their initial values, the check of what was read."""
+"""Weights of a model as arrays: shapes, initial values, and the check of those that were read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gru4rec_toolkit.ops import library
 from gru4rec_toolkit.parameters import Values
 from gru4rec_toolkit.theano_setup import theano
 
-# initial weights that are drawn together
+# number of initial weights that are drawn together
 WEIGHTS_AT_ONCE = 1 << 20
 
 
@@ -36,7 +36,7 @@ def shapes(settings: Values, n_items: int) -> dict[str, tuple[int, ...]]:
 
 
 def initial(settings: Values, n_items: int) -> dict[str, np.ndarray]:
-    """Draw the initial weights in the order that makes them those of the reference.
+    """Draw the initial weights in the reference's order, so that a seed gives the same weights.
 
     Returns
     -------

@@ -19,7 +19,7 @@ from gru4rec_toolkit.search.space import SearchParameter, grid_values
 LARGEST_GRID = 100_000
 # values of one parameter; Optuna's sampler gp lists them in every trial
 MOST_VALUES = 1_000_000
-# what a sampler needs beside Optuna itself
+# package that a sampler needs beside Optuna
 NEEDS = {"gp": ("torch", "scipy")}
 
 
@@ -54,8 +54,7 @@ def make_sampler(name: str, seed: int, space: Sequence[SearchParameter]) -> Base
     """Return a sampler: tpe, random, gp or grid.
 
     With the same seed, a trial's suggestions follow from its place and the trials before it alone.
-    So one job repeats a search, also where it was interrupted, and workers do not repeat each
-    other.
+    So one job repeats a search, even an interrupted one, and workers do not repeat each other.
     """
     if name == "grid":
         # its seed orders the grid, in the same way for all workers; the trial's number is the place
@@ -76,7 +75,7 @@ def grid_size(space: Sequence[SearchParameter]) -> int:
 
 
 class SeededByTrial(BaseSampler):
-    """A sampler that is made anew for every trial, with a seed of the trial's place.
+    """Sampler that is made anew for every trial, with a seed of the trial's place.
 
     Optuna's samplers begin their random numbers anew in every process: a search that goes on in
     another process would suggest what it suggested at its beginning.

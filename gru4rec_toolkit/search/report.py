@@ -1,4 +1,4 @@
-"""What a search leaves for people: a table of the best trials, results.tsv, a paramfile, plots."""
+"""Reports of a search: a table of the best trials, results.tsv, a parameter file, plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 RESULTS, BEST = "results.tsv", "best_parameters.py"
-# what our files look like at their beginning: nothing else is replaced
+# first bytes of our files: nothing else is replaced
 KINDS = {
     RESULTS: ("a search's table", rb"trial\tstate\t[^\n]*\tretry_of\treason\tlog\n"),
     BEST: ("a search's best parameters", rb'"""Best of \d+ trials of study '),
@@ -34,12 +34,12 @@ _NO_SIGN = "its worker gave no sign of life any more"
 
 
 def texts(trial: FrozenTrial, space: Sequence[SearchParameter]) -> dict[str, str]:
-    """Return a trial's parameters as its training got them."""
+    """Return a trial's parameters as they were passed to its training."""
     return {p.name: p.text(trial.params[p.name]) for p in space if p.name in trial.params}
 
 
 def is_good(trial: FrozenTrial) -> bool:
-    """Whether a trial counts: it is complete or was pruned."""
+    """Tell whether a trial counts: it is complete or was pruned."""
     return trial.state.name in ("COMPLETE", "PRUNED")
 
 
@@ -132,7 +132,7 @@ def check_files(folder: str | Path) -> None:
     folder = Path(folder)
     for name in KINDS:
         _check_replaceable(folder / name)
-    # these are appended to, so that devices lose nothing
+    # logs are appended to: nothing on a device can be lost
     try:
         logs = [folder / "final.log", *sorted((folder / "logs").glob("trial_*.log"))]
     except OSError as err:

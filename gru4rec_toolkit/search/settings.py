@@ -1,4 +1,4 @@
-"""What is searched, where and how; and what a study has to keep of that from run to run."""
+"""Settings of a search, and which of them a study keeps from run to run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search spaces: files of JSON lines, the values that they allow, what they do to the parameters.
+"""Search spaces: files of JSON lines, the values they allow, and checks that these can be trained.
 
 Plain Python without heavy imports. Numbers of a file stay decimal: 0.05 is a twentieth, and the
 value that is passed on to a training is exactly a multiple of it.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DTYPES = ("int", "float", "categorical")
 FIELDS = ("name", "dtype", "values", "step", "log")
 EXAMPLE = '{"name": "layers", "dtype": "int", "values": [64, 512], "step": 32}'
-# combinations of extreme values that are checked before the first trial
+# number of combinations of extreme values that are checked before the first trial
 MOST_COMBINATIONS = 20_000
 # Bytes of a file: a space has a line a parameter, data that is given for it may have gigabytes.
 LARGEST_FILE = 1 << 20
@@ -69,7 +69,7 @@ class SearchParameter:
 
     @property
     def range(self) -> str:
-        """The values as people read them."""
+        """Return the range of values in words."""
         if self.dtype == "categorical":
             return "{" + ", ".join(self.values) + "}"
         return f"{plain(self.values[0])} .. {plain(self.values[1])}"
@@ -138,7 +138,7 @@ class SearchParameter:
         return list(dict.fromkeys(map(write, (low, inner, high))))
 
     def as_json(self) -> dict[str, Any]:
-        """Return what makes the parameter what it is, to tell whether two spaces are the same."""
+        """Return the parameter's definition, to tell whether two spaces are the same."""
         values = [v if isinstance(v, str) else plain(v) for v in self.values]
         step = None if self.step is None else plain(self.step)
         return {
@@ -278,7 +278,7 @@ def _read_parameter(line: str, where: str) -> SearchParameter:
 def _categorical(name, values, step, log, where, fail) -> SearchParameter:
     if step is not None or log:
         fail(f"{name}: a categorical parameter has neither step nor log; leave them out")
-    texts: dict[str, None] = {}  # a set in order
+    texts: dict[str, None] = {}  # unique values in order
     for value in values:
         parts = value if isinstance(value, list) else [value]
         if not parts or any(isinstance(part, (list, dict)) for part in parts):
@@ -338,12 +338,12 @@ def _numeric(name, dtype, values, step, log, where, fail) -> SearchParameter:
 
 
 def _show(value: Any) -> str:
-    """A JSON value as a parameter string has it."""
+    """Return a JSON value as a parameter string writes it."""
     return plain(value) if isinstance(value, Decimal) else str(value)
 
 
 def _told(value: Any, within: bool = False) -> str:
-    """A JSON value as messages show it: in one line and short, whatever it holds."""
+    """Return a JSON value as messages show it: short and in one line."""
     if isinstance(value, dict) or (within and isinstance(value, list)):
         return "{...}" if isinstance(value, dict) else "[...]"
     if isinstance(value, list):

@@ -62,7 +62,7 @@ _UNUSABLE = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
     RecursionError,
 )  # fmt: skip
-# of a new trial, where it has them
+# optional fields of a new trial, and their types
 _TRIAL = {
     "user_attrs": dict,
     "system_attrs": dict,
@@ -108,7 +108,7 @@ def _start_time(pid: int) -> int | None:
 
 
 def is_dead(worker: dict[str, Any]) -> bool:
-    """Whether a worker is known to be dead: it ran on this machine, and runs no more."""
+    """Tell whether a worker is known to be dead: it ran on this machine, and runs no more."""
     here = worker.get("machine") == _machine() != ""
     return here and _start_time(worker["pid"]) != worker["start"]
 

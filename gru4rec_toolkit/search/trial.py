@@ -1,4 +1,4 @@
-"""A training as a process of its own: `run.py`, its log file, its metrics, how it ended.
+"""Training in a process of its own: `run.py`, its log file, its metrics, its end.
 
 The process gets a process group of its own and dies with the process that started it, however that
 one ends. Standard output is read line by line while it runs and goes to the log; standard error
@@ -60,7 +60,7 @@ class Training:
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._stopped: str | None = None
-        # its last lines on standard output, which are in the log too
+        # last lines of standard output, which are in the log too
         self._said: deque[str] = deque(maxlen=100)
 
     def run(self, on_line: Callable[[str], None]) -> None:
@@ -194,5 +194,5 @@ def last_lines(log: Path, start: int = 0, most: int = 20) -> list[str]:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(start, end - 16384))
             return file.read().decode(errors="replace").splitlines()[-most:]
-    except OSError:  # somebody deleted it
+    except OSError:  # the log was deleted
         return []

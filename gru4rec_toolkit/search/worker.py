@@ -1,4 +1,4 @@
-"""The search: a study, its trials as processes of their own, as many as the study lacks.
+"""One worker of a search: runs the trials that the study lacks, each as a process.
 
 A trial is complete, pruned or failed. The first two count; a failed one is replaced by another. Any
 number of workers, on any machines, share a study through its storage and together run its number of
@@ -42,19 +42,19 @@ from gru4rec_toolkit.search.trial import Training, TrainingFailed, read_epoch, r
 POLL_SECONDS = 1.0
 # seconds until a killed training's trial is recorded, at most
 STOP_SECONDS = 30
-# of the study: what it searches
+# attribute of the study: what it searches
 DESCRIPTION = "gru4rec"
 FINAL_LOG = "final.log"
 TAKEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 class SearchFailed(Exception):
-    """The search cannot go on; the message says why."""
+    """Failure that ends the search; the message says why."""
 
 
 @dataclass
 class _Shared:
-    """What a worker's jobs know of each other."""
+    """State that the jobs of a worker share."""
 
     claiming: threading.Lock = field(default_factory=threading.Lock)
     printing: threading.RLock = field(default_factory=threading.RLock)
@@ -67,7 +67,7 @@ class _Shared:
 
 
 class _Claim:
-    """The right of one of a worker's jobs to create a trial, until it is known to be needed."""
+    """Right of one of a worker's jobs to create a trial, until it is known to be needed."""
 
     def __init__(self, lock: threading.Lock) -> None:
         self.lock, self.held = lock, False
@@ -180,7 +180,7 @@ class Search:
         return self.settings.n_trials - taken
 
     def is_finished(self) -> bool:
-        """Whether all trials are done, or all of the grid is."""
+        """Tell whether all trials are done, or all of the grid is."""
         trials = self.trials()
         if sum(map(report.is_good, trials)) >= self.settings.n_trials:
             return True
@@ -189,13 +189,13 @@ class Search:
         )
 
     def _grid_is_taken(self, trials: list[FrozenTrial]) -> bool:
-        """Whether every point of a grid search has had its trial; failed ones are not replaced."""
+        """Tell whether every point of a grid has had its trial; failed ones are not replaced."""
         taken = {t.system_attrs["grid_id"] for t in trials if "grid_id" in t.system_attrs}
         waiting = any(t.state == TrialState.WAITING for t in trials)
         return self.grid_size is not None and len(taken) >= self.grid_size and not waiting
 
     def _is_surplus(self, trial: optuna.Trial) -> bool:
-        """Whether trials with lower numbers, of other workers too, leave no place or point.
+        """Tell whether trials with lower numbers, of other workers too, leave no place or point.
 
         Workers that count at the same moment each create a trial; all of them agree which of these
         is one too many.
@@ -355,12 +355,12 @@ class Search:
             self.shared.trainings.discard(training)
         if not metrics:
             raise TrainingFailed("the training printed no line `PRIMARY METRIC: x`")
-        if not 0 <= metrics[-1] <= 1:  # NaN neither
+        if not 0 <= metrics[-1] <= 1:  # NaN is not better, either
             raise TrainingFailed(f"the metric is {metrics[-1]}, not a number from 0 to 1")
         return metrics[-1]
 
     def _arguments(self, chosen: dict[str, str]) -> list[str]:
-        """Command line of a trial's run.py."""
+        """Return the command line of a trial's run.py."""
         settings = self.settings
         arguments = [settings.train, "-ps", _string({**settings.fixed, **chosen})]
         arguments += ["-t", settings.test, "-m", str(settings.length)]
@@ -376,7 +376,7 @@ class Search:
     def _environment(self, device: str | None) -> dict[str, str]:
         flags = [os.environ.get("THEANO_FLAGS", ""), self.settings.theano_flags]
         flags += [f"device={device}"] if device else []
-        # of flags that are given twice Theano takes the last
+        # Theano takes the last of flags that are given twice
         environment = {"THEANO_FLAGS": ",".join(filter(None, flags))}
         if self.settings.threads is not None:
             environment["OPENBLAS_NUM_THREADS"] = str(self.settings.threads)
@@ -438,7 +438,7 @@ class Search:
         return {**self.settings.fixed, **report.texts(trial, self.settings.space)}
 
     def final_is_mine(self) -> bool:
-        """Whether this worker does the final training: it ended the last trial, or had none to run.
+        """Tell whether this worker does the final training: it ended the last trial or had none.
 
         All workers of a study that ends see the same last trial.
         """
@@ -588,7 +588,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _is_of_storage(err: BaseException) -> bool:
-    """Whether Optuna or `storage` raised an exception, not this project's other modules."""
+    """Tell whether Optuna or `storage` raised an exception, not this project's other modules."""
     ours = False
     for frame, _ in traceback.walk_tb(err.__traceback__):
         name = frame.f_globals.get("__name__", "")

@@ -43,8 +43,8 @@ def program(text, *arguments, **environment):
     return succeeds("-c", textwrap.dedent(text), *arguments, **environment).stdout
 
 
-# fits a small model and lets `step` be its compiled training step; arguments: settings and options
-# of fit in JSON
+# fits a small model and lets `step` be its compiled training step; arguments, in JSON: settings and
+# fit's options
 FIT = """
     import json, sys
     import numpy as np, pandas as pd

@@ -80,7 +80,7 @@ def test_a_step_stays_on_the_gpu(settings, n_expected):
     """
     out = program(FIT + tell, json.dumps(settings), "{}")
     names, on_host = json.loads(out.split("NODES")[1])
-    # of vectors on the host, the number of different negatives is read, and shapes are made
+    # on the host, the number of different negatives is read from a vector, and shapes are made
     assert all(op.startswith(("Subtensor", "MakeVector")) for op in on_host), on_host
     assert not {"HostFromGpu", "GpuFromHost", "GpuAdvancedSubtensor1"} & set(names)
     views = {"GpuSubtensor", "GpuReshape", "GpuDimShuffle"}

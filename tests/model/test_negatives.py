@@ -117,7 +117,7 @@ def test_c_merges_as_numpy_does(top, rows, n, seed):
     if not library.usable():
         pytest.skip("the kernels need float32")
     rng = np.random.default_rng(seed)
-    # of few different values, so that most come up several times
+    # few different values, so that most come up several times
     values = rng.integers(0, top, 1 + n // 3, dtype=np.int32, endpoint=True)
     drawn = rng.choice(values, (rows, n)).astype(np.int32)
     merged = []
