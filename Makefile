@@ -1,5 +1,5 @@
 # Everything is done in a virtual environment of the project, .venv; nothing is installed outside.
-# Variables: PYTHON=/path/to/python3.11 (which interpreter .venv is made with),
+# Variables: PYTHON=/path/to/python3.13 (which interpreter .venv is made with),
 #            PYTEST_ARGS="..." (of make test), QUICKSTART_ARGS="..." (of make demo).
 
 SHELL := /bin/sh
@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 QUICKSTART_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup gpu gpu-sim clean
+.PHONY: help demo test lint setup gpu gpu-sim lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -26,10 +26,10 @@ lint: setup ## check the code's style and its imports
 	    else echo 'imports are checked on Python 3.11 and later only'; fi
 
 setup: ## make .venv with everything that is needed (the other targets do it themselves)
-	@for python in python3 python3.11 python3.10 python3.9 python3.8 "$$PYTHON"; do \
+	@for python in python3 python3.11 python3.13 python3.12 python3.14 python3.10 python3.9 python3.8 "$$PYTHON"; do \
 	    if "$$python" -c '' >/dev/null 2>&1; then exec "$$python" tools/bootstrap.py; fi; \
 	done; \
-	echo 'error: no Python was found: install Python 3.8 to 3.11, for example with' \
+	echo 'error: no Python was found: install Python 3.8 to 3.14, for example with' \
 	    '`apt-get install -y python3 python3-dev python3-venv`' >&2; \
 	exit 2
 
@@ -38,6 +38,11 @@ gpu: setup ## install what an NVIDIA GPU needs (Debian 12, with NVIDIA's driver)
 
 gpu-sim: setup ## the same for a simulated GPU (PoCL), on which the GPU's tests run
 	@$(PY) tools/gpu.py --simulated
+
+lock: setup ## make requirements.txt anew: the newest versions that requirements.in allows
+	@$(PY) -m pip install -q uv==0.13.9
+	@$(PY) -m uv pip compile --universal --python-version 3.8 --upgrade --quiet \
+	    --custom-compile-command 'make lock' requirements.in -o requirements.txt
 
 clean: ## delete everything that these targets made in the project
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -135,12 +135,14 @@ def _import_theano(device: str | None) -> Setup:
     if device is not None:
         wanted, source = device, "asked for"
     chosen, reason = _choose_device(wanted, source)
+    compat = importlib.import_module("gru4rec_toolkit.theano_compat")  # imports NumPy
     flags = {"device": chosen}
-    blas = f"as named: {named.get('blas.ldflags')}"
+    blas, renames = f"as named: {named.get('blas.ldflags')}", ""
     if "blas.ldflags" not in named:
         flags["blas.ldflags"], renames, blas = find_blas()
-        flags["gcc.cxxflags"] = f"{named.get('gcc.cxxflags', '')} {renames}".strip()
         set_blas_threads(count_threads(team=False))
+    cxxflags = [named.get("gcc.cxxflags"), renames, *compat.compiler_flags()]
+    flags["gcc.cxxflags"] = " ".join(filter(None, cxxflags))
     if "base_compiledir" in named or "compiledir" in named:
         base = compile_directory.named(named)
     else:
@@ -247,7 +249,8 @@ def _import_with(flags: dict[str, str]):
     os.environ["THEANO_FLAGS"] = ",".join(shlex.quote(s) for s in settings)
     os.environ["THEANORC"] = os.pathsep.join(_rc_files())
     try:
-        return importlib.import_module("theano")
+        with importlib.import_module("gru4rec_toolkit.theano_compat").importable():
+            return importlib.import_module("theano")
     finally:
         logging.root.setLevel(log_level)
         for name, value in saved.items():

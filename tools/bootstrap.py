@@ -32,8 +32,10 @@ VENV = ROOT / ".venv"
 UNFINISHED = ".setting-up"
 READY = ".ready-"
 
-OLDEST, NEWEST = (3, 8), (3, 11)
-CANDIDATES = ("python3.11", "python3.10", "python3.9", "python3.8", "python3")
+OLDEST, NEWEST = (3, 8), (3, 14)
+# 3.11 first: Debian 12's packages for GPUs are for that one
+MINORS = (11, 13, 12, 14, 10, 9, 8)
+CANDIDATES = (*(f"python3.{minor}" for minor in MINORS), "python3")
 
 # Tools first and pinned too: building Theano's source package depends on setuptools.
 # Both are the last releases that still run on Python 3.8.
@@ -132,8 +134,9 @@ def choose_interpreter() -> Interpreter:
         return supported[0]
     have = f"only Python {dotted(found[0])}" if found else "no Python"
     fail(
-        f"Theano 1.0.5 needs {needed}, and {have} was found: install one (your system's packages, "
-        "pyenv, conda or uv have it) and name it, as in `make setup PYTHON=/path/to/python3.11`"
+        f"Theano 1.0.5 needs {needed}, and {have} was found: install one, which needs no root with "
+        "`pip install uv && uv python install 3.13`, and name it, as in "
+        "`make setup PYTHON=$(uv python find 3.13)`"
     )
 
 
@@ -172,7 +175,7 @@ def check_system(interpreter: Interpreter) -> None:
     elif from_packages:
         how = "install with your system's package manager"
     else:
-        how = "install what is missing, or name another interpreter with PYTHON=/path/to/python3.11"
+        how = "install what is missing, or name another interpreter with PYTHON=/path/to/python3.13"
     fail(f"missing: {what}: {how}")
 
 
@@ -186,6 +189,8 @@ def digest() -> str:
     for part in [
         (ROOT / "requirements.txt").read_bytes(),
         (ROOT / "pyproject.toml").read_bytes(),
+        (ROOT / "setup.py").read_bytes(),
+        (ROOT / "theano_wheel" / "backend.py").read_bytes(),
         " ".join(BUILD_TOOLS).encode(),
         os.fsencode(ROOT),
     ]:
