@@ -4,8 +4,8 @@ Theano's last release is older than these. Each difference is bridged in memory 
 file of Theano is changed, and other modules see NumPy and the standard library as they are. Every
 bridge is built only where the running Python or NumPy lacks what it stands for.
 
-`theano_setup` imports Theano within `importable` and compiles with `compiler_flags`. `theano_patches`
-has the patches of Theano's own bugs, which every Python needs.
+`theano_setup` imports Theano within `importable` and compiles with `compiler_flags`.
+`theano_patches` has the patches of Theano's own bugs, which every Python needs.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def importable() -> Iterator[None]:
         _lend_numpy_names(lent.get("distutils"))
         if NUMPY_2:
             _cast_constants_exactly()
+            _add_to_rows_by_numpy()
     finally:
         for name in lent:
             delattr(np, name)
@@ -87,7 +88,8 @@ def _distutils() -> dict[str, ModuleType]:
     }
     made = {name: _module(name, attributes) for name, attributes in modules.items()}
     for package in ("distutils", "numpy.distutils"):
-        parts = {name[len(package) + 1 :]: m for name, m in made.items() if name.startswith(package)}
+        start = f"{package}."
+        parts = {name[len(start) :]: m for name, m in made.items() if name.startswith(start)}
         made[package] = _module(package, parts)
     return made
 
@@ -204,3 +206,17 @@ def _cast_constants_exactly() -> None:
         return found
 
     basic.NumpyAutocaster.__call__ = cast_exactly
+
+
+def _add_to_rows_by_numpy() -> None:
+    """Compute additions to looked-up rows by NumPy; duplicates of a row are all added.
+
+    The C code for them is written with an iterator (``PyArrayMapIterObject``) that NumPy 2 keeps to
+    itself. Theano falls back to `perform`, which calls `np.add.at`.
+    """
+    subtensor = importlib.import_module("theano.tensor.subtensor")
+
+    def c_code(self, node, name, input_names, output_names, sub):
+        raise NotImplementedError("NumPy 2 has no PyArrayMapIterObject")
+
+    subtensor.AdvancedIncSubtensor1.c_code = c_code

@@ -1,9 +1,9 @@
 """PEP 517 backend that builds Theano 1.0.5 on Python 3.12 and later.
 
 Theano's setup.py takes `configparser.SafeConfigParser` and its method `readfp` from the standard
-library; Python 3.12 removed both, and nothing else stops the build. So pip builds the source package
-of PyPI, or of the index that pip is configured for, in a process that has the two names again
-(``restored/sitecustomize.py``). No file of Theano is kept or changed here.
+library; Python 3.12 removed both, and nothing else stops the build. So pip builds the source
+package of PyPI, or of the index that pip is configured for, in a process that has the two names
+again (``restored/sitecustomize.py``). No file of Theano is kept or changed here.
 """
 
 from __future__ import annotations
