@@ -17,9 +17,13 @@ import time
 import traceback
 from collections.abc import Callable
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError, one_line, run_cli
+
+if TYPE_CHECKING:
+    from gru4rec_toolkit.data.sessions import SessionLog
 
 LONGEST_LIST = 2**31 - 1  # ranks are 32 bit integers on the way
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
@@ -209,9 +213,9 @@ def main(argv: list[str] | None = None) -> None:
 
     theano_setup.configure(args.device)
     model_class = _model_class(args.gru4rec_model)
-    gru = _load(model_class, args) if args.load_model else _train(model_class, args)
+    gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
     for path in args.test:
-        _evaluate(gru, path, args)
+        _evaluate(gru, path, logs, args)
 
 
 def _model_class(name: str) -> type:
@@ -266,28 +270,31 @@ def _keys(gru) -> tuple[str, str, str]:
     return gru.session_key, gru.item_key, gru.time_key
 
 
-def _load(model_class: type, args: argparse.Namespace):
+def _load(model_class: type, args: argparse.Namespace) -> tuple[Any, dict[str, SessionLog]]:
+    """Return the model and its test sets, indexed."""
     print(f"Loading trained model from file: {args.path}")
     gru = model_class.loadmodel(args.path)
     gru.apply(args.settings)
-    _check_test_sets(gru, args.test)
-    return gru
+    return gru, _index_test_sets(gru, args.test, gru.item_ids)
 
 
-def _train(model_class: type, args: argparse.Namespace):
-    from gru4rec_toolkit.data import events
+def _train(model_class: type, args: argparse.Namespace) -> tuple[Any, dict[str, SessionLog]]:
+    """Train a model; return it and its test sets, indexed."""
+    from gru4rec_toolkit.data import events, ids
 
     print("Creating GRU4Rec model")
     gru = model_class()
     gru.set_params(**args.settings)
     print("Loading training data...")
     data = events.read_events(args.path, *_keys(gru))
-    _check_test_sets(gru, args.test, data)
+    # before a long training, to find out whether they can be used after it
+    known = ids.extend_item_ids([], data, gru.item_key) if args.test else []
+    logs = _index_test_sets(gru, args.test, known)
     store_type = "cpu" if args.sample_store_on_cpu else "gpu"
     print("Started training", flush=True)
     start = time.perf_counter()
     # a variant's fit need not know after_epoch
-    hook = {"after_epoch": _epoch_evaluation(gru, args)} if args.evaluate_each_epoch else {}
+    hook = {"after_epoch": _epoch_evaluation(gru, logs, args)} if args.evaluate_each_epoch else {}
     gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **hook)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
     if args.save_model is not None:
@@ -295,7 +302,7 @@ def _train(model_class: type, args: argparse.Namespace):
         print(f"Saving trained model to: {args.save_model}")
         # a variant's savemodel need not know force
         gru.savemodel(args.save_model, **({"force": True} if args.force else {}))
-    return gru
+    return gru, logs
 
 
 def _check_save_path(args: argparse.Namespace) -> None:
@@ -311,62 +318,60 @@ def _check_save_path(args: argparse.Namespace) -> None:
     modelfile.check_writable(args.save_model, args.force, inputs)
 
 
-def _check_test_sets(gru, paths: list[str], training_data=None) -> None:
-    """Find out before a long training whether the test sets can be used after it."""
-    from gru4rec_toolkit.data import events, ids, sessions
-
-    known = gru.item_ids
-    if training_data is not None:
-        known = ids.extend_item_ids([], training_data, gru.item_key)
-    for path in paths:
-        data = events.read_events(path, *_keys(gru), announce=False)
-        log = sessions.index_sessions(data, *_keys(gru), item_ids=known, source=path)
-        sessions.check_test_log(log, path)
+def _index_test_sets(gru, paths: list[str], item_ids) -> dict[str, SessionLog]:
+    """Read every test set once, and keep its index, which is small beside the table itself."""
+    return {path: _index_test_set(gru, path, item_ids) for path in dict.fromkeys(paths)}
 
 
-def _epoch_evaluation(gru, args: argparse.Namespace) -> Callable[[int], None]:
+def _index_test_set(gru, path: str, item_ids) -> SessionLog:
+    from gru4rec_toolkit.data import events, sessions
+
+    data = events.read_events(path, *_keys(gru), announce=False)
+    log = sessions.index_sessions(data, *_keys(gru), item_ids=item_ids, source=path)
+    sessions.check_test_log(log, path)
+    return log
+
+
+def _epoch_evaluation(
+    gru, logs: dict[str, SessionLog], args: argparse.Namespace
+) -> Callable[[int], None]:
     """Return what evaluates the model in training, and prints one line, after an epoch."""
-    from gru4rec_toolkit.data import events
-
-    data = events.read_events(args.test[0], *_keys(gru), announce=False)
 
     def evaluate(epoch: int) -> None:
         with contextlib.redirect_stdout(sys.stderr):  # the evaluation's announcement
-            recall, mrr = _metrics(gru, data, args)
+            recall, mrr = _metrics(gru, args.test[0], logs, args)
         texts = map(_metric_text, args.measure, recall, mrr)
         print(f"Epoch{epoch} --> {' '.join(texts)}", flush=True)
 
     return evaluate
 
 
-def _metrics(gru, data, args: argparse.Namespace) -> tuple[list[float], list[float]]:
+def _metrics(
+    gru, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
+) -> tuple[list[float], list[float]]:
     import evaluation
+    from gru4rec_toolkit.data import sessions
 
-    return evaluation.evaluate_gpu(
-        gru,
-        data,
-        session_key=gru.session_key,
-        item_key=gru.item_key,
-        time_key=gru.time_key,
-        cut_off=args.measure,
-        mode=args.eval_type,
-    )
+    if not sessions.fits(logs[path], gru.item_ids):  # a variant's fit may choose its items itself
+        logs[path] = _index_test_set(gru, path, gru.item_ids)
+    return evaluation.evaluate_gpu(gru, logs[path], cut_off=args.measure, mode=args.eval_type)
 
 
 def _metric_text(n: int, recall: float, mrr: float) -> str:
     return f"Recall@{n}: {recall:.6f} MRR@{n}: {mrr:.6f}"
 
 
-def _evaluate(gru, path: str, args: argparse.Namespace) -> None:
+def _evaluate(gru, path: str, logs: dict[str, SessionLog], args: argparse.Namespace) -> None:
     from gru4rec_toolkit.data import events
 
+    # the lines that scripts wait for: the file was read and indexed before the training
     print("Loading test data...")
-    data = events.read_events(path, *_keys(gru))
+    events.announce_loading(path)
     print(
         f"Starting evaluation (cut-off={args.measure}, using {args.eval_type} mode for tiebreaking)"
     )
     start = time.perf_counter()
-    recall, mrr = _metrics(gru, data, args)
+    recall, mrr = _metrics(gru, path, logs, args)
     print(f"Evaluation took {time.perf_counter() - start:.2f}s")
     for n, r, m in zip(args.measure, recall, mrr):
         print(_metric_text(n, r, m))

@@ -87,17 +87,19 @@ def main() -> None:
     gru = GRU4Rec()
     gru.set_params(**settings)
     train, test = read_events(paths[train_part]), read_events(paths[test_part])
-    # find out now, not after hours of training, whether there is something to evaluate
+    # find out now, not after hours of training, whether there is something to evaluate; the log
+    # takes much less memory than the table
     known = ids.extend_item_ids([], train)
     test_log = sessions.index_sessions(test, item_ids=known, source=paths[test_part])
     sessions.check_test_log(test_log, paths[test_part])
+    del test
     began = time.perf_counter()
     gru.fit(train)
     print(f"Total training time: {time.perf_counter() - began:.2f}s")
     if args.save_model is not None:
         modelfile.check_writable(args.save_model, args.force, data)  # hours may have passed
         gru.savemodel(args.save_model, args.force)
-    recall, mrr = evaluation.evaluate_gpu(gru, test, cut_off=list(CUT_OFFS))
+    recall, mrr = evaluation.evaluate_gpu(gru, test_log, cut_off=list(CUT_OFFS))
     print(comparison(args.data_set, recall, mrr))
     if args.valid or args.parameter_string is not None:
         print("not comparable: the published results are on the test set, with the parameter file")

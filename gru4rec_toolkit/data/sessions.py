@@ -228,6 +228,20 @@ def check_test_log(log: SessionLog, source: str) -> None:
         )
 
 
+def check_fit(log: SessionLog, item_ids: Sequence, source: str) -> None:
+    """Raise an InputError unless a log was indexed with exactly these items of a model."""
+    if not fits(log, item_ids):
+        raise InputError(
+            f"{source}: the log was indexed with other items than the model's; index it with "
+            "index_sessions(..., item_ids=gru.item_ids)"
+        )
+
+
+def fits(log: SessionLog, item_ids: Sequence) -> bool:
+    """Return whether a log's item indices mean these ids, in this order."""
+    return log.item_ids is item_ids or np.array_equal(log.item_ids, canonical_ids(item_ids))
+
+
 def is_sorted(sessions: np.ndarray, times: np.ndarray) -> bool:
     later = sessions[1:] > sessions[:-1]
     same = sessions[1:] == sessions[:-1]
