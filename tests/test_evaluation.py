@@ -243,7 +243,7 @@ def test_an_indexed_log(exact_ties, test_data, evaluate, mode, given_items):
 @pytest.mark.parametrize("evaluate", BOTH)
 @pytest.mark.parametrize(
     "other_ids",
-    [lambda ids: ids[:-1], lambda ids: ids[::-1], lambda ids: np.append(ids, "new"), lambda _: None],
+    [lambda i: i[:-1], lambda i: i[::-1], lambda i: np.append(i, "new"), lambda i: None],
     ids=["fewer", "another order", "more", "its own"],
 )
 def test_a_log_of_other_items(model, test_data, evaluate, other_ids):

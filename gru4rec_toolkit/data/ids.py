@@ -72,9 +72,11 @@ def split_ids(column: pd.Series, source: str) -> tuple[np.ndarray, np.ndarray]:
 
 def canonical_ids(values: Sequence) -> np.ndarray:
     """Give ids as int64 if all are integers, else as strings; 12 and 12.0 are the same id."""
-    dtype = getattr(values, "dtype", None)
-    if dtype == np.int64 or (dtype == object and all(type(value) is str for value in values)):
+    if getattr(values, "dtype", None) == np.int64:
         return np.asarray(values)
+    is_array = isinstance(values, np.ndarray) and values.dtype.kind == "O"
+    if is_array and all(type(value) is str for value in values):
+        return values
     ids = [_plain_id(value) for value in values]
     if all(isinstance(plain, int) for plain in ids):
         try:
