@@ -19,13 +19,12 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from gru4rec_toolkit import parameters
+from gru4rec_toolkit import arguments, parameters
 from gru4rec_toolkit.errors import InputError, one_line, run_cli
 
 if TYPE_CHECKING:
     from gru4rec_toolkit.data.sessions import SessionLog
 
-LONGEST_LIST = 2**31 - 1  # ranks are 32 bit integers on the way
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
 
 
@@ -43,10 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         "a pickled pandas.DataFrame as .pickle, .parquet or .feather; with -l a saved model",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "-ps",
-        "--parameter_string",
-        metavar="STRING",
+    arguments.add_parameter_string(
+        source,
         help="training parameters as name=value,name=value; booleans as True/False or 1/0, lists "
         "with / (layers=200/200)",
     )
@@ -65,29 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train nothing, say what the data at PATH and -t looks like and what ruins results",
     )
-    add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
-    add(
-        "--force",
-        action="store_true",
-        help="let -s replace an existing file that is no GRU4Rec model",
-    )
-    add("-t", "--test", metavar="TEST_PATH", nargs="+", default=[], help="one or more test sets")
-    add(
-        "-m",
-        "--measure",
-        metavar="AT",
-        nargs="+",
-        type=int,
-        default=[20],
-        help="list lengths of Recall and MRR (default: 20)",
-    )
-    add(
-        "-e",
-        "--eval_type",
-        choices=parameters.TIE_MODES,
-        default="standard",
-        help="rank of a target that ties with other items (default: standard)",
-    )
+    arguments.add_save_model(parser)
+    arguments.add_force(parser, help="let -s replace an existing file that is no GRU4Rec model")
+    arguments.add_test_sets(parser, help="one or more test sets")
+    arguments.add_list_lengths(parser, "-m", "--measure", help="list lengths of Recall and MRR")
+    arguments.add_tie_mode(parser, parameters.TIE_MODES)
     add(
         "-ss",
         "--sample_store_size",
@@ -101,30 +80,10 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the sample store in host memory (legacy)",
     )
-    add(
-        "-g",
-        "--gru4rec_model",
-        metavar="GRFILE",
-        default="gru4rec",
-        help="module (or its .py file) that holds the GRU4Rec class (default: gru4rec)",
-    )
-    add(
-        "-d",
-        "--device",
-        metavar="D",
-        help="auto, cpu, cuda0, cuda1..., opencl0:0... (default: what THEANO_FLAGS or "
-        ".theanorc_gru4rec name, else auto: a CUDA GPU where there is one, else the CPU)",
-    )
-    add("-ik", "--item_key", metavar="IK", help="column of item ids (default: ItemId)")
-    add("-sk", "--session_key", metavar="SK", help="column of session ids (default: SessionId)")
-    add("-tk", "--time_key", metavar="TK", help="column of time stamps (default: Time)")
-    add(
-        "-pm",
-        "--primary_metric",
-        choices=("recall", "mrr"),
-        default="recall",
-        help="the metric that -lpm prints (default: recall)",
-    )
+    arguments.add_model_class(parser)
+    arguments.add_device(parser)
+    arguments.add_columns(parser)
+    arguments.add_primary_metric(parser, "-lpm prints")
     add(
         "-lpm",
         "--log_primary_metric",
@@ -149,11 +108,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         If options contradict each other, a parameter is wrong or a path cannot be used.
     """
     args = build_parser().parse_args(argv)
+    most = arguments.LONGEST_LIST
     for length in args.measure:
-        if not 1 <= length <= LONGEST_LIST:
-            raise InputError(
-                f"-m: list lengths have to be 1 or more, at most {LONGEST_LIST}, got {length}"
-            )
+        if not 1 <= length <= most:
+            raise InputError(f"-m: list lengths have to be 1 or more, at most {most}, got {length}")
     if not 0 <= args.sample_store_size <= LARGEST_STORE:
         raise InputError(
             f"-ss: expected 0 or more ids, at most {LARGEST_STORE}, got {args.sample_store_size}"
@@ -177,9 +135,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         args.settings = parameters.convert(parameters.parse_string(args.parameter_string))
     elif args.parameter_file is not None:
         args.settings = parameters.convert(parameters.read_file(args.parameter_file))
-    for name in ("session_key", "item_key", "time_key"):
-        if getattr(args, name) is not None:
-            args.settings[name] = getattr(args, name)
+    args.settings.update(arguments.given_columns(args))
     if not args.load_model:
         parameters.check_combination({**parameters.defaults(), **args.settings})
     for path in [args.path, *args.test]:
@@ -200,8 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.check:
         from gru4rec_toolkit.data import report
 
-        keys = {name: key for name, key in args.settings.items() if name.endswith("_key")}
-        report.report(args.path, args.test, **keys)
+        report.report(args.path, args.test, **arguments.given_columns(args))
         return
     if args.save_model is not None:
         _check_save_path(args)

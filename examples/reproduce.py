@@ -10,37 +10,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from examples import options
 from examples.published import CUT_OFFS, RESULTS, comparison, paramfile
-from gru4rec_toolkit import parameters
+from gru4rec_toolkit import arguments, parameters
 from gru4rec_toolkit.errors import run_cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("data_set", metavar="DATASET", choices=list(RESULTS), help=", ".join(RESULTS))
-    add("raw_directory", metavar="RAW_DIRECTORY", help="where the raw files are")
-    add(
-        "-o",
-        "--output",
-        metavar="DIRECTORY",
-        help="where to write the preprocessed data (default: RAW_DIRECTORY)",
+    parser.add_argument(
+        "data_set", metavar="DATASET", choices=list(RESULTS), help=", ".join(RESULTS)
     )
-    add(
-        "-ps",
-        "--parameter_string",
-        metavar="STRING",
-        help="changes to the parameter file, as name=value,name=value",
+    options.add_directories(parser, "the preprocessed data ")
+    arguments.add_parameter_string(
+        parser, help="changes to the parameter file, as name=value,name=value"
     )
-    add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
-    add(
-        "--force",
-        action="store_true",
+    arguments.add_save_model(parser)
+    arguments.add_force(
+        parser,
         help="replace preprocessed data that differs, and with -s a file that is no GRU4Rec model",
     )
-    add("-d", "--device", metavar="D", help="auto, cpu, cuda0... (default: as for run.py)")
-    add(
+    arguments.add_device(parser)
+    parser.add_argument(
         "--valid",
         action="store_true",
         help="train on train_tr, evaluate on train_valid: for tuning, not comparable",
