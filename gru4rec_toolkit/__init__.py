@@ -7,7 +7,7 @@ Rooms, and what each may import::
     model/   losses, optimizers, negatives, training, ranking                  -> ops, data
     search/  hyperparameter search with Optuna                                 -> parameters
 
-    files.py  parameters.py  modelfile.py                                      -> errors
+    files.py  parameters/  modelfile.py                                        -> errors
     errors.py, arguments.py (options that several command lines share)         -> nothing
     theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors
 
