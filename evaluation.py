@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ import pandas as pd
 from gru4rec import GRU4Rec
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import schedule, sessions
+from gru4rec_toolkit.data.ids import Ids
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model.losses import ranking_activation
 from gru4rec_toolkit.model.ranking import count_ranks
@@ -32,7 +34,7 @@ _new_session = itertools.count(-(2**62))
 def evaluate_gpu(
     gru: GRU4Rec,
     test_data: pd.DataFrame | sessions.SessionLog,
-    items: Sequence | None = None,
+    items: Ids | None = None,
     session_key: str = "SessionId",
     item_key: str = "ItemId",
     time_key: str = "Time",
@@ -99,7 +101,7 @@ def evaluate_gpu(
 def evaluate_sessions_batch(
     pr: GRU4Rec,
     test_data: pd.DataFrame | sessions.SessionLog,
-    items: Sequence | None = None,
+    items: Ids | None = None,
     session_key: str = "SessionId",
     item_key: str = "ItemId",
     time_key: str = "Time",
@@ -156,8 +158,8 @@ def evaluate_sessions_batch(
             equal.append(((scores == target) & others).sum(axis=0))
             ended = slots[ends == 1]
             session_ids[ended] = np.fromiter(_new_session, dtype=np.int64, count=len(ended))
-    better, equal = np.concatenate(better), np.concatenate(equal)
-    return _metrics(_ranks_in_order(pr, better, equal, mode), cut_off)
+    ranks = _ranks_in_order(pr, np.concatenate(better), np.concatenate(equal), mode)
+    return _metrics(ranks, cut_off)
 
 
 # ---------------------------------------------------------------------------- arguments, output
@@ -172,7 +174,7 @@ def _check_model(gru: GRU4Rec) -> None:
 
 
 def _indexed(
-    test_data: pd.DataFrame | sessions.SessionLog, keys: tuple[str, str, str], item_ids: np.ndarray
+    test_data: pd.DataFrame | sessions.SessionLog, keys: tuple[str, str, str], item_ids: Ids
 ) -> sessions.SessionLog:
     """Return test data as a log of the model's items that has something to predict."""
     if isinstance(test_data, sessions.SessionLog):
@@ -197,7 +199,7 @@ def _scorer(gru: GRU4Rec) -> GRU4Rec:
     return scorer
 
 
-def _announcement(cut_off: list[int]) -> str:
+def _announcement(cut_off: Sequence[int]) -> str:
     lengths = ",".join(map(str, cut_off))
     return f"Measuring Recall@{lengths} and MRR@{lengths}"
 
@@ -217,16 +219,16 @@ def _ranks(
     better: np.ndarray, equal: np.ndarray, mode: str, rng: np.random.Generator
 ) -> np.ndarray:
     """Rank of each target, given the other items of higher and of equal score."""
-    ties = {
+    ties: dict[str, Callable[[], Any]] = {
         "standard": lambda: 0,
         "conservative": lambda: equal,
         "median": lambda: equal / 2,
         "tiebreaking": lambda: rng.integers(0, equal, endpoint=True),
-    }[mode]()
-    return 1 + better + ties
+    }
+    return 1 + better + ties[mode]()
 
 
-def _metrics(ranks: np.ndarray, cut_off: list[int]) -> tuple[list[float], list[float]]:
+def _metrics(ranks: np.ndarray, cut_off: Sequence[int]) -> tuple[list[float], list[float]]:
     hits = [ranks <= n for n in cut_off]
     recall = [float(hit.mean()) for hit in hits]
     mrr = [float((hit / ranks).mean()) for hit in hits]

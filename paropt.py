@@ -309,10 +309,8 @@ def _check_data(settings: Settings) -> None:
     """Find out before the first trial whether the data can be read."""
     from gru4rec_toolkit.data import events
 
-    keys = [
-        {**parameters.defaults(), **settings.fixed, **settings.columns}[name]
-        for name in ("session_key", "item_key", "time_key")
-    ]
+    named = {**parameters.defaults(), **settings.fixed, **settings.columns}
+    keys = (named["session_key"], named["item_key"], named["time_key"])
     for path in (settings.train, settings.test):
         events.read_events(path, *keys, announce=False)
 

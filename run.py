@@ -23,6 +23,8 @@ from gru4rec_toolkit import arguments, parameters
 from gru4rec_toolkit.errors import InputError, one_line, run_cli
 
 if TYPE_CHECKING:
+    from gru4rec import GRU4Rec
+    from gru4rec_toolkit.data.ids import Ids
     from gru4rec_toolkit.data.sessions import SessionLog
 
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
@@ -173,14 +175,14 @@ def main(argv: list[str] | None = None) -> None:
         _evaluate(gru, path, logs, args)
 
 
-def _model_class(name: str) -> type:
+def _model_class(name: str) -> type[GRU4Rec]:
     """Return the GRU4Rec class of a module, given by its name or file."""
     try:
         module = _module_of_file(name) if name.endswith(".py") else importlib.import_module(name)
     except SyntaxError as err:
-        line = f", line {err.lineno}" if err.lineno else ""
+        where = f", line {err.lineno}" if err.lineno else ""
         raise InputError(
-            f"-g {name}: {err.filename or name}{line}: SyntaxError: {err.msg}; correct it"
+            f"-g {name}: {err.filename or name}{where}: SyntaxError: {err.msg}; correct it"
         ) from None
     except Exception as err:  # of the user's code
         line = _line_that_failed(err)
@@ -202,6 +204,8 @@ def _module_of_file(path: str) -> ModuleType:
     # the file may have the name of a module that it imports, gru4rec.py for example
     name = f"_variant_{os.path.basename(path)[:-3]}"
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("this is no Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look for their module while it is executed
     try:
@@ -221,11 +225,13 @@ def _line_that_failed(err: Exception) -> str | None:
     return f"{last[0].filename}, line {last[0].lineno}" if last else None
 
 
-def _keys(gru) -> tuple[str, str, str]:
+def _keys(gru: GRU4Rec) -> tuple[str, str, str]:
     return gru.session_key, gru.item_key, gru.time_key
 
 
-def _load(model_class: type, args: argparse.Namespace) -> tuple[Any, dict[str, SessionLog]]:
+def _load(
+    model_class: type[GRU4Rec], args: argparse.Namespace
+) -> tuple[GRU4Rec, dict[str, SessionLog]]:
     """Return the model and its test sets, indexed."""
     print(f"Loading trained model from file: {args.path}")
     gru = model_class.loadmodel(args.path)
@@ -233,7 +239,9 @@ def _load(model_class: type, args: argparse.Namespace) -> tuple[Any, dict[str, S
     return gru, _index_test_sets(gru, args.test, gru.item_ids)
 
 
-def _train(model_class: type, args: argparse.Namespace) -> tuple[Any, dict[str, SessionLog]]:
+def _train(
+    model_class: type[GRU4Rec], args: argparse.Namespace
+) -> tuple[GRU4Rec, dict[str, SessionLog]]:
     """Train a model; return it and its test sets, indexed."""
     from gru4rec_toolkit.data import events, ids
 
@@ -243,13 +251,17 @@ def _train(model_class: type, args: argparse.Namespace) -> tuple[Any, dict[str, 
     print("Loading training data...")
     data = events.read_events(args.path, *_keys(gru))
     # before a long training, to find out whether they can be used after it
-    known = ids.extend_item_ids([], data, gru.item_key) if args.test else []
-    logs = _index_test_sets(gru, args.test, known)
+    logs = {}
+    if args.test:
+        known = ids.extend_item_ids([], data, gru.item_key)
+        logs = _index_test_sets(gru, args.test, known)
     store_type = "cpu" if args.sample_store_on_cpu else "gpu"
     print("Started training", flush=True)
     start = time.perf_counter()
     # a variant's fit need not know after_epoch
-    hook = {"after_epoch": _epoch_evaluation(gru, logs, args)} if args.evaluate_each_epoch else {}
+    hook: dict[str, Any] = (
+        {"after_epoch": _epoch_evaluation(gru, logs, args)} if args.evaluate_each_epoch else {}
+    )
     gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **hook)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
     if args.save_model is not None:
@@ -273,12 +285,12 @@ def _check_save_path(args: argparse.Namespace) -> None:
     modelfile.check_writable(args.save_model, args.force, inputs)
 
 
-def _index_test_sets(gru, paths: list[str], item_ids) -> dict[str, SessionLog]:
+def _index_test_sets(gru: GRU4Rec, paths: list[str], item_ids: Ids) -> dict[str, SessionLog]:
     """Read every test set once, and keep its index, which is small beside the table itself."""
     return {path: _index_test_set(gru, path, item_ids) for path in dict.fromkeys(paths)}
 
 
-def _index_test_set(gru, path: str, item_ids) -> SessionLog:
+def _index_test_set(gru: GRU4Rec, path: str, item_ids: Ids) -> SessionLog:
     from gru4rec_toolkit.data import events, sessions
 
     data = events.read_events(path, *_keys(gru), announce=False)
@@ -288,7 +300,7 @@ def _index_test_set(gru, path: str, item_ids) -> SessionLog:
 
 
 def _epoch_evaluation(
-    gru, logs: dict[str, SessionLog], args: argparse.Namespace
+    gru: GRU4Rec, logs: dict[str, SessionLog], args: argparse.Namespace
 ) -> Callable[[int], None]:
     """Return what evaluates the model in training, and prints one line, after an epoch."""
 
@@ -302,7 +314,7 @@ def _epoch_evaluation(
 
 
 def _metrics(
-    gru, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
+    gru: GRU4Rec, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
 ) -> tuple[list[float], list[float]]:
     import evaluation
     from gru4rec_toolkit.data import sessions
@@ -316,7 +328,9 @@ def _metric_text(n: int, recall: float, mrr: float) -> str:
     return f"Recall@{n}: {recall:.6f} MRR@{n}: {mrr:.6f}"
 
 
-def _evaluate(gru, path: str, logs: dict[str, SessionLog], args: argparse.Namespace) -> None:
+def _evaluate(
+    gru: GRU4Rec, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
+) -> None:
     from gru4rec_toolkit.data import events
 
     # the lines that scripts wait for: the file was read and indexed before the training

@@ -7,8 +7,8 @@ Rooms, and what each may import::
     model/   losses, optimizers, negatives, training, ranking                  -> ops, data
     search/  hyperparameter search with Optuna                                 -> parameters
 
-    files.py  parameters/  modelfile.py                                        -> errors
-    errors.py, arguments.py (options that several command lines share)         -> nothing
+    files.py  parameters/  modelfile.py                            -> errors, processes
+    errors.py  arguments.py  processes.py                                      -> nothing
     theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors
 
 The faces: ``run.py`` -> ``evaluation.py`` -> ``gru4rec.py`` -> ``custom_opt.py`` -> ``gpu_ops.py``

@@ -1,7 +1,7 @@
 """GRU4Rec's parameters, in plain Python, so that a command line rejects a bad one at once.
 
-``table`` is the only table of them, with their checks. ``values`` is their home in a model. ``text``
-reads them from strings and files. Other modules take every name from here.
+``table`` is the only table of them, with their checks. ``values`` is their home in a model.
+``text`` reads them from strings and files. Other modules take every name from here.
 """
 
 from gru4rec_toolkit.parameters.table import (

@@ -65,11 +65,11 @@ def read_file(path: str) -> dict[str, Any]:
         raise InputError(
             f"parameter file {path}{line}: not valid Python; the file must hold {expected}"
         ) from None
-    found = None
+    found: ast.Assign | None = None
     for node in tree.body:
         if _is_docstring(node) or _is_ordereddict_import(node):
             continue
-        if found is None and _assigns_parameters(node):
+        if found is None and isinstance(node, ast.Assign) and _is_of_parameters(node):
             found = node
             continue
         raise InputError(
@@ -107,13 +107,9 @@ def _is_ordereddict_import(node: ast.stmt) -> bool:
     )
 
 
-def _assigns_parameters(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Assign)
-        and len(node.targets) == 1
-        and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id == "gru4rec_params"
-    )
+def _is_of_parameters(node: ast.Assign) -> bool:
+    (target, *others) = node.targets
+    return not others and isinstance(target, ast.Name) and target.id == "gru4rec_params"
 
 
 def _pair_nodes(node: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
@@ -126,5 +122,9 @@ def _pair_nodes(node: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
         named = [(ast.Constant(k.arg), k.value) for k in node.keywords]
         return [pair for arg in node.args for pair in _pair_nodes(arg)] + named
     if isinstance(node, ast.Dict):
-        return list(zip(node.keys, node.values))
-    return [(key, value) for key, value in (pair.elts for pair in node.elts)]
+        keys = [key for key in node.keys if key is not None]
+        if len(keys) < len(node.keys):
+            raise ValueError("unpacking")
+        return list(zip(keys, node.values))
+    pairs: Any = node  # a list or a tuple of them, else the attributes are missing
+    return [(key, value) for key, value in (pair.elts for pair in pairs.elts)]

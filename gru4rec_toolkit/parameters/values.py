@@ -57,9 +57,10 @@ class Values(_Fields):
 
     def changed(self, converted: Mapping[str, Any]) -> Values:
         """Return a copy with other values of some parameters, which `convert` gave."""
-        return self._replace(
-            **{n: tuple(v) if isinstance(v, list) else v for n, v in converted.items()}
-        )
+        values: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in converted.items()
+        }
+        return self._replace(**values)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a fresh dictionary, with lists."""
@@ -89,10 +90,12 @@ class ReadOnlyList(list):
             "list, as in gru.layers = [200, 100]"
         )
 
-    append = extend = insert = pop = remove = clear = sort = reverse = _refuse
-    __setitem__ = __delitem__ = __imul__ = _refuse  # type: ignore[assignment]
+    # a list's methods have other arguments, all of which are refused
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __imul__ = _refuse
 
-    def __iadd__(self, other: Iterable) -> list:
+    # another list on purpose: the parameter is set to it
+    def __iadd__(self, other: Iterable) -> list:  # type: ignore[override,misc]
         return [*self, *other]  # gru.layers += [100] sets the parameter to this
 
     def __reduce__(self) -> tuple:
@@ -223,8 +226,8 @@ class HasParameters:
 
 for _name in PARAMETERS:
     setattr(HasParameters, _name, _Attribute(_name))
-# for help() and the completion in notebooks
-HasParameters.__init__.__signature__ = inspect.Signature(
+# for help() and the completion in notebooks; typeshed's functions have no such attribute
+HasParameters.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     + [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)

@@ -24,19 +24,13 @@ from optuna.trial import FrozenTrial, TrialState
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError, one_line
 from gru4rec_toolkit.search import methods, report
+from gru4rec_toolkit.search.journal import DamagedJournal
 from gru4rec_toolkit.search.report import NOT_NEEDED
 from gru4rec_toolkit.search.settings import Settings, describe, difference
 from gru4rec_toolkit.search.space import SearchParameter
-from gru4rec_toolkit.search.storage import (
-    DamagedJournal,
-    Undertaker,
-    check_storage,
-    file_of,
-    open_storage,
-    shown,
-    this_worker,
-)
+from gru4rec_toolkit.search.storage import check_storage, file_of, open_storage, shown
 from gru4rec_toolkit.search.trial import Training, TrainingFailed, read_epoch, read_metric
+from gru4rec_toolkit.search.undertaker import Undertaker, this_worker
 
 # seconds between looks at the trials of other workers
 POLL_SECONDS = 1.0
