@@ -579,14 +579,16 @@ def in_one_sentence(err: BaseException, storage: str) -> BaseException:
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# the modules of the storage
+_OF_STORAGE = {part.__module__ for part in (DamagedJournal, open_storage, Undertaker)}
 
 
 def _is_of_storage(err: BaseException) -> bool:
-    """Whether Optuna or `storage` raised an exception, not this project's other modules."""
+    """Whether Optuna or a module of the storage raised an exception, not this project's others."""
     ours = False
     for frame, _ in traceback.walk_tb(err.__traceback__):
         name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] in ("optuna", "sqlalchemy") or name.endswith(".search.storage"):
+        if name.partition(".")[0] in ("optuna", "sqlalchemy") or name in _OF_STORAGE:
             ours = True
         elif _PACKAGE in Path(frame.f_code.co_filename).resolve().parents:
             ours = False
