@@ -20,8 +20,10 @@ demo: setup ## make a click log, train on it, evaluate, save, load and evaluate 
 test: setup ## run the tests
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-lint: setup ## check the code's style and its imports
+lint: setup ## check the code's style, its imports and its types
 	@$(PY) -m ruff check .
+	@if $(PY) -c 'import mypy' 2>/dev/null; then $(PY) -m mypy; \
+	    else echo 'types are checked on Python 3.10 and later only'; fi
 	@if $(PY) -c 'import importlinter' 2>/dev/null; then .venv/bin/lint-imports --no-logo; \
 	    else echo 'imports are checked on Python 3.11 and later only'; fi
 
@@ -45,6 +47,6 @@ lock: setup ## make requirements.txt anew: the newest versions that requirements
 	    --custom-compile-command 'make lock' requirements.in -o requirements.txt
 
 clean: ## delete everything that these targets made in the project
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	rm -rf examples/quickstart/data
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

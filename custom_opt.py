@@ -6,7 +6,7 @@ lifted there: every Op becomes its twin (`gpu_ops.TWINS`).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gru4rec_toolkit.ops import base, library
 from gru4rec_toolkit.ops.losses.op import Loss
@@ -66,10 +66,11 @@ def local_gather(node):
 
 def _in_place(ops: list[type]) -> theano.gof.Optimizer:
     """Return a rewrite that lets Ops write into inputs that nobody reads afterwards."""
+    kinds: Any = tuple(ops)
 
     @theano.gof.local_optimizer(ops, inplace=True)
     def local_in_place(node):
-        if not isinstance(node.op, tuple(ops)) or node.op.inplace:
+        if not isinstance(node.op, kinds) or node.op.inplace:
             return False
         return node.op.in_place()(*node.inputs, return_list=True)
 

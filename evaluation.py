@@ -7,8 +7,11 @@ rank <= N and 0 elsewhere.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,17 +19,22 @@ import pandas as pd
 from gru4rec import GRU4Rec
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import schedule, sessions
+from gru4rec_toolkit.data.ids import Ids
 from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model.losses import ranking_activation
 from gru4rec_toolkit.model.ranking import count_ranks
 
 # steps of the schedule that are prepared together
 STEP_BLOCK = 256
+# ids of sessions that no model has seen, whatever was evaluated or predicted before: a model keeps
+# the state of a slot whose id stays the same from call to call
+_new_session = itertools.count(-(2**62))
 
 
 def evaluate_gpu(
     gru: GRU4Rec,
-    test_data: pd.DataFrame,
-    items: Sequence | None = None,
+    test_data: pd.DataFrame | sessions.SessionLog,
+    items: Ids | None = None,
     session_key: str = "SessionId",
     item_key: str = "ItemId",
     time_key: str = "Time",
@@ -43,12 +51,14 @@ def evaluate_gpu(
     ----------
     gru : GRU4Rec
         A trained model.
-    test_data : DataFrame
-        One event a row; not changed.
+    test_data : DataFrame or SessionLog
+        One event a row; not changed. Or what `gru4rec_toolkit.data.sessions.index_sessions` made of
+        it, given ``item_ids=gru.item_ids``. This saves the indexing where a test set is evaluated
+        several times, and memory: a log takes 4 bytes an event and 16 bytes a session.
     items : sequence of item ids, optional
         Rank the target among these only (and itself). Default: among all items of the training.
     session_key, item_key, time_key : str
-        Columns of test_data.
+        Columns of test_data; a SessionLog needs none.
     cut_off : sequence of int
         List lengths N.
     batch_size : int
@@ -70,7 +80,8 @@ def evaluate_gpu(
     Raises
     ------
     gru4rec_toolkit.errors.InputError
-        If the data cannot be used or shares no item with the training, or a parameter is wrong.
+        If the data cannot be used, shares no item with the training or was indexed with other items
+        than the model's, or a parameter is wrong.
     """
     if not hasattr(gru, "trained_network"):
         raise InputError(f"gru: expected a trained GRU4Rec model, got {type(gru).__name__}")
@@ -78,10 +89,7 @@ def evaluate_gpu(
     cut_off, batch_size, mode = parameters.check_arguments(
         cut_off=cut_off, batch_size=batch_size, mode=mode
     )
-    log = sessions.index_sessions(
-        test_data, session_key, item_key, time_key, item_ids=gru.item_ids, source="test data"
-    )
-    sessions.check_test_log(log, "test data")
+    log = _indexed(test_data, (session_key, item_key, time_key), gru.item_ids)
     candidates = None
     if items is not None:
         candidates = np.unique(sessions.known_items(gru.item_ids, items, "items"))
@@ -92,8 +100,8 @@ def evaluate_gpu(
 
 def evaluate_sessions_batch(
     pr: GRU4Rec,
-    test_data: pd.DataFrame,
-    items: Sequence | None = None,
+    test_data: pd.DataFrame | sessions.SessionLog,
+    items: Ids | None = None,
     session_key: str = "SessionId",
     item_key: str = "ItemId",
     time_key: str = "Time",
@@ -107,7 +115,9 @@ def evaluate_sessions_batch(
         `evaluate_gpu` gives the same results much faster. This works with any model that has
         ``predict_next_batch`` and ``item_ids``, and ``seed`` for tiebreaking.
 
-    Parameters and results are those of `evaluate_gpu`.
+    Parameters and results are those of `evaluate_gpu`. The sessions that the model predicts for
+    meanwhile keep their states. A model of another class ranks by what it predicts, and its slots
+    forget their sessions.
     """
     warnings.warn("use evaluate_gpu: same results, much faster", DeprecationWarning, stacklevel=2)
     if not hasattr(pr, "predict_next_batch") or not hasattr(pr, "item_ids"):
@@ -115,15 +125,14 @@ def evaluate_sessions_batch(
             "pr: expected a trained model, with predict_next_batch and item_ids, got "
             f"{type(pr).__name__}"
         )
+    scorer = pr
     if hasattr(pr, "trained_network"):
         _check_model(pr)
+        scorer = _scorer(pr)
     cut_off, batch_size, mode = parameters.check_arguments(
         cut_off=cut_off, batch_size=batch_size, mode=mode
     )
-    log = sessions.index_sessions(
-        test_data, session_key, item_key, time_key, item_ids=pr.item_ids, source="test data"
-    )
-    sessions.check_test_log(log, "test data")
+    log = _indexed(test_data, (session_key, item_key, time_key), pr.item_ids)
     candidates = pr.item_ids
     if items is not None:
         candidates = candidates[np.unique(sessions.known_items(pr.item_ids, items, "items"))]
@@ -132,7 +141,7 @@ def evaluate_sessions_batch(
     batch_size = min(batch_size, len(order))
     better, equal = [], []
     # predict_next_batch wants full batches: slots without a session repeat the first one's item
-    session_ids = np.zeros(batch_size, dtype=np.int64)
+    session_ids = np.fromiter(_new_session, dtype=np.int64, count=batch_size)
     slots = np.arange(batch_size)
     for block in schedule.schedule_blocks(log, order, batch_size, STEP_BLOCK):
         slots = slots[block.kept]
@@ -140,16 +149,17 @@ def evaluate_sessions_batch(
             shown = np.full(batch_size, pr.item_ids[inputs[0]], dtype=pr.item_ids.dtype)
             shown[slots] = pr.item_ids[inputs]
             scored = pd.unique(np.concatenate([candidates, pr.item_ids[targets]]))
-            scores = pr.predict_next_batch(session_ids, shown, scored, batch_size)
+            scores = scorer.predict_next_batch(session_ids, shown, scored, batch_size)
             scores = scores[slots].to_numpy()
             target_ids = pr.item_ids[targets]
             target = scores[pd.Index(scored).get_indexer(target_ids), np.arange(len(slots))]
             others = (scored[:, None] != target_ids) & np.isin(scored, candidates)[:, None]
             better.append(((scores > target) & others).sum(axis=0))
             equal.append(((scores == target) & others).sum(axis=0))
-            session_ids[slots[ends == 1]] += 1
-    better, equal = np.concatenate(better), np.concatenate(equal)
-    return _metrics(_ranks_in_order(pr, better, equal, mode), cut_off)
+            ended = slots[ends == 1]
+            session_ids[ended] = np.fromiter(_new_session, dtype=np.int64, count=len(ended))
+    ranks = _ranks_in_order(pr, np.concatenate(better), np.concatenate(equal), mode)
+    return _metrics(ranks, cut_off)
 
 
 # ---------------------------------------------------------------------------- arguments, output
@@ -163,7 +173,33 @@ def _check_model(gru: GRU4Rec) -> None:
             raise InputError(f"the model's weights {name} hold NaN or infinity; train it again")
 
 
-def _announcement(cut_off: list[int]) -> str:
+def _indexed(
+    test_data: pd.DataFrame | sessions.SessionLog, keys: tuple[str, str, str], item_ids: Ids
+) -> sessions.SessionLog:
+    """Return test data as a log of the model's items that has something to predict."""
+    if isinstance(test_data, sessions.SessionLog):
+        log = test_data
+        sessions.check_fit(log, item_ids, "test data")
+    else:
+        log = sessions.index_sessions(test_data, *keys, item_ids=item_ids, source="test data")
+    sessions.check_test_log(log, "test data")
+    return log
+
+
+def _scorer(gru: GRU4Rec) -> GRU4Rec:
+    """Return a model with the same weights whose predictions rank as its scores do.
+
+    A softmax rounds different scores to one probability. The model's own slots are left alone.
+    """
+    network = copy.copy(gru.trained_network())  # the shared variables stay the same
+    final_act = ranking_activation(network.settings.final_act)
+    network.settings = network.settings.changed({"final_act": final_act})
+    scorer = copy.copy(gru)
+    scorer.take(network, gru.item_ids)
+    return scorer
+
+
+def _announcement(cut_off: Sequence[int]) -> str:
     lengths = ",".join(map(str, cut_off))
     return f"Measuring Recall@{lengths} and MRR@{lengths}"
 
@@ -183,16 +219,16 @@ def _ranks(
     better: np.ndarray, equal: np.ndarray, mode: str, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the rank of each target, given how many other items score higher and equal."""
-    ties = {
+    ties: dict[str, Callable[[], Any]] = {
         "standard": lambda: 0,
         "conservative": lambda: equal,
         "median": lambda: equal / 2,
         "tiebreaking": lambda: rng.integers(0, equal, endpoint=True),
-    }[mode]()
-    return 1 + better + ties
+    }
+    return 1 + better + ties[mode]()
 
 
-def _metrics(ranks: np.ndarray, cut_off: list[int]) -> tuple[list[float], list[float]]:
+def _metrics(ranks: np.ndarray, cut_off: Sequence[int]) -> tuple[list[float], list[float]]:
     hits = [ranks <= n for n in cut_off]
     recall = [float(hit.mean()) for hit in hits]
     mrr = [float((hit / ranks).mean()) for hit in hits]

@@ -9,7 +9,7 @@ Reproducibility, RecSys 2023.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import pandas as pd
 import custom_opt
 from gru4rec_toolkit import modelfile, parameters
 from gru4rec_toolkit.data import sessions
-from gru4rec_toolkit.data.ids import extend_item_ids
+from gru4rec_toolkit.data.ids import Ids, extend_item_ids
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import losses, memory, weights
 from gru4rec_toolkit.model.training import Training, TrainingDiverged
@@ -204,11 +204,11 @@ class GRU4Rec(parameters.HasParameters):
         (n_items, embedding); only with a separate embedding.
     """
 
-    negative_sampler = None
-    item_ids = None
+    negative_sampler: Callable[[int], np.ndarray] | None = None
+    item_ids: np.ndarray = None  # type: ignore[assignment]  # an array once there are weights
     # the weights, with the parameters that they were built with
     network: Network | None = None
-    _predictor = None
+    _predictor: _Predictor | None = None
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every weight, by name (``Wx0``, ..., ``Wy``, ``By``, ``E``)."""
@@ -371,9 +371,9 @@ class GRU4Rec(parameters.HasParameters):
 
     def predict_next_batch(
         self,
-        session_ids: Sequence,
-        input_item_ids: Sequence,
-        predict_for_item_ids: Sequence | None = None,
+        session_ids: Ids,
+        input_item_ids: Ids,
+        predict_for_item_ids: Ids | None = None,
         batch: int = 100,
     ) -> pd.DataFrame:
         """Score items as the next event of ``batch`` sessions, given one more event of each.
@@ -456,8 +456,7 @@ class GRU4Rec(parameters.HasParameters):
             model.apply(settings)
         except InputError as err:
             raise InputError(f"model file {path}: {err}") from None
-        item_ids = arrays.pop("item_ids", None)
-        weights.check(arrays, item_ids, model.settings, path)
+        item_ids = weights.check(arrays, arrays.pop("item_ids", None), model.settings, path)
         kind = np.int64 if item_ids.dtype.kind == "i" else object
         floats = {
             name: w.astype(theano.config.floatX, order="C", copy=False)
@@ -472,7 +471,7 @@ class _Predictor:
 
     def __init__(self, model: GRU4Rec, batch: int) -> None:
         self.batch = batch
-        self.session_ids = None
+        self.session_ids: list | None = None
         inputs, outputs = tt.ivector("inputs"), tt.ivector("outputs")
         no_targets = inputs[:0]
         self.functions = {}

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gru4rec_toolkit import machine, parameters, theano_setup
+from gru4rec_toolkit import arguments, machine, parameters, theano_setup
 from gru4rec_toolkit.errors import InputError, run_cli
 from gru4rec_toolkit.search.settings import Settings
 from gru4rec_toolkit.search.space import (
@@ -35,10 +35,9 @@ SAMPLERS = ("tpe", "random", "gp", "grid")
 PRUNERS = ("none", "median", "hyperband")
 # a job is a thread here and a process that trains
 MOST_JOBS = 1000
+MOST_TRIALS = 2**31 - 1
 # seconds; the clocks of Python and of databases overflow with some more digits
 LONGEST_HEARTBEAT = 86400
-# items; ids have 32 bits
-LONGEST_LIST = 2**31 - 1
 # Databases keep the name of a study in a column of this width.
 LONGEST_NAME = 512
 
@@ -54,13 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("path", metavar="PATH", help="training data, as run.py takes it")
     add("test", metavar="TEST_PATH", help="data that the trials are measured on")
-    add(
-        "-g",
-        "--gru4rec_model",
-        metavar="GRFILE",
-        default="gru4rec",
-        help="module (or its .py file) that holds the GRU4Rec class (default: gru4rec)",
-    )
+    arguments.add_model_class(parser)
     add(
         "-tf",
         "--theano_flags",
@@ -81,13 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="the space: one JSON object a line, as "
         '{"name": "layers", "dtype": "int", "values": [64, 512], "step": 32} (paramspaces/)',
     )
-    add(
+    arguments.add_list_lengths(
+        parser,
         "-m",
         "--measure",
-        metavar="AT",
-        type=int,
-        default=20,
-        help="list length of the metric that is maximised (default: 20)",
+        several=False,
+        help="list length of the metric that is maximised",
     )
     add(
         "-nt",
@@ -98,32 +90,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="trials of the study in total, those of earlier runs and other workers included; "
         "failed ones do not count (default: 50)",
     )
-    add(
-        "-fm",
-        "--final_measure",
-        metavar="AT",
-        nargs="+",
-        type=int,
-        default=[20],
-        help="list lengths of the final evaluation (default: 20)",
+    arguments.add_list_lengths(
+        parser, "-fm", "--final_measure", help="list lengths of the final evaluation"
     )
-    add(
-        "-pm",
-        "--primary_metric",
-        choices=("recall", "mrr"),
-        default="recall",
-        help="the metric that is maximised (default: recall)",
-    )
-    add(
-        "-e",
-        "--eval_type",
-        choices=parameters.TIE_MODES,
-        default="standard",
-        help="rank of a target that ties with other items (default: standard)",
-    )
-    add("-ik", "--item_key", metavar="IK", help="column of item ids (default: ItemId)")
-    add("-sk", "--session_key", metavar="SK", help="column of session ids (default: SessionId)")
-    add("-tk", "--time_key", metavar="TK", help="column of time stamps (default: Time)")
+    arguments.add_primary_metric(parser, "is maximised")
+    arguments.add_tie_mode(parser, parameters.TIE_MODES)
+    arguments.add_columns(parser)
     add(
         "--study",
         metavar="NAME",
@@ -139,8 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--results",
         metavar="DIR",
-        help="directory of results.tsv, best_parameters.py and the logs "
-        "(default: searches/NAME)",
+        help="directory of results.tsv, best_parameters.py and the logs (default: searches/NAME)",
     )
     add("--plots", metavar="DIR", help="draw the study as PNG files into this directory at the end")
     add(
@@ -201,12 +172,12 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     """
     args = build_parser().parse_args(argv)
     for option, value, most in (
-        ("-m", args.measure, LONGEST_LIST),
-        ("-fm", min(args.final_measure), LONGEST_LIST),
-        ("-fm", max(args.final_measure), LONGEST_LIST),
-        ("-nt", args.ntrials, LONGEST_LIST),
+        ("-m", args.measure, arguments.LONGEST_LIST),
+        ("-fm", min(args.final_measure), arguments.LONGEST_LIST),
+        ("-fm", max(args.final_measure), arguments.LONGEST_LIST),
+        ("-nt", args.ntrials, MOST_TRIALS),
         ("--jobs", args.jobs, MOST_JOBS),
-        ("--max_failures", args.max_failures, LONGEST_LIST),
+        ("--max_failures", args.max_failures, MOST_TRIALS),
         ("--heartbeat", args.heartbeat, LONGEST_HEARTBEAT),
     ):
         if value is not None and (value < 1 or value > (most or value)):
@@ -219,11 +190,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such file; check the path")
     fixed = parameters.parse_string(args.fixed_parameters) if args.fixed_parameters else {}
-    columns = {
-        name: getattr(args, name)
-        for name in ("session_key", "item_key", "time_key")
-        if getattr(args, name) is not None
-    }
+    columns = arguments.given_columns(args)
     for name in columns:
         if name in fixed:
             raise InputError(f"{name} is given twice, by -fp and by an option of its own")
@@ -342,10 +309,8 @@ def _check_data(settings: Settings) -> None:
     """Find out before the first trial whether the data can be read."""
     from gru4rec_toolkit.data import events
 
-    keys = [
-        {**parameters.defaults(), **settings.fixed, **settings.columns}[name]
-        for name in ("session_key", "item_key", "time_key")
-    ]
+    named = {**parameters.defaults(), **settings.fixed, **settings.columns}
+    keys = (named["session_key"], named["item_key"], named["time_key"])
     for path in (settings.train, settings.test):
         events.read_events(path, *keys, announce=False)
 

@@ -17,11 +17,16 @@ import time
 import traceback
 from collections.abc import Callable
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from gru4rec_toolkit import parameters
+from gru4rec_toolkit import arguments, parameters
 from gru4rec_toolkit.errors import InputError, one_line, run_cli
 
-LONGEST_LIST = 2**31 - 1  # ranks are computed as 32-bit integers
+if TYPE_CHECKING:
+    from gru4rec import GRU4Rec
+    from gru4rec_toolkit.data.ids import Ids
+    from gru4rec_toolkit.data.sessions import SessionLog
+
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
 
 
@@ -39,10 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
         "a pickled pandas.DataFrame as .pickle, .parquet or .feather; with -l a saved model",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "-ps",
-        "--parameter_string",
-        metavar="STRING",
+    arguments.add_parameter_string(
+        source,
         help="training parameters as name=value,name=value; booleans as True/False or 1/0, lists "
         "with / (layers=200/200)",
     )
@@ -61,29 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train nothing, say what the data at PATH and -t looks like and what ruins results",
     )
-    add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
-    add(
-        "--force",
-        action="store_true",
-        help="let -s replace an existing file that is no GRU4Rec model",
-    )
-    add("-t", "--test", metavar="TEST_PATH", nargs="+", default=[], help="one or more test sets")
-    add(
-        "-m",
-        "--measure",
-        metavar="AT",
-        nargs="+",
-        type=int,
-        default=[20],
-        help="list lengths of Recall and MRR (default: 20)",
-    )
-    add(
-        "-e",
-        "--eval_type",
-        choices=parameters.TIE_MODES,
-        default="standard",
-        help="rank of a target that ties with other items (default: standard)",
-    )
+    arguments.add_save_model(parser)
+    arguments.add_force(parser, help="let -s replace an existing file that is no GRU4Rec model")
+    arguments.add_test_sets(parser, help="one or more test sets")
+    arguments.add_list_lengths(parser, "-m", "--measure", help="list lengths of Recall and MRR")
+    arguments.add_tie_mode(parser, parameters.TIE_MODES)
     add(
         "-ss",
         "--sample_store_size",
@@ -97,30 +82,10 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the sample store in host memory (legacy)",
     )
-    add(
-        "-g",
-        "--gru4rec_model",
-        metavar="GRFILE",
-        default="gru4rec",
-        help="module (or its .py file) that holds the GRU4Rec class (default: gru4rec)",
-    )
-    add(
-        "-d",
-        "--device",
-        metavar="D",
-        help="auto, cpu, cuda0, cuda1..., opencl0:0... (default: what THEANO_FLAGS or "
-        ".theanorc_gru4rec name, else auto: a CUDA GPU where there is one, else the CPU)",
-    )
-    add("-ik", "--item_key", metavar="IK", help="column of item ids (default: ItemId)")
-    add("-sk", "--session_key", metavar="SK", help="column of session ids (default: SessionId)")
-    add("-tk", "--time_key", metavar="TK", help="column of time stamps (default: Time)")
-    add(
-        "-pm",
-        "--primary_metric",
-        choices=("recall", "mrr"),
-        default="recall",
-        help="the metric that -lpm prints (default: recall)",
-    )
+    arguments.add_model_class(parser)
+    arguments.add_device(parser)
+    arguments.add_columns(parser)
+    arguments.add_primary_metric(parser, "-lpm prints")
     add(
         "-lpm",
         "--log_primary_metric",
@@ -145,11 +110,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         If options contradict each other, a parameter is wrong or a path cannot be used.
     """
     args = build_parser().parse_args(argv)
+    most = arguments.LONGEST_LIST
     for length in args.measure:
-        if not 1 <= length <= LONGEST_LIST:
-            raise InputError(
-                f"-m: list lengths have to be 1 or more, at most {LONGEST_LIST}, got {length}"
-            )
+        if not 1 <= length <= most:
+            raise InputError(f"-m: list lengths have to be 1 or more, at most {most}, got {length}")
     if not 0 <= args.sample_store_size <= LARGEST_STORE:
         raise InputError(
             f"-ss: expected 0 or more ids, at most {LARGEST_STORE}, got {args.sample_store_size}"
@@ -173,9 +137,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         args.settings = parameters.convert(parameters.parse_string(args.parameter_string))
     elif args.parameter_file is not None:
         args.settings = parameters.convert(parameters.read_file(args.parameter_file))
-    for name in ("session_key", "item_key", "time_key"):
-        if getattr(args, name) is not None:
-            args.settings[name] = getattr(args, name)
+    args.settings.update(arguments.given_columns(args))
     if not args.load_model:
         parameters.check_combination({**parameters.defaults(), **args.settings})
     for path in [args.path, *args.test]:
@@ -196,8 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.check:
         from gru4rec_toolkit.data import report
 
-        keys = {name: key for name, key in args.settings.items() if name.endswith("_key")}
-        report.report(args.path, args.test, **keys)
+        report.report(args.path, args.test, **arguments.given_columns(args))
         return
     if args.save_model is not None:
         _check_save_path(args)
@@ -209,19 +170,19 @@ def main(argv: list[str] | None = None) -> None:
 
     theano_setup.configure(args.device)
     model_class = _model_class(args.gru4rec_model)
-    gru = _load(model_class, args) if args.load_model else _train(model_class, args)
+    gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
     for path in args.test:
-        _evaluate(gru, path, args)
+        _evaluate(gru, path, logs, args)
 
 
-def _model_class(name: str) -> type:
+def _model_class(name: str) -> type[GRU4Rec]:
     """Return the GRU4Rec class of a module, given by its name or file."""
     try:
         module = _module_of_file(name) if name.endswith(".py") else importlib.import_module(name)
     except SyntaxError as err:
-        line = f", line {err.lineno}" if err.lineno else ""
+        where = f", line {err.lineno}" if err.lineno else ""
         raise InputError(
-            f"-g {name}: {err.filename or name}{line}: SyntaxError: {err.msg}; correct it"
+            f"-g {name}: {err.filename or name}{where}: SyntaxError: {err.msg}; correct it"
         ) from None
     except Exception as err:  # any error of the user's code
         line = _line_that_failed(err)
@@ -243,6 +204,8 @@ def _module_of_file(path: str) -> ModuleType:
     # the file may have the name of a module that it imports, gru4rec.py for example
     name = f"_variant_{os.path.basename(path)[:-3]}"
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("this is no Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look for their module while it is executed
     try:
@@ -262,32 +225,43 @@ def _line_that_failed(err: Exception) -> str | None:
     return f"{last[0].filename}, line {last[0].lineno}" if last else None
 
 
-def _keys(gru) -> tuple[str, str, str]:
+def _keys(gru: GRU4Rec) -> tuple[str, str, str]:
     return gru.session_key, gru.item_key, gru.time_key
 
 
-def _load(model_class: type, args: argparse.Namespace):
+def _load(
+    model_class: type[GRU4Rec], args: argparse.Namespace
+) -> tuple[GRU4Rec, dict[str, SessionLog]]:
+    """Return the model and its test sets, indexed."""
     print(f"Loading trained model from file: {args.path}")
     gru = model_class.loadmodel(args.path)
     gru.apply(args.settings)
-    _check_test_sets(gru, args.test)
-    return gru
+    return gru, _index_test_sets(gru, args.test, gru.item_ids)
 
 
-def _train(model_class: type, args: argparse.Namespace):
-    from gru4rec_toolkit.data import events
+def _train(
+    model_class: type[GRU4Rec], args: argparse.Namespace
+) -> tuple[GRU4Rec, dict[str, SessionLog]]:
+    """Train a model; return it and its test sets, indexed."""
+    from gru4rec_toolkit.data import events, ids
 
     print("Creating GRU4Rec model")
     gru = model_class()
     gru.set_params(**args.settings)
     print("Loading training data...")
     data = events.read_events(args.path, *_keys(gru))
-    _check_test_sets(gru, args.test, data)
+    # before a long training, to find out whether they can be used after it
+    logs = {}
+    if args.test:
+        known = ids.extend_item_ids([], data, gru.item_key)
+        logs = _index_test_sets(gru, args.test, known)
     store_type = "cpu" if args.sample_store_on_cpu else "gpu"
     print("Started training", flush=True)
     start = time.perf_counter()
     # a variant's fit need not know after_epoch
-    hook = {"after_epoch": _epoch_evaluation(gru, args)} if args.evaluate_each_epoch else {}
+    hook: dict[str, Any] = (
+        {"after_epoch": _epoch_evaluation(gru, logs, args)} if args.evaluate_each_epoch else {}
+    )
     gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **hook)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
     if args.save_model is not None:
@@ -295,7 +269,7 @@ def _train(model_class: type, args: argparse.Namespace):
         print(f"Saving trained model to: {args.save_model}")
         # a variant's savemodel need not know force
         gru.savemodel(args.save_model, **({"force": True} if args.force else {}))
-    return gru
+    return gru, logs
 
 
 def _check_save_path(args: argparse.Namespace) -> None:
@@ -311,62 +285,62 @@ def _check_save_path(args: argparse.Namespace) -> None:
     modelfile.check_writable(args.save_model, args.force, inputs)
 
 
-def _check_test_sets(gru, paths: list[str], training_data=None) -> None:
-    """Find out before a long training whether the test sets can be used after it."""
-    from gru4rec_toolkit.data import events, ids, sessions
-
-    known = gru.item_ids
-    if training_data is not None:
-        known = ids.extend_item_ids([], training_data, gru.item_key)
-    for path in paths:
-        data = events.read_events(path, *_keys(gru), announce=False)
-        log = sessions.index_sessions(data, *_keys(gru), item_ids=known, source=path)
-        sessions.check_test_log(log, path)
+def _index_test_sets(gru: GRU4Rec, paths: list[str], item_ids: Ids) -> dict[str, SessionLog]:
+    """Read every test set once, and keep its index, which is small beside the table itself."""
+    return {path: _index_test_set(gru, path, item_ids) for path in dict.fromkeys(paths)}
 
 
-def _epoch_evaluation(gru, args: argparse.Namespace) -> Callable[[int], None]:
+def _index_test_set(gru: GRU4Rec, path: str, item_ids: Ids) -> SessionLog:
+    from gru4rec_toolkit.data import events, sessions
+
+    data = events.read_events(path, *_keys(gru), announce=False)
+    log = sessions.index_sessions(data, *_keys(gru), item_ids=item_ids, source=path)
+    sessions.check_test_log(log, path)
+    return log
+
+
+def _epoch_evaluation(
+    gru: GRU4Rec, logs: dict[str, SessionLog], args: argparse.Namespace
+) -> Callable[[int], None]:
     """Return what evaluates the model in training, and prints one line, after an epoch."""
-    from gru4rec_toolkit.data import events
-
-    data = events.read_events(args.test[0], *_keys(gru), announce=False)
 
     def evaluate(epoch: int) -> None:
         with contextlib.redirect_stdout(sys.stderr):  # the evaluation's announcement
-            recall, mrr = _metrics(gru, data, args)
+            recall, mrr = _metrics(gru, args.test[0], logs, args)
         texts = map(_metric_text, args.measure, recall, mrr)
         print(f"Epoch{epoch} --> {' '.join(texts)}", flush=True)
 
     return evaluate
 
 
-def _metrics(gru, data, args: argparse.Namespace) -> tuple[list[float], list[float]]:
+def _metrics(
+    gru: GRU4Rec, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
+) -> tuple[list[float], list[float]]:
     import evaluation
+    from gru4rec_toolkit.data import sessions
 
-    return evaluation.evaluate_gpu(
-        gru,
-        data,
-        session_key=gru.session_key,
-        item_key=gru.item_key,
-        time_key=gru.time_key,
-        cut_off=args.measure,
-        mode=args.eval_type,
-    )
+    if not sessions.fits(logs[path], gru.item_ids):  # a variant's fit may choose its items itself
+        logs[path] = _index_test_set(gru, path, gru.item_ids)
+    return evaluation.evaluate_gpu(gru, logs[path], cut_off=args.measure, mode=args.eval_type)
 
 
 def _metric_text(n: int, recall: float, mrr: float) -> str:
     return f"Recall@{n}: {recall:.6f} MRR@{n}: {mrr:.6f}"
 
 
-def _evaluate(gru, path: str, args: argparse.Namespace) -> None:
+def _evaluate(
+    gru: GRU4Rec, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
+) -> None:
     from gru4rec_toolkit.data import events
 
+    # the lines that scripts wait for: the file was read and indexed before the training
     print("Loading test data...")
-    data = events.read_events(path, *_keys(gru))
+    events.announce_loading(path)
     print(
         f"Starting evaluation (cut-off={args.measure}, using {args.eval_type} mode for tiebreaking)"
     )
     start = time.perf_counter()
-    recall, mrr = _metrics(gru, data, args)
+    recall, mrr = _metrics(gru, path, logs, args)
     print(f"Evaluation took {time.perf_counter() - start:.2f}s")
     for n, r, m in zip(args.measure, recall, mrr):
         print(_metric_text(n, r, m))

@@ -18,8 +18,8 @@ import threading
 import time
 from pathlib import Path
 
-MILLION = 1_000_000
-EVENTS = (1 * MILLION, 5 * MILLION, 10 * MILLION, 50 * MILLION)
+from benchmarks import options
+
 SETTINGS = {
     "loss": "cross-entropy",
     "final_act": "softmax",
@@ -35,8 +35,7 @@ SPEED_BLOCKS = 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("events", nargs="*", type=int, default=EVENTS, help="numbers of events")
-    parser.add_argument("--items", type=int, default=MILLION)
+    options.add_sizes(parser)
     parser.add_argument("--child", metavar="FILE", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -77,7 +76,7 @@ def write_log(path: str, n_events: int, n_items: int) -> None:
 
     first_session, written = 0, 0
     while written < n_events:
-        part = synthetic_log(min(5 * MILLION, n_events - written), n_items, seed=written)
+        part = synthetic_log(min(5 * options.MILLION, n_events - written), n_items, seed=written)
         part["SessionId"] += first_session
         part["Time"] += written
         first_session = int(part["SessionId"].iloc[-1]) + 1
@@ -130,9 +129,7 @@ def run_stages(path: str) -> None:
     with Stage("schedule"):
         order = schedule.training_order(log, time_sort=True)
         schedule.count_steps(log, order, SETTINGS["batch_size"])
-        blocks = schedule.schedule_blocks(
-            log, order, SETTINGS["batch_size"], training.BLOCK_STEPS
-        )
+        blocks = schedule.schedule_blocks(log, order, SETTINGS["batch_size"], training.BLOCK_STEPS)
         for _ in blocks:
             pass
     del data, order

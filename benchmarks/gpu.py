@@ -16,23 +16,23 @@ import statistics
 import subprocess
 import sys
 
-from benchmarks import traffic
+from benchmarks import options, traffic
 from benchmarks.profile import print_profile
-from benchmarks.training import NAMES, Trainer, add_data_arguments, read_log, read_settings
+from benchmarks.training import NAMES, Trainer, read_log, read_settings
+from gru4rec_toolkit.arguments import add_device
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("-d", "--device", default="cuda0", help="default: cuda0")
-    add_data_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=5, help="of about half a second each")
+    options.add_names(parser, NAMES)
+    add_device(parser, default="cuda0")
+    options.add_log(parser)
+    options.add_rounds(parser, 5, help="of about half a second each")
     parser.add_argument("--steps", type=int, default=200, help="that are profiled")
     parser.add_argument("--bytes", action="store_true", help="count them, and measure nothing")
     parser.add_argument("--by-op", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if unknown := set(args.names) - set(NAMES):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+    options.check_names(parser, args, NAMES)
 
     from gru4rec_toolkit import theano_setup
 

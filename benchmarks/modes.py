@@ -10,7 +10,8 @@ import argparse
 import statistics
 import time
 
-from benchmarks.training import Trainer, add_data_arguments, read_log
+from benchmarks import options
+from benchmarks.training import Trainer, read_log
 
 PLAIN = {
     "loss": "cross-entropy",
@@ -46,8 +47,8 @@ MODES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    add_data_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=9)
+    options.add_log(parser)
+    options.add_rounds(parser, 9)
     parser.add_argument("--steps", type=int, default=300, help="of one measurement")
     args = parser.parse_args()
 

@@ -18,17 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import options
+
 ROOT = Path(__file__).resolve().parents[1]
-MILLION = 1_000_000
-ROWS = (1 * MILLION, 5 * MILLION, 10 * MILLION, 50 * MILLION)
-PART = 1 * MILLION
+PART = 1_000_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("rows", nargs="*", type=int, default=ROWS, help="numbers of raw rows")
+    sizes = options.SIZES
+    parser.add_argument("rows", nargs="*", type=int, default=sizes, help="numbers of raw rows")
     parser.add_argument("--data-sets", nargs="+", choices=list(WRITERS), default=list(WRITERS))
-    parser.add_argument("--directory", help="where to make the files, a temporary directory each")
+    options.add_directory(parser)
     args = parser.parse_args()
     print("data set     rows         raw, MB   seconds   CPU s   ns a row   peak, MB   bytes a row")
     for name in args.data_sets:

@@ -6,13 +6,14 @@ import argparse
 import collections
 import time
 
-from benchmarks.training import NAMES, Trainer, add_data_arguments, read_log, read_settings
+from benchmarks import options
+from benchmarks.training import NAMES, Trainer, read_log, read_settings
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
-    add_data_arguments(parser)
+    options.add_log(parser)
     parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
     trainer = Trainer(read_settings(args.name), read_log(args), merge=True)

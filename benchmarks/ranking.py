@@ -12,6 +12,7 @@ import ctypes
 import statistics
 import time
 
+from benchmarks import options
 from benchmarks.training import spread
 
 SIZES = ((2_900, 100), (37_000, 224), (30_000, 480), (500_000, 100))
@@ -22,7 +23,7 @@ SECONDS = 0.5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    options.add_rounds(parser, 5)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of one measurement")
     parser.add_argument("--activation", default="linear", help="of the scores (default: linear)")
     args = parser.parse_args()

@@ -16,19 +16,18 @@ import time
 from pathlib import Path
 from statistics import median
 
-MILLION = 1_000_000
-EVENTS = (1 * MILLION, 5 * MILLION, 10 * MILLION, 50 * MILLION)
+from benchmarks import options
+
 FORMATS = ("tsv", "tsv.gz", "csv", "pickle", "parquet", "feather")
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("events", nargs="*", type=int, default=EVENTS, help="numbers of events")
-    parser.add_argument("--items", type=int, default=MILLION)
+    options.add_sizes(parser)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--directory", help="where to make the files, a temporary directory each")
+    options.add_rounds(parser, 3)
+    options.add_directory(parser)
     parser.add_argument("--child", nargs=2, metavar=("READER", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:

@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import options
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {
     "rsc15": "rsc15_xe_shared_100_best.py",
@@ -41,9 +43,9 @@ BLAS_SPINS_SECONDS = 0.3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    add_data_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=9)
+    options.add_names(parser, NAMES)
+    options.add_log(parser)
+    options.add_rounds(parser, 9)
     parser.add_argument(
         "--other",
         metavar="COMMAND",
@@ -54,8 +56,7 @@ def main() -> None:
         "PyTorch port reads it",
     )
     args = parser.parse_args()
-    if unknown := set(args.names) - set(NAMES):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+    options.check_names(parser, args, NAMES)
 
     from gru4rec_toolkit import theano_setup
 
@@ -153,13 +154,6 @@ class Limit:
                 set_threads(n)
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `read_log`."""
-    parser.add_argument("--data", metavar="FILE", help="click log, tab-separated")
-    parser.add_argument("--events", type=int, default=80_000, help="of a synthetic log")
-    parser.add_argument("--items", type=int, default=2_900, help="of a synthetic log")
-
-
 def read_log(args: argparse.Namespace):
     """Return the click log that the arguments name."""
     from gru4rec_toolkit.data import events
@@ -200,9 +194,7 @@ class Trainer:
         training.MERGE_BELOW = 1.01 if merge else 0
         model = gru4rec.GRU4Rec(**settings)
         self.log = index_sessions(data, "SessionId", "ItemId", "Time", source="data")
-        network = gru4rec.Network(
-            model.settings, weights.initial(model.settings, self.log.n_items)
-        )
+        network = gru4rec.Network(model.settings, weights.initial(model.settings, self.log.n_items))
         self.model = model
         self.training = training.Training(network, self.log, 10_000_000, True)
         # mini-batches per second, a guess before the first epoch

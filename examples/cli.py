@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from examples import options
 from examples.preprocessing import DataSet, Events
 from examples.raw_files import check_raw_files
-from gru4rec_toolkit import files
+from gru4rec_toolkit import arguments, files
 from gru4rec_toolkit.errors import InputError, run_cli
 
 ROWS_AT_ONCE = 1 << 20
@@ -28,16 +29,8 @@ def preprocess_cli(data_set: DataSet) -> None:
         f"from {data_set.home}",
         formatter_class=argparse.RawDescriptionHelpFormatter,  # the address in one piece
     )
-    parser.add_argument("raw_directory", metavar="RAW_DIRECTORY", help="where the raw files are")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="DIRECTORY",
-        help="where to write (default: RAW_DIRECTORY)",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="replace files of the same names that differ"
-    )
+    options.add_directories(parser)
+    arguments.add_force(parser, help="replace files of the same names that differ")
 
     def main() -> None:
         args = parser.parse_args()

@@ -10,37 +10,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from examples import options
 from examples.published import CUT_OFFS, RESULTS, comparison, paramfile
-from gru4rec_toolkit import parameters
+from gru4rec_toolkit import arguments, parameters
 from gru4rec_toolkit.errors import run_cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add("data_set", metavar="DATASET", choices=list(RESULTS), help=", ".join(RESULTS))
-    add("raw_directory", metavar="RAW_DIRECTORY", help="where the raw files are")
-    add(
-        "-o",
-        "--output",
-        metavar="DIRECTORY",
-        help="where to write the preprocessed data (default: RAW_DIRECTORY)",
+    parser.add_argument(
+        "data_set", metavar="DATASET", choices=list(RESULTS), help=", ".join(RESULTS)
     )
-    add(
-        "-ps",
-        "--parameter_string",
-        metavar="STRING",
-        help="changes to the parameter file, as name=value,name=value",
+    options.add_directories(parser, "the preprocessed data ")
+    arguments.add_parameter_string(
+        parser, help="changes to the parameter file, as name=value,name=value"
     )
-    add("-s", "--save_model", metavar="MODEL_PATH", help="save the model after training")
-    add(
-        "--force",
-        action="store_true",
+    arguments.add_save_model(parser)
+    arguments.add_force(
+        parser,
         help="replace preprocessed data that differs, and with -s a file that is no GRU4Rec model",
     )
-    add("-d", "--device", metavar="D", help="auto, cpu, cuda0... (default: as for run.py)")
-    add(
+    arguments.add_device(parser)
+    parser.add_argument(
         "--valid",
         action="store_true",
         help="train on train_tr, evaluate on train_valid: for tuning, not comparable",
@@ -87,17 +79,19 @@ def main() -> None:
     gru = GRU4Rec()
     gru.set_params(**settings)
     train, test = read_events(paths[train_part]), read_events(paths[test_part])
-    # find out now, not after hours of training, whether there is something to evaluate
+    # find out now, not after hours of training, whether there is something to evaluate; the log
+    # takes much less memory than the table
     known = ids.extend_item_ids([], train)
     test_log = sessions.index_sessions(test, item_ids=known, source=paths[test_part])
     sessions.check_test_log(test_log, paths[test_part])
+    del test
     began = time.perf_counter()
     gru.fit(train)
     print(f"Total training time: {time.perf_counter() - began:.2f}s")
     if args.save_model is not None:
         modelfile.check_writable(args.save_model, args.force, data)  # hours may have passed
         gru.savemodel(args.save_model, args.force)
-    recall, mrr = evaluation.evaluate_gpu(gru, test, cut_off=list(CUT_OFFS))
+    recall, mrr = evaluation.evaluate_gpu(gru, test_log, cut_off=list(CUT_OFFS))
     print(comparison(args.data_set, recall, mrr))
     if args.valid or args.parameter_string is not None:
         print("not comparable: the published results are on the test set, with the parameter file")

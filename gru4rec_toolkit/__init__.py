@@ -2,12 +2,13 @@
 
 Rooms, and what each may import::
 
-    data/    events from files, ids, sessions, the schedule of mini-batches    -> errors
+    data/    events from files, ids, sessions, the schedule of mini-batches    -> errors, arguments
     ops/     Theano Ops, each with its definition in numpy and its kernels     -> theano_setup
     model/   losses, optimizers, negatives, training, ranking                  -> ops, data
     search/  hyperparameter search with Optuna                                 -> parameters
 
-    errors.py  files.py  arguments.py  parameters.py  modelfile.py             -> errors
+    files.py  parameters/  modelfile.py                            -> errors, processes
+    errors.py  arguments.py  processes.py                                      -> nothing
     theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors
 
 The faces: ``run.py`` -> ``evaluation.py`` -> ``gru4rec.py`` -> ``custom_opt.py`` -> ``gpu_ops.py``

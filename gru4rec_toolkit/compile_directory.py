@@ -66,7 +66,7 @@ def choose() -> Path:
         users could put code into both.
     """
     key = hashlib.sha256(_processor().encode()).hexdigest()[:12]
-    reasons = []
+    reasons: list[str] = []
     for place in _places():
         reason = _prepare(place / key)
         if reason is None:
@@ -107,7 +107,7 @@ def named(settings: dict[str, str]) -> Path:
 
 def private_directory_without_blanks() -> Path:
     """Return a directory of this user alone whose path has no blanks."""
-    reasons = []
+    reasons: list[str] = []
     for place in _places(blanks=False):
         reason = _prepare(place)
         if reason is None:
@@ -410,8 +410,10 @@ def _started(pid: int) -> float:
         # the name of the program, in brackets, may hold blanks
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
-        return int(boot.group(1)) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, AttributeError):
+        if boot is None:
+            return 0.0
+        return int(boot[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
         return 0.0
 
 

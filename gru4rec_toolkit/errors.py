@@ -40,7 +40,7 @@ def check_regular(path: str, what: str = "") -> None:
         )
 
 
-def one_line(err: Exception) -> str:
+def one_line(err: BaseException) -> str:
     """Return another library's message in one line, to put it in brackets behind ours."""
     return " ".join(f"{type(err).__name__}: {err}".split())
 

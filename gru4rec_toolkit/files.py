@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import io
 import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
-_UNKNOWN_MACHINE = "0" * 16
+from gru4rec_toolkit import processes
+
 _PARTIAL = re.compile(
     r"\.gru4rec-(?P<machine>[0-9a-f]{16})-(?P<pid>[1-9]\d{0,9})-(?P<start>\d{1,20})-[0-9a-f]{8}\.part"
 )
@@ -42,13 +43,14 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def replacing_all(paths: Iterable[str | os.PathLike]) -> Iterator[list[IO[bytes]]]:
+def replacing_all(paths: Iterable[str | os.PathLike]) -> Iterator[Sequence[IO[bytes]]]:
     """Open files as `replacing` does; all of them are on the disk before the first is replaced."""
     targets = [target(path) for path in paths]
     for directory in {os.path.dirname(path) for path in targets}:
         remove_left_overs(directory)
     with contextlib.ExitStack() as cleaning:
-        names, files = [], []
+        names: list[str] = []
+        files: list[io.BufferedWriter] = []
         for path in targets:
             names.append(_partial_name(path))
             cleaning.callback(_remove, names[-1])  # before there is a file: Ctrl-C comes any time
@@ -101,7 +103,7 @@ def target(path: str | os.PathLike) -> str:
     return found
 
 
-def _create(name: str, like: str) -> IO[bytes]:
+def _create(name: str, like: str) -> io.BufferedWriter:
     """Create a file with the permissions of `like`, if that exists."""
     # not mkstemp: the kernel applies the umask, which could not be read without changing it
     file = open(name, "xb")  # noqa: SIM115
@@ -176,8 +178,8 @@ def remove_left_overs(directory: str) -> None:
     Only files of this user are removed whose writer ran on this machine since it was started, and
     runs no more: other machines may share the directory.
     """
-    machine = this_machine()
-    if machine == _UNKNOWN_MACHINE:
+    machine = processes.this_machine()
+    if machine == processes.UNKNOWN_MACHINE:
         return
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
@@ -186,52 +188,11 @@ def remove_left_overs(directory: str) -> None:
                 continue
             info = entry.stat(follow_symlinks=False)
             is_ours = stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid()
-            if is_ours and is_dead(int(found["pid"]), int(found["start"])):
+            if is_ours and processes.is_dead(int(found["pid"]), int(found["start"])):
                 _remove(entry.path)
 
 
 def _partial_name(path: str) -> str:
     pid = os.getpid()
-    writer = f"{this_machine()}-{pid}-{start_time(pid) or 0}"
+    writer = f"{processes.this_machine()}-{pid}-{processes.start_time(pid) or 0}"
     return os.path.join(os.path.dirname(path), f".gru4rec-{writer}-{secrets.token_hex(4)}.part")
-
-
-def this_machine() -> str:
-    """Return 16 hexadecimal digits for where a process id means one process.
-
-    They stand for the machine's boot and the namespace of process ids; zeros: it is unknown.
-    """
-    try:
-        if os.readlink("/proc/self") != str(os.getpid()):  # that is another namespace's /proc
-            return _UNKNOWN_MACHINE
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            boot = file.read().strip()
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return _UNKNOWN_MACHINE
-    return hashlib.sha256(boot + space.encode()).hexdigest()[:16]
-
-
-def start_time(pid: int) -> int | None:
-    """Return the clock ticks from the boot to a process's start; None if that cannot be read."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state, *fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    # a zombie is dead, its parent has not looked yet
-    return -1 if state in b"ZX" else int(fields[18])
-
-
-def is_dead(pid: int, start: int) -> bool:
-    """Tell whether the process of this machine that had an id and a start time has ended."""
-    now = start_time(pid)
-    if now is not None:
-        return start != 0 and now != start
-    try:  # /proc may hide the processes of others
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass
-    return False

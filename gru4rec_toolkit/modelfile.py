@@ -9,7 +9,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -211,7 +211,7 @@ def _read_header(
 
 def _read_array(container: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     """Read one array of numbers in numpy's format."""
-    with container.open(info) as file:
+    with cast(zipfile.ZipExtFile, container.open(info)) as file:
         start = file.read(10)
         n_bytes = int.from_bytes(start[8:], "little")
         text = _ARRAY.fullmatch(start + file.read(n_bytes)) if n_bytes < _LONGEST else None
@@ -222,7 +222,7 @@ def _read_array(container: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray
         if math.prod(shape) * dtype.itemsize != info.file_size - text.end():
             raise ValueError("a shape that does not fit the array's size")
         array = np.empty(shape[::-1] if text[2] == b"True" else shape, dtype)
-        rest = memoryview(array.reshape(-1).view(np.uint8))
+        rest = array.reshape(-1).view(np.uint8).data
         while len(rest):
             n = file.readinto(rest[:_AT_ONCE])
             if not n:

@@ -13,6 +13,7 @@ import os
 import pickle
 import shutil
 import sys
+from typing import Any
 
 from gru4rec_toolkit import compile_directory
 from gru4rec_toolkit.errors import InputError
@@ -66,7 +67,7 @@ def _find_modules_of_other_processes() -> None:
 
     def c_code_cache_version(self):
         digest = hashlib.sha256("\0".join(self.func_codes).encode()).hexdigest()
-        version = (int(digest[:15], 16),)
+        version: tuple = (int(digest[:15], 16),)
         if hasattr(self, "params_type"):
             version += (self.params_type.c_code_cache_version(),)
         return version
@@ -197,7 +198,7 @@ def _lock_only_where_files_can_be_written() -> None:
     Theano tries ten times, each time until it takes the half-written lock for a dead one: for 20
     minutes.
     """
-    module = importlib.import_module("theano.gof.compilelock")
+    module: Any = importlib.import_module("theano.gof.compilelock")
     take = module.lock
 
     def lock(tmp_dir, *args, **kwargs):

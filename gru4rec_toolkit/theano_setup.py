@@ -214,7 +214,8 @@ def _rc_files() -> list[str]:
 def _named_settings() -> dict[str, str]:
     """Return what the configuration files and THEANO_FLAGS name, under the keys of THEANO_FLAGS."""
     parser = configparser.RawConfigParser()
-    parser.optionxform = str
+    # the way that configparser names to keep the case of options
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
     parser.read(_rc_files())
     named = {
         option if section == "global" else f"{section}.{option}": value

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 import evaluation
 from gru4rec import GRU4Rec
+from gru4rec_toolkit import parameters
+from gru4rec_toolkit.data import sessions
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import ranking
 
@@ -162,7 +164,7 @@ def test_several_layers(train_data, test_data):
 
 
 @pytest.mark.filterwarnings("ignore:use evaluate_gpu")
-@pytest.mark.parametrize("mode", ["standard", "conservative", "median"])
+@pytest.mark.parametrize("mode", parameters.TIE_MODES)
 @pytest.mark.parametrize("given_items", [False, True])
 def test_the_slow_twin_agrees(model_with_ties, test_data, mode, given_items):
     items = model_with_ties.item_ids[10:30] if given_items else None
@@ -170,6 +172,97 @@ def test_the_slow_twin_agrees(model_with_ties, test_data, mode, given_items):
     slow = evaluation.evaluate_sessions_batch(model_with_ties, test_data, **arguments)
     fast = evaluation.evaluate_gpu(model_with_ties, test_data, **arguments)
     np.testing.assert_allclose(slow, fast)
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("mode", parameters.TIE_MODES)
+def test_the_slow_twin_ranks_scores_that_a_softmax_would_round(model, test_data, mode, tmp_path):
+    """Probabilities of different scores are equal zeros here, those of few are equal."""
+    model.savemodel(str(tmp_path / "model"))
+    gru = GRU4Rec.loadmodel(str(tmp_path / "model"))
+    assert gru.final_act == "softmax"
+    gru.Wy.set_value(np.zeros_like(gru.Wy.get_value()))
+    gru.By.set_value(-200 * (np.arange(60).reshape(60, 1).astype(gru.By.dtype) % 20))
+    arguments = dict(cut_off=CUT_OFF, mode=mode)
+    slow = evaluation.evaluate_sessions_batch(gru, test_data, **arguments)
+    assert slow == evaluation.evaluate_gpu(gru, test_data, **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("other_class", [False, True])
+def test_the_slow_twin_begins_with_fresh_sessions(model, test_data, other_class):
+    """One session a slot: the first ids of a call must not be those of the one before."""
+
+    class Other:
+        item_ids, predict_next_batch = model.item_ids, model.predict_next_batch
+
+    gru = Other() if other_class else model
+    expected = evaluation.evaluate_gpu(model, test_data, cut_off=CUT_OFF)
+    n_sessions = test_data.SessionId.nunique()
+    model.predict_next_batch([0] * n_sessions, [model.item_ids[3]] * n_sessions, batch=n_sessions)
+    for _ in range(2):
+        slow = evaluation.evaluate_sessions_batch(
+            gru, test_data, cut_off=CUT_OFF, batch_size=n_sessions
+        )
+        np.testing.assert_allclose(slow, expected)
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+def test_the_slow_twin_leaves_sessions_alone(model, test_data):
+    def predict(item):
+        return model.predict_next_batch(["a"] * 20, [model.item_ids[item]] * 20, batch=20)
+
+    predict(3)
+    expected = predict(5)
+    model.predict_next_batch(["b"] * 20, [model.item_ids[0]] * 20, batch=20)
+    predict(3)
+    evaluation.evaluate_sessions_batch(model, test_data, batch_size=20)
+    pd.testing.assert_frame_equal(predict(5), expected)
+
+
+# --- indexed data ---------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+@pytest.mark.parametrize("mode", parameters.TIE_MODES)
+@pytest.mark.parametrize("given_items", [False, True])
+def test_an_indexed_log(exact_ties, test_data, evaluate, mode, given_items):
+    gru = exact_ties
+    log = sessions.index_sessions(test_data, item_ids=gru.item_ids)
+    items = gru.item_ids[10:30] if given_items else None
+    arguments = dict(items=items, cut_off=CUT_OFF, mode=mode)
+    expected = evaluation.evaluate_gpu(gru, test_data, **arguments)
+    # the log needs no columns
+    assert evaluate(gru, log, session_key="no", item_key="such", time_key="x", **arguments) == (
+        expected
+    )
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+@pytest.mark.parametrize(
+    "other_ids",
+    [lambda i: i[:-1], lambda i: i[::-1], lambda i: np.append(i, "new"), lambda i: None],
+    ids=["fewer", "another order", "more", "its own"],
+)
+def test_a_log_of_other_items(model, test_data, evaluate, other_ids):
+    log = sessions.index_sessions(test_data, item_ids=other_ids(model.item_ids))
+    with pytest.raises(InputError, match=r"test data: .* other items than the model's; index it"):
+        evaluate(model, log)
+
+
+def test_a_log_of_the_same_items_in_another_array(model, test_data):
+    log = sessions.index_sessions(test_data, item_ids=model.item_ids.astype("U"))
+    assert log.item_ids is not model.item_ids
+    assert evaluation.evaluate_gpu(model, log) == evaluation.evaluate_gpu(model, test_data)
+
+
+def test_a_log_without_anything_to_predict(model, test_data):
+    first = test_data.drop_duplicates("SessionId")
+    log = sessions.index_sessions(first, item_ids=model.item_ids)
+    with pytest.raises(InputError, match="nothing to predict"):
+        evaluation.evaluate_gpu(model, log)
 
 
 def test_the_slow_twin_is_deprecated(model, test_data):

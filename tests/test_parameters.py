@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import re
@@ -849,6 +850,29 @@ def test_search_spaces_lie_in_what_the_parameters_take(file_name):
         entry = json.loads(line)
         for value in entry["values"]:
             parameters.convert({entry["name"]: value})
+
+
+def kind(annotation):
+    """Return the types that an annotation names, such as ``int | str`` or ``list[int]``."""
+    names = annotation.replace("list[int]", "list").replace("list[float]", "list").split(" | ")
+    return {{**vars(builtins), "None": type(None)}[name] for name in names}
+
+
+def test_the_types_are_those_of_the_table():
+    """Those of a model's attributes, and the same with tuples for lists."""
+    annotated = dict(parameters.HasParameters.__annotations__)
+    assert list(annotated) == list(parameters.PARAMETERS)
+    for name, parameter in parameters.PARAMETERS.items():
+        assert type(parameter.default) in kind(annotated[name]), name
+    assert parameters.convert({"embedding": "layersize"})["embedding"] == "layersize"
+    assert kind(annotated["embedding"]) == {int, str}
+    assert kind(annotated["adapt"]) == {str, type(None)}
+    fields = parameters.Values.__mro__[1].__annotations__
+    assert list(fields) == list(parameters.Values._fields) == list(parameters.PARAMETERS)
+    for name, field in fields.items():
+        text = getattr(field, "__forward_arg__", field)  # typing wraps it
+        expected = re.sub(r"list\[(\w+)\]", r"tuple[\1, ...]", annotated[name])
+        assert text == expected, name
 
 
 def test_the_docstring_says_what_the_table_says():

@@ -43,16 +43,15 @@ from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.search import methods, report
 from gru4rec_toolkit.search.space import SearchParameter
-from gru4rec_toolkit.search.storage import (
+from gru4rec_toolkit.search.storage import check_storage, open_storage
+from gru4rec_toolkit.search.trial import read_epoch, read_metric
+from gru4rec_toolkit.search.undertaker import (
     MOST_RETRIES,
     Undertaker,
-    _queue_again,
-    check_storage,
     is_dead,
-    open_storage,
+    queue_again,
     this_worker,
 )
-from gru4rec_toolkit.search.trial import read_epoch, read_metric
 
 SLOW = "time.sleep(0.3)"
 # Optuna says so of Study.ask, which tests use where a search uses Study.optimize
@@ -848,7 +847,7 @@ def test_a_worker_that_was_taken_for_dead_goes_on(folder):
         study = optuna.load_study(study_name="train_space", storage=storage)
         (trial,) = study.trials
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        _queue_again(study, storage.get_trial(trial._trial_id))
+        queue_again(study, storage.get_trial(trial._trial_id))
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "TRIAL 0 came too late" in out and "Traceback" not in err

@@ -493,6 +493,84 @@ def test_a_variant_with_a_dataclass_and_deferred_annotations(job, here, tmp_path
     succeeds(here(job.model, "-l", "-g", name))
 
 
+COUNTING = """
+import sys
+
+import gru4rec
+from gru4rec_toolkit.data import events, sessions
+
+
+def counted(module, name, words):
+    function = getattr(module, name)
+
+    def call(data, *args, **options):
+        print(name, words(data, options), file=sys.stderr)
+        return function(data, *args, **options)
+
+    setattr(module, name, call)
+
+
+counted(events, "read_events", lambda path, options: path)
+counted(sessions, "index_sessions", lambda data, options: options["source"])
+GRU4Rec = gru4rec.GRU4Rec
+"""
+
+
+@pytest.mark.parametrize("kind", ["trained", "every epoch", "loaded"])
+def test_every_file_is_read_and_indexed_once(job, tmp_path, kind):
+    (tmp_path / "counting.py").write_text(COUNTING)
+    second = job.folder / job.test
+    args = [TRAIN, "-ps", SMALL, "-t", TEST, second, "-m", 5]
+    if kind == "every epoch":
+        args = [TRAIN, "-ps", SMALL, "-t", TEST, "-m", 5, "-ee"]
+    elif kind == "loaded":
+        args = [job.model, "-l", "-t", TEST, second, "-m", 5]
+    done = succeeds(run_py(*args, "-g", "counting.py", cwd=tmp_path))
+    tests = [TEST] if kind == "every epoch" else [TEST, second]
+    expected = [f"{name} {path}" for path in tests for name in ("read_events", "index_sessions")]
+    if kind != "loaded":
+        expected = [f"read_events {TRAIN}", *expected, "index_sessions training data"]
+    pattern = re.compile("(read_events|index_sessions) ")
+    assert [line for line in done.err.splitlines() if pattern.match(line)] == expected
+
+
+def test_a_test_set_that_is_deleted_while_the_model_trains(plain, here, tmp_path):
+    (tmp_path / "test.tsv").write_bytes(TEST.read_bytes())
+    (tmp_path / "variant.py").write_text(
+        "import os\n\nimport gru4rec\n\n\n"
+        "class GRU4Rec(gru4rec.GRU4Rec):\n"
+        "    def fit(self, data, **options):\n"
+        "        os.remove('test.tsv')\n"
+        "        super().fit(data, **options)\n"
+    )
+    args = (TRAIN, "-ps", SMALL, "-g", "variant.py", "-t", "test.tsv", "-m", 5)
+    done = succeeds(here(*args))
+    assert done.metrics == plain.metrics
+    assert "Loading data from TAB separated file: test.tsv" in done.lines
+
+
+CHOOSING = """
+import gru4rec
+
+
+class GRU4Rec(gru4rec.GRU4Rec):
+    def fit(self, data, **options):
+        super().fit(data[data.ItemId != data.ItemId.iloc[0]], **options)
+"""
+
+
+@pytest.mark.parametrize("option", [[], ["-ee"]])
+def test_a_variant_that_leaves_items_out(here, tmp_path, option):
+    """Its test sets are indexed with the items that it has."""
+    (tmp_path / "choosing.py").write_text(CHOOSING)
+    args = ("-ps", SMALL, "-t", TEST, "-m", 5)
+    done = succeeds(here(TRAIN, *args, "-g", "choosing.py", *option))
+    log = read_log(TRAIN)
+    log[log.ItemId != log.ItemId.iloc[0]].to_csv(tmp_path / "fewer.tsv", sep="\t", index=False)
+    expected = succeeds(here("fewer.tsv", *args, *option))
+    assert done.metrics == expected.metrics
+
+
 # --- answers without Theano -----------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from helpers.cli import ROOT, files_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gru4rec_toolkit import files
+from gru4rec_toolkit import files, processes
 
 # A writer that says the name of its partial file and goes on writing
 WRITER = """
@@ -237,7 +237,7 @@ def test_so_does_a_check(tmp_path, writer):
 def test_a_zombie_writes_no_more(tmp_path, writer):
     os.kill(writer.pid, signal.SIGKILL)
     until = time.monotonic() + 60
-    while files.start_time(writer.pid) != -1:  # it is not waited for
+    while processes.start_time(writer.pid) != -1:  # it is not waited for
         assert time.monotonic() < until
         time.sleep(0.01)
     write(tmp_path / "other")
@@ -254,9 +254,9 @@ def test_a_living_writer_keeps_its_file(tmp_path, writer):
 
 def test_a_living_writer_that_proc_hides_keeps_its_file(tmp_path, writer, monkeypatch):
     own = os.getpid()
-    start_time = files.start_time
+    start_time = processes.start_time
     monkeypatch.setattr(
-        files, "start_time", lambda pid: start_time(pid) if pid == own else None
+        processes, "start_time", lambda pid: start_time(pid) if pid == own else None
     )
     write(tmp_path / "other")
     assert writer.partial in os.listdir(tmp_path)
@@ -310,7 +310,7 @@ def test_another_process_with_the_same_id_keeps_nothing_alive(tmp_path, writer):
 
 def test_without_proc_nothing_is_removed(tmp_path, writer, monkeypatch):
     left_over(tmp_path, writer)
-    monkeypatch.setattr(files, "this_machine", lambda: "0" * 16)
+    monkeypatch.setattr(processes, "this_machine", lambda: "0" * 16)
     write(tmp_path / "file")
     assert writer.partial in os.listdir(tmp_path)
 

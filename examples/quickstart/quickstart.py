@@ -27,6 +27,7 @@ from process import DAY, FIRST_DAY, ClickProcess
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gru4rec_toolkit import files
+from gru4rec_toolkit.arguments import add_device
 from gru4rec_toolkit.errors import InputError, run_cli
 
 HERE = Path(__file__).resolve().parent
@@ -226,7 +227,7 @@ def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
     parser.add_argument(
         "--parameters", default=PARAMETERS, help="parameter string for run.py's -ps"
     )
-    parser.add_argument("--device", help="for run.py's -d (default: run.py chooses)")
+    add_device(parser)
     options = parser.parse_args(arguments)
     if options.sessions < 1000:
         parser.error("--sessions: give at least 1000, else the last day has too few of them")

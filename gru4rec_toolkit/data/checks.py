@@ -164,7 +164,8 @@ def _as_number(value: object) -> int | float:
             return int(value)
         return float(value) if _NUMBER.fullmatch(value) else np.nan
     if isinstance(value, decimal.Decimal):
-        is_whole = value.is_finite() and value.as_tuple().exponent >= 0
+        exponent = value.as_tuple().exponent  # a letter of what is not finite
+        is_whole = isinstance(exponent, int) and exponent >= 0
         # 1E+999999 has a million digits
         return int(value) if is_whole and value.adjusted() < 19 else float(value)
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
@@ -208,8 +209,9 @@ def _parse_dates(values: list) -> np.ndarray:
     are_common = joined.count("\n") == len(texts) - 1 and (
         _COMMON_DATES.subn("", joined)[1] == len(texts)
     )
+    offsets: int | np.ndarray = 0
     if are_common:
-        local, offsets = texts, 0
+        local = texts
     else:
         local, offsets = _split_zones(texts)
     dates = pd.to_datetime(pd.Series(local), format="ISO8601", utc=True, errors="coerce")

@@ -69,7 +69,7 @@ def read_events(
     keys = column_keys(session_key, item_key, time_key)
     extension = _extension(path)
     if announce:
-        print(f"Loading data from {KINDS[extension]}: {path}")
+        announce_loading(path)
     place = row_place
     check_regular(path)
     try:
@@ -98,6 +98,12 @@ def read_events(
     session, item, times = check_events(data, keys, path, place)
     columns = {session_key: session.array, item_key: item.array, time_key: times}
     return pd.DataFrame(columns, copy=False)
+
+
+def announce_loading(path: str | os.PathLike) -> None:
+    """Say on standard output that a file of events is loaded, and of which kind it is."""
+    path = os.fspath(path)
+    print(f"Loading data from {KINDS[_extension(path)]}: {path}")
 
 
 def _extension(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
+from typing import Any, Union
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,12 @@ import pandas as pd
 from gru4rec_toolkit.data.checks import check_ids, row_place
 from gru4rec_toolkit.errors import InputError
 
+# ids of items or sessions, in whatever they come
+Ids = Union[Sequence, np.ndarray, pd.Series, pd.Index]
+
 
 def extend_item_ids(
-    item_ids: np.ndarray, data: pd.DataFrame, item_key: str = "ItemId", source: str = "data"
+    item_ids: Ids, data: pd.DataFrame, item_key: str = "ItemId", source: str = "data"
 ) -> np.ndarray:
     """Return the item ids of a model followed by those that are new in the data.
 
@@ -38,7 +42,7 @@ def extend_item_ids(
     return np.concatenate(_same_type(item_ids, new)) if len(new) else item_ids
 
 
-def item_indices(item_ids: np.ndarray, values: Sequence) -> np.ndarray:
+def item_indices(item_ids: Ids, values: Ids) -> np.ndarray:
     """Return the position of each id among a model's items, compared by value whatever the type.
 
     Parameters
@@ -70,10 +74,13 @@ def split_ids(column: pd.Series, source: str) -> tuple[np.ndarray, np.ndarray]:
     return codes, canonical_ids(values)
 
 
-def canonical_ids(values: Sequence) -> np.ndarray:
+def canonical_ids(values: Ids) -> np.ndarray:
     """Return ids as int64 if all are integers, else as strings; 12 and 12.0 are the same id."""
     if getattr(values, "dtype", None) == np.int64:
         return np.asarray(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "O":  # noqa: SIM102
+        if all(type(value) is str for value in values):
+            return values
     ids = [_plain_id(value) for value in values]
     if all(isinstance(plain, int) for plain in ids):
         try:
@@ -85,7 +92,8 @@ def canonical_ids(values: Sequence) -> np.ndarray:
 
 def _plain_id(value: object) -> int | str:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return int(value) if is_number and value % 1 == 0 else str(value)
+    number: Any = value
+    return int(number) if is_number and number % 1 == 0 else str(value)
 
 
 def _same_type(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

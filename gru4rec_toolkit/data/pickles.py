@@ -18,6 +18,7 @@ import re
 import resource
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -180,6 +181,10 @@ def _bounded_memory(n_bytes: int) -> Iterator[None]:
 # --- the tree -------------------------------------------------------------------------------------
 
 
+# whatever a pickle holds, a record or plain data; it is checked wherever it is used
+_Node = Any
+
+
 class _Refused(Exception):
     """A name that is no part of a DataFrame."""
 
@@ -191,6 +196,7 @@ def _refuse_state(state: object) -> None:
 class _Inert(type):
     """The type of classes that a pickle cannot change, and that are shown by their names."""
 
+    name: str
     # the unpickler asks a class for this, too; a property comes before what the class itself has
     __setstate__ = property(lambda cls: _refuse_state)
 
@@ -200,6 +206,8 @@ class _Record(metaclass=_Inert):
 
     __slots__ = ("args", "state")
     name = ""
+    args: tuple
+    state: _Node
 
     def __new__(cls, *args):
         record = object.__new__(cls)
@@ -216,7 +224,7 @@ class _Bytes(metaclass=_Inert):
 
     name = "encode"
 
-    def __new__(cls, text: str, encoding: str) -> bytes:
+    def __new__(cls, text: str, encoding: str) -> bytes:  # type: ignore[misc]  # a stand-in
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"bytes in {encoding}")
         return text.encode("latin1")
@@ -227,7 +235,7 @@ class _Reconstructor(metaclass=_Inert):
 
     name = "_reconstructor"
 
-    def __new__(cls, target: type, *args) -> _Record:
+    def __new__(cls, target: Any, *args) -> _Record:  # type: ignore[misc]  # a stand-in
         _expect(isinstance(target, _Inert) and issubclass(target, _Record), "a class is missing")
         return target()
 
@@ -237,7 +245,7 @@ class _ZoneReader(metaclass=_Inert):
 
     name = "getattr"
 
-    def __new__(cls, *args) -> type:
+    def __new__(cls, *args) -> type:  # type: ignore[misc]  # a stand-in
         if args != (_record_class("ZoneInfo"), "_unpickle"):
             raise _Refused("builtins.getattr")
         return _record_class("ZoneInfo._unpickle")
@@ -267,11 +275,11 @@ class _InertUnpickler(pickle.Unpickler):
         return _record_class(name)
 
 
-def _is_call(value: object, *names: str) -> bool:
+def _is_call(value: _Node, *names: str) -> bool:
     return isinstance(value, _Record) and value.name in names
 
 
-def _name_of(value: object) -> str:
+def _name_of(value: _Node) -> str:
     """Name the type of a value or of what a record stands for."""
     if _is_call(value, "_reconstruct") and value.args:
         value = value.args[0]  # a call of it makes an object of that class
@@ -285,11 +293,11 @@ def _expect(condition: bool, problem: str) -> None:
         raise pickle.UnpicklingError(problem)
 
 
-def _unusable(value: object) -> pickle.UnpicklingError:
+def _unusable(value: _Node) -> pickle.UnpicklingError:
     return pickle.UnpicklingError(f"{_name_of(value)} cannot be used")
 
 
-def _as_int(value: object) -> int:
+def _as_int(value: _Node) -> int:
     _expect(type(value) is int, "a number is missing")
     return value
 
@@ -297,7 +305,7 @@ def _as_int(value: object) -> int:
 # --- the frame ------------------------------------------------------------------------------------
 
 
-def _names_and_blocks(frame: _Record) -> tuple[list, list[tuple[object, Sequence[int]]]]:
+def _names_and_blocks(frame: _Record) -> tuple[list, list[tuple[_Node, Sequence[int]]]]:
     """Return the columns' names, and blocks of values with their positions among the columns."""
     _expect(isinstance(frame.state, dict), "the DataFrame is empty")
     manager = frame.state.get("_mgr", frame.state.get("_data"))
@@ -316,17 +324,15 @@ def _names_and_blocks(frame: _Record) -> tuple[list, list[tuple[object, Sequence
     return labels.tolist() if isinstance(labels, np.ndarray) else list(labels), blocks
 
 
-def _positions(locations: object) -> Sequence[int]:
+def _positions(locations: _Node) -> Sequence[int]:
     if _is_call(locations, "slice"):
-        found = range(*map(_as_int, locations.args))
-    else:
-        found = _ndarray(locations)
-        _expect(found.ndim == 1 and found.dtype.kind == "i", "the columns of a block are unclear")
-        found = found.tolist()
-    return found
+        return range(*map(_as_int, locations.args))
+    found = _ndarray(locations)
+    _expect(found.ndim == 1 and found.dtype.kind == "i", "the columns of a block are unclear")
+    return found.tolist()
 
 
-def _find_column(blocks: Sequence[tuple[object, Sequence[int]]], position: int):
+def _find_column(blocks: Sequence[tuple[_Node, Sequence[int]]], position: int):
     """Return the values of one column, all of them in memory of the file's bytes where possible."""
     found = [block for block in blocks if position in block[1]]
     _expect(len(found) == 1, "a column is not in one block")
@@ -337,7 +343,7 @@ def _find_column(blocks: Sequence[tuple[object, Sequence[int]]], position: int):
     return rows[positions.index(position)]
 
 
-def _labels(index: object) -> Sequence:
+def _labels(index: _Node) -> Sequence:
     """Return the labels in an Index: names of columns, or categories."""
     _expect(_is_call(index, "_new_Index", "_new_DatetimeIndex"), "an index is missing")
     name, state = _name_of_class(index.args[0]), index.args[1]
@@ -349,14 +355,14 @@ def _labels(index: object) -> Sequence:
     return labels
 
 
-def _name_of_class(value: object) -> str:
+def _name_of_class(value: _Node) -> str:
     return value.name if isinstance(value, _Inert) else ""
 
 
 # --- columns --------------------------------------------------------------------------------------
 
 
-def _column(values: object):
+def _column(values: _Node):
     """Return the values of a block, or of an index, as an array of numpy or pandas."""
     if _is_call(values, "_new_Index", "_new_DatetimeIndex"):
         values = values.args[1]["data"]
@@ -388,7 +394,7 @@ def _column(values: object):
     return array
 
 
-def _extension(values: _Record) -> tuple[str, object, dict]:
+def _extension(values: _Record) -> tuple[str, _Node, dict]:
     """Return the class of an extension array, its dtype, and its arrays by name."""
     if values.name == "__pyx_unpickle_NDArrayBacked":
         name = _name_of_class(values.args[0])
@@ -406,21 +412,21 @@ def _extension(values: _Record) -> tuple[str, object, dict]:
     return values.name, state.get("_dtype"), state
 
 
-def _strings(array: np.ndarray, dtype: object):
+def _strings(array: np.ndarray, dtype: _Node):
     _expect(array.dtype == object and array.ndim == 1, "strings are missing")
     if _is_call(dtype, "StringDtype") and any(isinstance(part, float) for part in dtype.args):
         return array  # with NaN for what is missing: what pandas 3 makes of objects
     return pd.array(array, dtype=pd.StringDtype("python"))
 
 
-def _categorical(codes: np.ndarray, dtype: object) -> pd.Categorical:
+def _categorical(codes: np.ndarray, dtype: _Node) -> pd.Categorical:
     _expect(_is_call(dtype, "CategoricalDtype"), "categories are missing")
     _expect(codes.dtype.kind == "i", "the codes of categories are no integers")
     codes = codes.reshape(-1) if codes.shape[0] == 1 else codes
     state = dtype.state if dtype.state is not None else dtype.args
     _expect(isinstance(state, dict), "categories are missing")
     categories = _labels(state["categories"])
-    # a damaged range can have any length
+    # of a range, damage can make anything
     _expect(len(categories) <= max(len(codes), MOST_UNUSED), "there are too many categories")
     # codes out of range, and categories that are no set, raise here
     return pd.Categorical.from_codes(codes, categories, ordered=state.get("ordered") is True)
@@ -429,7 +435,7 @@ def _categorical(codes: np.ndarray, dtype: object) -> pd.Categorical:
 # --- arrays ---------------------------------------------------------------------------------------
 
 
-def _ndarray(value: object) -> np.ndarray:
+def _ndarray(value: _Node) -> np.ndarray:
     """Return an array whose dtype, shape and bytes agree; numbers stay where they were read to."""
     if _is_call(value, "_frombuffer"):
         raw, dtype, shape, order = value.args
@@ -458,7 +464,7 @@ def _ndarray(value: object) -> np.ndarray:
     return array.reshape(shape, order=order)
 
 
-def _as_bytes(raw: object):
+def _as_bytes(raw: _Node):
     if _is_call(raw, "py_buffer") and len(raw.args) == 1:
         raw = raw.args[0]
     if _is_call(raw, "bytearray") and len(raw.args) == 1:
@@ -467,11 +473,11 @@ def _as_bytes(raw: object):
     return raw
 
 
-def _dtype(value: object) -> np.dtype:
+def _dtype(value: _Node) -> np.dtype:
     """Return a dtype by its name, byte order and unit of time; its flags are numpy's own affair."""
     _expect(_is_call(value, "dtype") and isinstance(value.args[0], str), "a dtype is missing")
     code = value.args[0]
-    state = value.state if value.state is not None else (3, "=")
+    state: _Node = value.state if value.state is not None else (3, "=")
     _expect(isinstance(state, tuple) and len(state) >= 2, "a dtype is odd")
     order = state[1]
     _expect(isinstance(order, str) and order in ("<", ">", "=", "|"), "a dtype is odd")
@@ -493,7 +499,7 @@ def _objects(values: list) -> np.ndarray:
     return array
 
 
-def _scalar(value: object) -> object:
+def _scalar(value: _Node) -> Any:
     """Return a single value of a column of objects."""
     if isinstance(value, _Inert):
         if value.name in ("NA", "NaT"):
@@ -511,7 +517,7 @@ def _scalar(value: object) -> object:
         stamp = pd.Timestamp(np.datetime64(_as_int(stamp), unit))
         return stamp if zone is None else stamp.tz_localize("UTC").tz_convert(_zone(zone))
     elif _is_call(value, "datetime", "date"):
-        build = {"datetime": datetime.datetime, "date": datetime.date}[value.name]
+        build: Any = {"datetime": datetime.datetime, "date": datetime.date}[value.name]
         raw, *zone = value.args
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
         _expect(isinstance(raw, bytes) and len(raw) in (4, 10), "a date is damaged")
@@ -519,7 +525,7 @@ def _scalar(value: object) -> object:
     raise _unusable(value)
 
 
-def _zone(value: object) -> datetime.timezone:
+def _zone(value: _Node) -> datetime.timezone:
     if _is_call(value, "_UTC"):
         return datetime.timezone.utc
     if not _is_call(value, "timezone"):
@@ -529,14 +535,14 @@ def _zone(value: object) -> datetime.timezone:
     return datetime.timezone(datetime.timedelta(*map(_as_int, offset.args)))
 
 
-def _arrow_strings(value: object) -> np.ndarray:
+def _arrow_strings(value: _Node) -> np.ndarray:
     """Return strings that pyarrow keeps, without pyarrow."""
     arrays = value.args[0] if _is_call(value, "chunked_array") else [value]
     _expect(isinstance(arrays, (list, tuple)), "strings are missing")
     return _objects([text for array in arrays for text in _arrow_texts(array)])
 
 
-def _arrow_texts(value: object) -> Iterator[str | None]:
+def _arrow_texts(value: _Node) -> Iterator[str | None]:
     """Return the strings of an array: offsets into bytes, a bit for each that is not missing."""
     _expect(_is_call(value, "_restore_array"), "strings are missing")
     kind, length, _, offset, buffers = value.args[0][:5]

@@ -107,7 +107,7 @@ def schedule_blocks(
         while not exhausted and heap and heap[0] < end * n_slots:
             part = next(placements, None)
             exhausted = part is None
-            if not exhausted:
+            if part is not None:
                 parts.append(part)
         active = np.concatenate(parts, axis=1)
         active = active[:, active[1] > begin]

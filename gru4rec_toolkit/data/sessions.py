@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 
 from gru4rec_toolkit.data.checks import check_events, column_keys, row_place
 from gru4rec_toolkit.data.ids import (
+    Ids,
     by_first_appearance,
     canonical_ids,
     find_ids,
@@ -68,7 +69,7 @@ def index_sessions(
     session_key: str = "SessionId",
     item_key: str = "ItemId",
     time_key: str = "Time",
-    item_ids: np.ndarray | None = None,
+    item_ids: Ids | None = None,
     source: str = "data",
     announce: bool = False,
 ) -> SessionLog:
@@ -138,7 +139,7 @@ def index_sessions(
     )
 
 
-def known_items(item_ids: np.ndarray, values: Sequence, source: str) -> np.ndarray:
+def known_items(item_ids: np.ndarray, values: Ids, source: str) -> np.ndarray:
     """Return the position of each id among a model's items; it has to know all of them.
 
     Parameters
@@ -165,7 +166,7 @@ def known_items(item_ids: np.ndarray, values: Sequence, source: str) -> np.ndarr
     return index.astype(np.int32)
 
 
-def slot_ids(values: Sequence, source: str) -> list:
+def slot_ids(values: Ids, source: str) -> list:
     """Return session ids as a list of what can be compared; tuples are ids too.
 
     Raises
@@ -188,7 +189,7 @@ def slot_ids(values: Sequence, source: str) -> list:
     return ids
 
 
-def _id_sequence(values: Sequence, source: str) -> Sequence:
+def _id_sequence(values: Ids, source: str) -> Ids:
     """Return ids as a list or, untouched, as an array, a Series or an Index of one dimension."""
     one_dimension = getattr(values, "ndim", 1) == 1 and isinstance(values, Iterable)
     if not one_dimension or isinstance(values, (str, bytes)):
@@ -226,6 +227,20 @@ def check_test_log(log: SessionLog, source: str) -> None:
             f"{source}: no session has two or more events on items of the training data, so there "
             "is nothing to predict; check that training and test data belong together"
         )
+
+
+def check_fit(log: SessionLog, item_ids: Ids, source: str) -> None:
+    """Raise an InputError unless a log was indexed with exactly these items of a model."""
+    if not fits(log, item_ids):
+        raise InputError(
+            f"{source}: the log was indexed with other items than the model's; index it with "
+            "index_sessions(..., item_ids=gru.item_ids)"
+        )
+
+
+def fits(log: SessionLog, item_ids: Ids) -> bool:
+    """Return whether a log's item indices mean these ids, in this order."""
+    return log.item_ids is item_ids or np.array_equal(log.item_ids, canonical_ids(item_ids))
 
 
 def is_sorted(sessions: np.ndarray, times: np.ndarray) -> bool:

@@ -47,7 +47,7 @@ class TextFile:
     def quoting(self) -> int:
         return csv.QUOTE_NONE if self.separator == "\t" else csv.QUOTE_MINIMAL
 
-    def open_bytes(self) -> io.BufferedIOBase:
+    def open_bytes(self) -> gzip.GzipFile | io.BufferedReader:
         return gzip.open(self.path) if self.path.lower().endswith(".gz") else open(self.path, "rb")
 
     def open(self, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
@@ -297,7 +297,7 @@ def _parse_dates(
 
     Return None if some time is not a date; the strings are needed to say which one.
     """
-    parts = {column: [] for column in (*ids, time)}
+    parts: dict[int, list] = {column: [] for column in (*ids, time)}
     for part in frames:
         if part[time].hasnans:
             return None

@@ -25,7 +25,7 @@ def needed(settings: Values, n_items: int, n_store_ids: int) -> dict[str, int]:
     """Return the sizes of the large arrays that a training keeps on its device, in bytes."""
     shapes = weights.shapes(settings, n_items).values()
     n_weights = sum(np.prod(shape, dtype=float) for shape in shapes)
-    copies = 1 + len(optimizers.STATES.get(settings.adapt, ())) + (settings.momentum > 0)
+    copies = 1 + len(optimizers.STATES.get(settings.adapt or "", ())) + (settings.momentum > 0)
     on_cpu = theano_setup.configure().device == "cpu"
     ids = n_store_ids if settings.n_sample else 0
     scores = 2 * settings.batch_size * (settings.batch_size + settings.n_sample)
@@ -53,7 +53,7 @@ def explained(settings: Values, n_items: int, n_store_ids: int) -> Iterator[None
         ) from err
 
 
-def _readable(n_bytes: int) -> str:
+def _readable(n_bytes: float) -> str:
     for unit in ("B", "kB", "MB"):
         if n_bytes < 1000:
             return f"{n_bytes:.3g} {unit}"

@@ -11,7 +11,7 @@ velocity keeps the last occurrence's value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def _zeros_like(parameter: theano.compile.SharedVariable, name: str):
 
 def states_of(parameter: theano.compile.SharedVariable, method: str | None) -> list:
     """Return the states of a method, all zero; adam's last one counts steps, row by row."""
-    states = [_zeros_like(parameter, name) for name in STATES.get(method, ())]
+    states = [_zeros_like(parameter, name) for name in STATES.get(method or "", ())]
     if method == "adam":
         n_rows = parameter.get_value(borrow=True).shape[0]
         zeros = np.zeros(n_rows, dtype=theano.config.floatX)
@@ -236,7 +236,7 @@ def training_updates(
     dense: list,
     looked_up: list,
     method: str | None,
-    rates: list,
+    rates: Sequence[float],
     learning_rate: float,
     momentum: float = 0.0,
     lmbd: float = 0.0,

@@ -73,8 +73,8 @@ def _draw(rng: np.random.RandomState, rows: int, cols: int, settings: Values) ->
 
 def check(
     weights: Mapping[str, np.ndarray], item_ids: np.ndarray | None, settings: Values, path: str
-) -> None:
-    """Check that ids and weights from a model file fit the parameters in it.
+) -> np.ndarray:
+    """Check that ids and weights from a model file fit the parameters in it; return the ids.
 
     Raises
     ------
@@ -91,8 +91,9 @@ def check(
         problem = "its weights do not fit its parameters"
     elif any(w.dtype.kind != "f" for w in weights.values()):
         problem = "its weights are no floating point numbers"
-    if problem is not None:
+    if item_ids is None or problem is not None:
         raise InputError(
             f"model file {path}: not a GRU4Rec model, {problem}; "
             "give a file that was saved with -s or savemodel"
         )
+    return item_ids

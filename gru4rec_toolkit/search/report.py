@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gru4rec_toolkit import files, parameters
 from gru4rec_toolkit.errors import InputError
@@ -46,7 +46,7 @@ def is_good(trial: FrozenTrial) -> bool:
 def best_first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return the complete trials, the best first; the earlier one of equals."""
     complete = [t for t in trials if t.state.name == "COMPLETE"]
-    return sorted(complete, key=lambda t: (-t.value, t.number))
+    return sorted(complete, key=lambda t: (-cast(float, t.value), t.number))
 
 
 def best_table(
@@ -72,7 +72,7 @@ def results_table(
     names = [p.name for p in space]
     head = ["trial", "state", metric, *names]
     head += ["seconds", "start", "worker", "retry_of", "reason", "log"]
-    rows = [head]
+    rows: list[list] = [head]
     for trial in trials:
         noted = trial.user_attrs
         if noted.get("reason") == NOT_NEEDED:

@@ -81,7 +81,8 @@ class SearchParameter:
         low, high = self.values
         if self.dtype == "int":
             # Optuna wants a step of 1 on the log scale
-            value = trial.suggest_int(self.name, low, high, step=self.step, log=self.log)
+            int_step = 1 if self.step is None else int(self.step)
+            value: float = trial.suggest_int(self.name, low, high, step=int_step, log=self.log)
         else:
             step = None if self.step is None else float(self.step)
             value = trial.suggest_float(
@@ -117,9 +118,11 @@ class SearchParameter:
 
     def grid(self) -> list[int | float | str] | None:
         """Return all values, as Optuna takes them; None if they are not countable."""
+        if self.dtype == "categorical":
+            return list(self.values)
         n_values = self.n_values()
-        if self.dtype == "categorical" or n_values is None:
-            return None if n_values is None else list(self.values)
+        if n_values is None or self.step is None:
+            return None
         low = self.values[0]
         values = [low + i * self.step for i in range(n_values)]
         return [int(v) if self.dtype == "int" else float(v) for v in values]
@@ -390,8 +393,8 @@ def check_space(space: Sequence[SearchParameter], fixed: Mapping[str, Any]) -> N
         allowed.append(values)
     base = {**parameters.defaults(), **fixed}
     names = [parameter.name for parameter in space]
-    for values in itertools.islice(itertools.product(*allowed), MOST_COMBINATIONS):
-        chosen = dict(zip(names, values))
+    for combination in itertools.islice(itertools.product(*allowed), MOST_COMBINATIONS):
+        chosen = dict(zip(names, combination))
         try:
             parameters.check_combination({**base, **chosen})
         except InputError as err:
@@ -410,7 +413,7 @@ def grid_values(space: Sequence[SearchParameter], most: int) -> dict[str, list]:
         If a parameter has no step or there are too many combinations.
     """
     grid_size(space, most)
-    return {parameter.name: parameter.grid() for parameter in space}
+    return {p.name: values for p in space if (values := p.grid()) is not None}
 
 
 def grid_size(space: Sequence[SearchParameter], most: int) -> int:

@@ -85,9 +85,10 @@ class Training:
                 log.write(f"$ {shlex.join(command)}\n".encode())
             start = log.tell()
             self._start(command, log)
-            if self._process is not None:
+            process = self._process
+            if process is not None and process.stdout is not None:
                 try:
-                    for line in self._process.stdout:
+                    for line in process.stdout:
                         with self._writing():
                             log.write(line)
                         self._said.append(line.decode(errors="replace").rstrip("\n"))
@@ -97,13 +98,13 @@ class Training:
                         self._kill_group()
                     raise
                 finally:
-                    self._process.wait()
-                    self._process.stdout.close()
+                    process.wait()
+                    process.stdout.close()
         if self._stopped is not None:
             raise TrainingFailed(self._stopped)
-        if self._process.returncode != 0:
+        if process is not None and process.returncode != 0:
             lines = [x for x in last_lines(self.log, start) if x not in self._said]
-            raise TrainingFailed(_reason(self._process.returncode, lines))
+            raise TrainingFailed(_reason(process.returncode, lines))
 
     def _start(self, command: Sequence[str], log) -> None:
         launcher = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
@@ -141,7 +142,7 @@ class Training:
     def _kill_group(self) -> None:
         """Kill the process with all that it started, compilers included."""
         with contextlib.suppress(ProcessLookupError):
-            if self._process.poll() is None:
+            if self._process is not None and self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 

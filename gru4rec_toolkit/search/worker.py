@@ -24,19 +24,13 @@ from optuna.trial import FrozenTrial, TrialState
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError, one_line
 from gru4rec_toolkit.search import methods, report
+from gru4rec_toolkit.search.journal import DamagedJournal
 from gru4rec_toolkit.search.report import NOT_NEEDED
 from gru4rec_toolkit.search.settings import Settings, describe, difference
 from gru4rec_toolkit.search.space import SearchParameter
-from gru4rec_toolkit.search.storage import (
-    DamagedJournal,
-    Undertaker,
-    check_storage,
-    file_of,
-    open_storage,
-    shown,
-    this_worker,
-)
+from gru4rec_toolkit.search.storage import check_storage, file_of, open_storage, shown
 from gru4rec_toolkit.search.trial import Training, TrainingFailed, read_epoch, read_metric
+from gru4rec_toolkit.search.undertaker import Undertaker, this_worker
 
 # seconds between looks at the trials of other workers
 POLL_SECONDS = 1.0
@@ -376,7 +370,7 @@ class Search:
     def _environment(self, device: str | None) -> dict[str, str]:
         flags = [os.environ.get("THEANO_FLAGS", ""), self.settings.theano_flags]
         flags += [f"device={device}"] if device else []
-        # Theano takes the last of flags that are given twice
+        # of flags that are given twice Theano takes the last
         environment = {"THEANO_FLAGS": ",".join(filter(None, flags))}
         if self.settings.threads is not None:
             environment["OPENBLAS_NUM_THREADS"] = str(self.settings.threads)
@@ -585,14 +579,16 @@ def in_one_sentence(err: BaseException, storage: str) -> BaseException:
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# the modules of the storage
+_OF_STORAGE = {part.__module__ for part in (DamagedJournal, open_storage, Undertaker)}
 
 
 def _is_of_storage(err: BaseException) -> bool:
-    """Tell whether Optuna or `storage` raised an exception, not this project's other modules."""
+    """Tell whether Optuna or a module of the storage raised an exception, not another module."""
     ours = False
     for frame, _ in traceback.walk_tb(err.__traceback__):
         name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] in ("optuna", "sqlalchemy") or name.endswith(".search.storage"):
+        if name.partition(".")[0] in ("optuna", "sqlalchemy") or name in _OF_STORAGE:
             ours = True
         elif _PACKAGE in Path(frame.f_code.co_filename).resolve().parents:
             ours = False

@@ -34,9 +34,9 @@ if "/run.py" in program:
             setattr(module, function, lambda *_, **__: None)
 
     stand_in("gru4rec_toolkit.theano_setup", "configure")
-    stand_in("gru4rec_toolkit.data.events", "read_events")
+    stand_in("gru4rec_toolkit.data.events", "read_events", "announce_loading")
     stand_in("gru4rec_toolkit.data.ids", "extend_item_ids")
-    stand_in("gru4rec_toolkit.data.sessions", "index_sessions", "check_test_log")
+    stand_in("gru4rec_toolkit.data.sessions", "index_sessions", "check_test_log", "fits")
     stand_in("evaluation")
     sys.modules["evaluation"].evaluate_gpu = lambda gru, data, cut_off, **_: gru.evaluate(cut_off)
 """

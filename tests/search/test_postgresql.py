@@ -14,7 +14,7 @@ import optuna
 import pytest
 from helpers.searches import Folder, kill, states, wait_until
 
-from gru4rec_toolkit.search import storage
+from gru4rec_toolkit.search import storage, undertaker
 
 # Debian keeps the server's programs out of the PATH
 PROGRAMS = [Path(p).parent for p in (shutil.which("initdb"), shutil.which("pg_ctl")) if p]
@@ -126,12 +126,12 @@ def test_a_worker_of_another_machine_is_known_by_its_heartbeat(server):
     theirs.record_heartbeat(trial._trial_id)
     ours = storage.open_storage(server, heartbeat=1)
     ours_study = optuna.load_study(storage=ours, study_name="elsewhere")
-    undertaker = storage.Undertaker(ours_study, ours)
-    undertaker.look()
+    looking = undertaker.Undertaker(ours_study, ours)
+    looking.look()
     assert [t.state.name for t in ours_study.trials] == ["RUNNING"]
 
     def given_up():
-        undertaker.look()
+        looking.look()
         return ours_study.trials[0].state.name == "FAIL"
 
     wait_until(given_up)

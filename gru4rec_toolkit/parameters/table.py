@@ -1,23 +1,18 @@
-"""GRU4Rec's parameters: names, defaults, allowed values, their one home in a model, and files.
+"""The table of parameters: names, defaults, allowed values, and the checks of them.
 
-Plain Python without heavy imports, so that a command line program rejects a bad parameter at once.
-Nothing that is read here is executed: parameter files are parsed as syntax trees of literals.
+With it the tables of losses, activations and optimizers, as far as parameters have to know of them.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
-import inspect
 import math
 import re
-import warnings
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from gru4rec_toolkit.errors import InputError, check_regular
+from gru4rec_toolkit.errors import InputError
 
 # The tables of losses, activations and optimizers: their names, and what parameters have to know of
 # them. What they compute is in model/losses.py and model/optimizers.py, under the same names.
@@ -325,7 +320,7 @@ def check_arguments(**arguments: Any) -> list[Any]:
     return [_checked("", name, ARGUMENTS[name], value) for name, value in arguments.items()]
 
 
-def _suggestion(name: str) -> str | None:
+def suggestion(name: str) -> str | None:
     """Return the parameter that a misspelt name may mean."""
     close = difflib.get_close_matches(name.lower(), PARAMETERS, n=1, cutoff=0.8)
     return close[0] if close else None
@@ -352,7 +347,7 @@ def convert(settings: Mapping[str, Any]) -> dict[str, Any]:
     converted = {}
     for name, value in settings.items():
         if name not in PARAMETERS:
-            close = _suggestion(name) if isinstance(name, str) else None
+            close = suggestion(name) if isinstance(name, str) else None
             meant = f", did you mean {close}?" if close else ""
             raise InputError(
                 f"unknown parameter {name!r}{meant}; the parameters are {', '.join(PARAMETERS)}"
@@ -407,281 +402,3 @@ def check_combination(values: Mapping[str, Any]) -> None:
             f"adapt_params: adapt={values['adapt']} takes {n_rates} decay rate(s), "
             f"got {values['adapt_params']}"
         )
-
-
-# ---------------------------------------------------------------------------- a model's parameters
-
-
-class Values(namedtuple("Values", PARAMETERS)):
-    """The values of all parameters: immutable, with tuples for lists."""
-
-    __slots__ = ()
-
-    def changed(self, converted: Mapping[str, Any]) -> Values:
-        """Return a copy with other values of some parameters, which `convert` gave."""
-        return self._replace(
-            **{n: tuple(v) if isinstance(v, list) else v for n, v in converted.items()}
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return a fresh dictionary, with lists."""
-        return {n: list(v) if isinstance(v, tuple) else v for n, v in self._asdict().items()}
-
-    @property
-    def embedding_size(self) -> int:
-        return self.layers[0] if self.embedding == "layersize" else self.embedding
-
-    @property
-    def architecture(self) -> tuple:
-        """Everything that gives the weights their shapes and places."""
-        return self.layers, self.constrained_embedding, self.embedding_size
-
-    def difference(self, other: Values) -> str:
-        """Say which values differ from others, in the form ``layers=[24], batch_size=16``."""
-        theirs = other.as_dict()
-        return ", ".join(f"{n}={v!r}" for n, v in self.as_dict().items() if v != theirs[n])
-
-
-class ReadOnlyList(list):
-    """A parameter that is a list, as an attribute gives it; changes in it would be lost."""
-
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise InputError(
-            "a list that is a parameter cannot be changed in place; set the parameter to another "
-            "list, as in gru.layers = [200, 100]"
-        )
-
-    append = extend = insert = pop = remove = clear = sort = reverse = _refuse
-    __setitem__ = __delitem__ = __imul__ = _refuse  # type: ignore[assignment]
-
-    def __iadd__(self, other: Iterable) -> list:
-        return [*self, *other]  # gru.layers += [100] sets the parameter to this
-
-    def __reduce__(self) -> tuple:
-        return list, (list(self),)
-
-
-class _Attribute(property):
-    """A parameter as an attribute of `HasParameters`."""
-
-    def __init__(self, name: str) -> None:
-        def get(model: HasParameters) -> Any:
-            value = getattr(model.settings, name)
-            return ReadOnlyList(value) if isinstance(value, tuple) else value
-
-        def assign(model: HasParameters, value: Any) -> None:
-            model.settings = model.settings.changed(convert({name: value}))
-
-        super().__init__(get, assign, doc=PARAMETERS[name].allowed)
-
-
-class HasParameters:
-    """A model whose parameters live in one place, whichever way they are set.
-
-    Attributes, `set_params` and the constructor check and convert a value before anything is set.
-    Lists cannot be changed in place. A parameter in the body of a subclass is its default there.
-    """
-
-    # all values as they are set now; immutable
-    settings = Values(**defaults()).changed(defaults())
-
-    def __init__(self, **settings: Any) -> None:
-        self.apply(settings)
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        found = {name: inspect.getattr_static(cls, name) for name in PARAMETERS}
-        own = {name: v for name, v in found.items() if not isinstance(v, _Attribute)}
-        cls.settings = cls.settings.changed(convert(own))
-        for name in own:
-            setattr(cls, name, _Attribute(name))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and not hasattr(self, name):
-            self._check_spelling(name)
-        super().__setattr__(name, value)
-
-    def _check_spelling(self, name: str) -> None:
-        """Reject a new attribute with the name of a parameter, misspelt."""
-        close = _suggestion(name)
-        if close is None:
-            return
-        complaint = f"{type(self).__name__} has no parameter {name}; did you mean {close}?"
-        if HasParameters in type(self).__bases__:
-            raise InputError(complaint)
-        # a variant's own attribute can be called so
-        warnings.warn(
-            f"{complaint} If not, give {name} a value in the body of the class", stacklevel=3
-        )
-
-    def get_params(self) -> dict[str, Any]:
-        """Return all parameters as they are set now, in a fresh dictionary."""
-        return self.settings.as_dict()
-
-    def set_params(self, **settings: Any) -> HasParameters:
-        """Set parameters from strings or values and print them, one ``SET`` line each.
-
-        Returns
-        -------
-        The model itself.
-
-        Raises
-        ------
-        gru4rec_toolkit.errors.InputError
-            On an unknown name, a wrong type, a value out of range or a contradiction; nothing is
-            set then.
-        """
-        changed = self.apply(settings)
-        name_width = max(map(len, changed), default=0)
-        value_width = max((len(str(value)) for value in changed.values()), default=0)
-        for name, value in changed.items():
-            print(
-                f"SET   {name:<{name_width}}   TO   {value!s:<{value_width}}   "
-                f"(type: {type(value)})"
-            )
-        return self
-
-    def apply(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Set parameters, all or none of them; return them converted."""
-        changed = convert(settings)
-        values = self.settings.changed(changed)
-        check_combination(values.as_dict())
-        self.settings = values
-        return changed
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.settings.difference(type(self).settings)})"
-
-
-for _name in PARAMETERS:
-    setattr(HasParameters, _name, _Attribute(_name))
-# for help() and the completion in notebooks
-HasParameters.__init__.__signature__ = inspect.Signature(
-    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    + [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
-        for name, value in defaults().items()
-    ]
-)
-
-
-# ---------------------------------------------------------------------------- strings and files
-
-
-def parse_string(text: str) -> dict[str, str]:
-    """Split ``name=value,name=value`` into a dictionary of strings.
-
-    Raises
-    ------
-    InputError
-        On a piece that is not ``name=value`` or a name that comes twice.
-    """
-    settings: dict[str, str] = {}
-    for piece in text.split(","):
-        name, equals, value = (part.strip() for part in piece.partition("="))
-        if not equals or not name:
-            raise InputError(
-                f"parameter string: {piece.strip()!r} is not of the form name=value; "
-                "write name=value,name=value (lists with /, as in layers=200/100)"
-            )
-        if name in settings:
-            raise InputError(f"parameter string: {name} is given twice; give it once")
-        settings[name] = value
-    return settings
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """Read a parameter file: Python source that holds one OrderedDict named ``gru4rec_params``.
-
-    The file is parsed, never executed; only literals are understood.
-
-    Parameters
-    ----------
-    path : str
-        For example ``paramfiles/rsc15_xe_shared_100_best.py``.
-
-    Returns
-    -------
-    dict
-        Names and values as the file has them, not yet checked.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, is not Python, or holds anything but that dictionary.
-    """
-    expected = "one OrderedDict of literals named gru4rec_params (see paramfiles/)"
-    check_regular(path, "parameter file ")
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            tree = ast.parse(file.read())
-    except OSError as err:
-        raise InputError(f"parameter file {path}: {err.strerror}; check the path") from None
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
-        line = f", line {err.lineno}" if isinstance(err, SyntaxError) and err.lineno else ""
-        raise InputError(
-            f"parameter file {path}{line}: not valid Python; the file must hold {expected}"
-        ) from None
-    found = None
-    for node in tree.body:
-        if _is_docstring(node) or _is_ordereddict_import(node):
-            continue
-        if found is None and _assigns_parameters(node):
-            found = node
-            continue
-        raise InputError(
-            f"parameter file {path}, line {node.lineno}: unexpected code, nothing was executed; "
-            f"the file must hold only {expected}"
-        )
-    if found is None:
-        raise InputError(f"parameter file {path}: no gru4rec_params in it; it must hold {expected}")
-    try:
-        pairs = [(ast.literal_eval(k), ast.literal_eval(v)) for k, v in _pair_nodes(found.value)]
-    except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
-        raise InputError(
-            f"parameter file {path}, line {found.lineno}: gru4rec_params is not a dictionary of "
-            f"literals, nothing was executed; the file must hold {expected}"
-        ) from None
-    settings: dict[str, Any] = {}
-    for name, value in pairs:
-        if not isinstance(name, str):
-            raise InputError(f"parameter file {path}: {name!r} is not a parameter's name")
-        if name in settings:
-            raise InputError(f"parameter file {path}: {name!r} is given twice; give it once")
-        settings[name] = value
-    return settings
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _is_ordereddict_import(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.ImportFrom)
-        and node.module == "collections"
-        and [alias.name for alias in node.names] == ["OrderedDict"]
-    )
-
-
-def _assigns_parameters(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Assign)
-        and len(node.targets) == 1
-        and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id == "gru4rec_params"
-    )
-
-
-def _pair_nodes(node: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
-    """Return the (key, value) nodes of ``{...}``, ``OrderedDict([(k, v)])`` or ``dict(k=v)``."""
-    if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name) or node.func.id not in ("OrderedDict", "dict"):
-            raise ValueError("a call of something else")
-        if any(k.arg is None for k in node.keywords):
-            raise ValueError("unpacking")
-        named = [(ast.Constant(k.arg), k.value) for k in node.keywords]
-        return [pair for arg in node.args for pair in _pair_nodes(arg)] + named
-    if isinstance(node, ast.Dict):
-        return list(zip(node.keys, node.values))
-    return [(key, value) for key, value in (pair.elts for pair in node.elts)]

@@ -1,0 +1,45 @@
+"""Options that several measurements share, each of them once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+MILLION = 1_000_000
+SIZES = (1 * MILLION, 5 * MILLION, 10 * MILLION, 50 * MILLION)
+
+
+def add_names(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Add a list of parameter sets, by their data sets' names; `check_names` looks at it."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
+
+
+def check_names(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, names: Sequence[str]
+) -> None:
+    """End the program if a name is unknown."""
+    if unknown := set(args.names) - set(names):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+
+
+def add_log(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `training.read_log`."""
+    parser.add_argument("--data", metavar="FILE", help="click log, tab-separated")
+    parser.add_argument("--events", type=int, default=80_000, help="of a synthetic log")
+    parser.add_argument("--items", type=int, default=2_900, help="of a synthetic log")
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Add the sizes of synthetic logs: EVENTS and ``--items``."""
+    parser.add_argument("events", nargs="*", type=int, default=SIZES, help="numbers of events")
+    parser.add_argument("--items", type=int, default=MILLION)
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """Add the directory for what may be large."""
+    parser.add_argument("--directory", help="where to make the files, a temporary directory each")
+
+
+def add_rounds(parser: argparse.ArgumentParser, default: int, help: str | None = None) -> None:
+    """Add the number of rounds, of which a table shows the medians."""
+    parser.add_argument("--rounds", type=int, default=default, help=help)

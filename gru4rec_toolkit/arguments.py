@@ -1,0 +1,116 @@
+"""Options that several command lines share, each of them once.
+
+The standard library alone, so that ``-h`` answers at once. Names, defaults and meanings are those
+of `run.py`; where an option does something of its own for one command line, that one says what.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+# ranks are 32 bit integers on the way
+LONGEST_LIST = 2**31 - 1
+METRICS = ("recall", "mrr")
+# parameters of the model that name columns, with the letter of their options
+_COLUMNS = {
+    "item_key": ("i", "item ids", "ItemId"),
+    "session_key": ("s", "session ids", "SessionId"),
+    "time_key": ("t", "time stamps", "Time"),
+}
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add ``-ik``, ``-sk`` and ``-tk``, which `given_columns` reads."""
+    for name, (letter, content, default) in _COLUMNS.items():
+        parser.add_argument(
+            f"-{letter}k",
+            f"--{name}",
+            metavar=f"{letter.upper()}K",
+            help=f"column of {content} (default: {default})",
+        )
+
+
+def given_columns(args: argparse.Namespace) -> dict[str, str]:
+    """Return the columns that the command line names, as parameters of the model."""
+    named = {name: getattr(args, name) for name in ("session_key", "item_key", "time_key")}
+    return {name: column for name, column in named.items() if column is not None}
+
+
+def add_test_sets(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add ``-t``, a list of files."""
+    parser.add_argument("-t", "--test", metavar="TEST_PATH", nargs="+", default=[], help=help)
+
+
+def add_list_lengths(
+    parser: argparse.ArgumentParser, *flags: str, help: str, several: bool = True
+) -> None:
+    """Add the lengths of the lists that metrics look at, or one length; 20 by default."""
+    kind: dict[str, Any] = {"nargs": "+", "default": [20]} if several else {"default": 20}
+    parser.add_argument(*flags, metavar="AT", type=int, help=f"{help} (default: 20)", **kind)
+
+
+def add_tie_mode(parser: argparse.ArgumentParser, modes: Sequence[str]) -> None:
+    """Add ``-e``, one of `parameters.TIE_MODES`."""
+    parser.add_argument(
+        "-e",
+        "--eval_type",
+        choices=modes,
+        default="standard",
+        help="rank of a target that ties with other items (default: standard)",
+    )
+
+
+def add_primary_metric(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add ``-pm``, the metric with a purpose ("is maximised")."""
+    parser.add_argument(
+        "-pm",
+        "--primary_metric",
+        choices=METRICS,
+        default="recall",
+        help=f"the metric that {purpose} (default: recall)",
+    )
+
+
+def add_model_class(parser: argparse.ArgumentParser) -> None:
+    """Add ``-g``, the module of a variant."""
+    parser.add_argument(
+        "-g",
+        "--gru4rec_model",
+        metavar="GRFILE",
+        default="gru4rec",
+        help="module (or its .py file) that holds the GRU4Rec class (default: gru4rec)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add ``-d``, which `theano_setup.configure` takes; without a default that one chooses."""
+    chosen = default or (
+        "what THEANO_FLAGS or .theanorc_gru4rec name, else auto: a CUDA GPU where there is one, "
+        "else the CPU"
+    )
+    parser.add_argument(
+        "-d",
+        "--device",
+        metavar="D",
+        default=default,
+        help=f"auto, cpu, cuda0, cuda1..., opencl0:0... (default: {chosen})",
+    )
+
+
+def add_parameter_string(parser: argparse._ActionsContainer, help: str) -> None:
+    """Add ``-ps``, which `parameters.parse_string` reads; a group of options takes it, too."""
+    parser.add_argument("-ps", "--parameter_string", metavar="STRING", help=help)
+
+
+def add_save_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``-s``, where a trained model is written to."""
+    parser.add_argument(
+        "-s", "--save_model", metavar="MODEL_PATH", help="save the model after training"
+    )
+
+
+def add_force(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add ``--force``, which lets files be replaced."""
+    parser.add_argument("--force", action="store_true", help=help)
