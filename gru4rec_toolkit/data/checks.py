@@ -184,6 +184,7 @@ def _as_float(number: int | float) -> float:
 
 _DAY = 86_400
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
+_YEAR_1 = (1 - _EPOCH) * _DAY  # in seconds since 1970
 # dates as nearly all files have them, all lines in one go; with days such as April 31
 _COMMON_DATES = re.compile(
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?Z?)?$", re.M
@@ -217,8 +218,9 @@ def _parse_dates(values: list) -> np.ndarray:
     dates = pd.to_datetime(pd.Series(local), format="ISO8601", utc=True, errors="coerce")
     stamps = dates.to_numpy(dtype=f"datetime64[{dates.dt.unit}]")
     seconds, rest = _as_seconds(stamps)
+    # pandas 3 knows a year 0, which the calendar has not
+    is_none = np.isnat(stamps) | (seconds < _YEAR_1)
     seconds -= offsets
-    is_none = np.isnat(stamps)
     for i in np.flatnonzero(is_none):
         found = _parse_date(texts[i])
         if found is not None:

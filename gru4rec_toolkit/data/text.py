@@ -26,6 +26,8 @@ from gru4rec_toolkit.errors import InputError, one_line
 MOST_DIGITS = 15  # decimal point included: a float64 holds fewer characters exactly
 SCAN_BYTES = 120 << 10  # from 128 kB on, malloc maps fresh pages for every array made of a block
 ROWS_AT_ONCE = 1 << 20
+# from 3.0 on pandas makes one category of "7" and "007", since it looks for numbers among them
+TEXT_IN_CATEGORIES = int(pd.__version__.split(".")[0]) < 3
 
 
 @dataclass(frozen=True)
@@ -252,14 +254,12 @@ def _parse(file: TextFile, parse: Callable, positions: Sequence[int]) -> tuple[p
     the file is read once, but for its first rows, unless a late row is unlike them.
     """
     *ids, time = positions
-    as_categories = dict.fromkeys(ids, "category")
     with file.scan() as first:
-        head = _compact_ids(parse(first, dtype=as_categories, nrows=1000))
-    is_text = head[time].dtype == object and not head[time].hasnans and len(head) > 0
+        head = _compact_ids(_with_categories(parse, first, ids, nrows=1000))
+    is_text = head[time].dtype.kind == "O" and not head[time].hasnans and len(head) > 0
     if is_text and holds_dates(head[time]) and _are_times(as_times(head[time])):
         with file.scan(numbers=False) as scan:
-            parts = parse(scan, dtype={**as_categories, time: str}, chunksize=ROWS_AT_ONCE)
-            frame = _parse_dates(parts, ids, time)
+            frame = _parse_dates(_parts(parse, scan, ids, dtype={time: str}), ids, time)
         if frame is not None:
             return frame, scan.separators
     if head[time].dtype == np.float64:  # the exact parser takes three times as long for these
@@ -282,12 +282,44 @@ def _parse_numbers(
     words = [column for column in ids if column not in numbers]
     with file.scan(len(numbers) > 0, floats) as scan:
         # pandas must find the integers by itself: told to, it makes some of "1.5" and of 2**63 too
-        frame = parse(scan, dtype=dict.fromkeys(words, "category"))
+        frame = _with_categories(parse, scan, words)
     if not scan.plain or any(frame[column].dtype != np.int64 for column in numbers):
         del frame
         with file.scan(False, floats) as scan:
-            frame = parse(scan, dtype=dict.fromkeys(ids, "category"))
+            frame = _with_categories(parse, scan, ids)
     return _compact_ids(frame), scan.separators
+
+
+def _with_categories(
+    parse: Callable, source: Scan, words: Sequence[int], nrows: int | None = None
+) -> pd.DataFrame:
+    """Parse a table in which the columns `words` are categories of text."""
+    if TEXT_IN_CATEGORIES or not words or nrows is not None:
+        dtype = dict.fromkeys(words, "category" if TEXT_IN_CATEGORIES else str)
+        return _as_categories(parse(source, dtype=dtype, nrows=nrows), words)
+    # part by part: a string an event takes more memory than all that is kept
+    parts = list(_parts(parse, source, words))
+    columns = {}
+    for column in parts[0].columns:
+        of_parts = [part.pop(column) for part in parts]
+        columns[column] = (
+            union_categoricals(of_parts) if column in words else pd.concat(of_parts).to_numpy()
+        )
+    return pd.DataFrame(columns, copy=False)
+
+
+def _parts(
+    parse: Callable, source: Scan, words: Sequence[int], dtype: dict | None = None
+) -> Iterator[pd.DataFrame]:
+    """Parse a table part by part; the columns `words` are categories of text."""
+    dtypes = dict.fromkeys(words, "category" if TEXT_IN_CATEGORIES else str)
+    with parse(source, dtype={**dtypes, **(dtype or {})}, chunksize=ROWS_AT_ONCE) as parts:
+        for part in parts:
+            yield _as_categories(part, words)
+
+
+def _as_categories(frame: pd.DataFrame, words: Sequence[int]) -> pd.DataFrame:
+    return frame if TEXT_IN_CATEGORIES else frame.astype(dict.fromkeys(words, "category"))
 
 
 def _parse_dates(

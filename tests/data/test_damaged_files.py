@@ -55,7 +55,9 @@ def test_numbers_that_crashed_the_parser(tmp_path, number, column):
         succeeds(done)
         assert read(path)["Time"].iloc[1100] == 0
     else:
-        assert number in complaint(done) and "line 1102" in complaint(done)
+        # pandas 3 has made a number of it already
+        told = number if pd.__version__ < "3" else "'inf'"
+        assert told in complaint(done) and "line 1102" in complaint(done)
 
 
 # --- pickles that do harm -------------------------------------------------------------------------
@@ -156,7 +158,9 @@ class Replacing(pickle.Pickler):
 @pytest.mark.parametrize("case", range(len(ODD_ARRAYS)))
 def test_arrays_that_do_not_fit_their_bytes(tmp_path, case):
     content = io.BytesIO()
-    Replacing(content, ODD_ARRAYS[case]).dump(PLAIN.assign(ItemId=["a", "b", "c"]))
+    words = np.array(["a", "b", "c"], dtype=object)
+    frame = PLAIN.assign(ItemId=pd.Series(words, dtype=object))
+    Replacing(content, ODD_ARRAYS[case]).dump(frame)
     path = write(tmp_path / "a.pickle", content.getvalue())
     done = check_log(path, tmp_path)
     if case in (2, 3):

@@ -127,6 +127,10 @@ def test_long_text_files_that_cannot_be_used(tmp_path, text, words, kind):
         assert word in str(caught.value)
 
 
+# how a message tells of it: pandas 3 has made a number of it already
+TOO_LARGE = "'1e999'" if pd.__version__ < "3" else "'inf'"
+
+
 def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(tmp_path):
     text = (HEADER + "1\ta\t1\n1\tb\t2").replace("\n", "\r\n")
     frame = read(write(tmp_path / "a.tsv", b"\xef\xbb\xbf" + text.encode()))
@@ -154,7 +158,7 @@ def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(tmp_path):
         (HEADER + "1\t1\tTrue\n", ['"Time"', "'True'", "line 2"]),
         (HEADER + "1\t1\t1\n1\t1\tinf\n", ['"Time"', "'inf'", "line 3"]),
         (HEADER + "1\t1\t1.5\n1\t1\tNaN\n", ['"Time"', "'NaN'", "line 3"]),
-        (HEADER + "1\t1\t1.5\n1\t1\t1e999\n", ['"Time"', "'1e999'", "line 3"]),
+        (HEADER + "1\t1\t1.5\n1\t1\t1e999\n", ['"Time"', TOO_LARGE, "line 3"]),
         (HEADER + "1\t1\t1\n1\t\t1\n\t\t1\n", ['"SessionId"', "1 missing value,", "line 4"]),
         (HEADER + "1\t1\t1\n1\t\t1\n1\t\t1\n", ['"ItemId"', "2 missing values", "line 3"]),
         (HEADER + "1\t1\t1\n1\t1\t\n", ['"Time"', "1 missing value,", "line 3"]),
@@ -451,19 +455,25 @@ def test_pickled_frames(tmp_path, kind, protocol):
         keys = {"session": "SessionId", "item": "ItemId", "time": time}
         loaded = pickles.read_pickle(str(tmp_path / "a.pickle"), keys)
         expected = frame[list(keys.values())].reset_index(drop=True)
+        if kind == "string type":  # of pyarrow, where that is installed
+            expected["ItemId"] = expected["ItemId"].astype(pd.StringDtype("python"))
         pd.testing.assert_frame_equal(loaded, expected)
     events = read(tmp_path / "a.pickle")
     expected = frame[["SessionId", "ItemId", "Time"]].reset_index(drop=True)
     if kind == "nullable":
         expected = expected.astype({"Time": "float64"})
+    if kind == "string type":
+        expected["ItemId"] = expected["ItemId"].astype(pd.StringDtype("python"))
     pd.testing.assert_frame_equal(events, expected)
 
 
 def test_pickles_of_numpy_2_and_pandas_1(tmp_path):
     content = pickle.dumps(PLAIN, protocol=2)
     modern = content.replace(b"cnumpy.core.multiarray\n", b"cnumpy._core.multiarray\n")
-    old = content.replace(b"indexes.base\nIndex\n", b"indexes.numeric\nInt64Index\n")
-    assert modern != content or "_core" in pickles._NUMPY_CORE
+    # pandas 3 names the public module
+    name = b"cpandas.core.indexes.base\nIndex\n" if pd.__version__ < "3" else b"cpandas\nIndex\n"
+    old = content.replace(name, b"cpandas.core.indexes.numeric\nInt64Index\n")
+    assert modern != content or b"numpy._core" in content
     if not pd.__version__.startswith("1."):  # where that class is Index itself
         assert old != content
     for variant in (modern, content if pd.__version__.startswith("1.") else old):
