@@ -1,14 +1,16 @@
 # Everything is done in a virtual environment of the project, .venv; nothing is installed outside.
 # Variables: PYTHON=/path/to/python3.13 (which interpreter .venv is made with),
-#            PYTEST_ARGS="..." (of make test), QUICKSTART_ARGS="..." (of make demo).
+#            PYTEST_ARGS="..." (of make test), QUICKSTART_ARGS="..." (of make demo),
+#            DISTROS_ARGS="..." (of make test-distros).
 
 SHELL := /bin/sh
 PY := .venv/bin/python
 PYTEST_ARGS ?= -n 2 --dist loadfile
 QUICKSTART_ARGS ?=
+DISTROS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup gpu gpu-sim lock clean
+.PHONY: help demo test lint setup gpu gpu-sim test-distros lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -40,6 +42,9 @@ gpu: setup ## install what an NVIDIA GPU needs (Debian 12, with NVIDIA's driver)
 
 gpu-sim: setup ## the same for a simulated GPU (PoCL), on which the GPU's tests run
 	@$(PY) tools/gpu.py --simulated
+
+test-distros: setup ## the two commands in fresh roots of Debian 12, 13 and testing (as root, an hour)
+	@$(PY) tools/distros.py $(DISTROS_ARGS)
 
 lock: setup ## make requirements.txt anew: the newest versions that requirements.in allows
 	@$(PY) -m pip install -q uv==0.13.9
