@@ -80,7 +80,7 @@ def test_every_kernel_compiles_for_cuda(capability):
         sources = {gpu_base.kernel_source("sampling", name)[0] for name in ("draw", "merge")}
         for twin in twins:
             for kernel in twin.KERNELS:
-                sources.add(gpu_base.kernel_source(twin.FILE, kernel, **twin.constants())[0])
+                sources.add(gpu_base.kernel_source(twin.FOLDER, kernel, **twin.constants())[0])
         print("SOURCES", json.dumps(sorted(sources)))
         """
     )
