@@ -51,11 +51,11 @@ def in_one_kernel(op: Callable) -> Callable:
 
 
 class HostCode:
-    """The C code of an Op: one call of a C++ function, with inputs, outputs and constants.
+    """The C code of an Op: one call of a C++ function with inputs, outputs and constants.
 
-    That function checks the inputs, allocates the outputs and does the work or starts it. It stands
-    in a file of the Op's folder, which is compiled into Theano's module, and returns false where it
-    set a Python error.
+    The function stands in a file of the Op's folder and is compiled into Theano's module. It checks
+    the inputs, allocates the outputs and calls the kernels. It returns false once it has set a
+    Python error.
 
     Attributes
     ----------
@@ -66,7 +66,8 @@ class HostCode:
     FUNCTION : str
         Its name, in the namespace ``gk``.
     N_INPUTS : int
-        How many inputs it takes; in the place of those that a node does not have it gets nullptr.
+        How many inputs it takes, for Ops with optional ones at the end: those that a node lacks are
+        nullptr.
     """
 
     FOLDER = ""
@@ -102,9 +103,10 @@ class HostCode:
         return (1,)
 
     def code_digest(self, node: theano.Apply, *others: str) -> int:
-        """Return a digest of the C code for a node, of its file and of other texts.
+        """Return a digest of a node's C code, of the function's file and of other texts.
 
-        It is part of a module's key: a module that was compiled from other code must not run.
+        The key of a compiled module holds it: a module that was compiled from other code must not
+        run.
         """
         inputs = [f"in{i}" for i in range(len(node.inputs))]
         outputs = [f"out{i}" for i in range(len(node.outputs))]
@@ -141,8 +143,8 @@ def cpp(value) -> str:
     Parameters
     ----------
     value : None, bool, int, float, str, list or tuple
-        None is a null pointer, a float a float; text is the name of something and stays as it is; a
-        list or tuple is a list in braces.
+        None is a null pointer. Text is a name and stays as it is. A list or tuple is a list in
+        braces.
     """
     if value is None:
         return "nullptr"

@@ -83,7 +83,7 @@ def test_the_codes_of_the_kernels_are_the_positions_in_the_tables():
     }
     for enum, names in tables.items():
         found = re.search(rf"enum {enum} {{(.*?)}}", header, re.DOTALL).group(1)
-        expected = ["GK_" + name.upper().replace("-", "_") for name in names]
+        expected = [base.cpp_enum(name) for name in names]
         assert re.findall(r"\w+", found) == expected
 
 
