@@ -26,7 +26,7 @@ static bool apply_count_ranks(Node& node, PyGpuContextObject* context, const Pla
         const Scratch block(m, n, context);
         if (!block.ok() || !product(hidden, rows, true, block.get(), first, n)) return false;
         const auto from_first = [&](const Plain& array) {  // of four bytes an element
-            return std::make_tuple(array.get()->ga.data, array.get()->ga.offset + 4 * first);
+            return passed(array.get()->ga.data, array.get()->ga.offset + 4 * first);
         };
         if (!launch(GK_KERNEL(node, count_ranks), m, THREADS, n, block, from_first(biases),
                     from_first(ids), targets, scores, first == 0, better, equal))

@@ -15,9 +15,11 @@
 #include <gpuarray/kernel.h>
 #include <gpuarray_api.h>
 
+#include <algorithm>
+#include <array>
 #include <initializer_list>
-#include <tuple>
 #include <type_traits>
+#include <utility>
 
 namespace gk {
 
@@ -179,38 +181,75 @@ inline size_t groups(size_t n, size_t in_group = THREADS) {
     return needed < MOST_GROUPS ? needed : MOST_GROUPS;
 }
 
+// One argument of a kernel; it becomes what the parameter in its place is. (Lists of them are arrays,
+// since the compiler takes a minute for tuples of the hundreds that an update of many parameters has.)
+struct Argument {
+    gpudata* buffer = nullptr;
+    npy_int64 integer = 0;
+    double real = 0;
+
+    template <class Parameter>
+    Parameter as() const {
+        if constexpr (std::is_pointer_v<Parameter>) return buffer;
+        else if constexpr (std::is_floating_point_v<Parameter>) return real;
+        else return integer;
+    }
+};
+
+template <size_t N>
+using Arguments = std::array<Argument, N>;
+
 // What a kernel takes for a value: an array is a buffer and the bytes to skip in it.
 template <class Number, class = std::enable_if_t<std::is_arithmetic_v<Number>>>
-std::tuple<Number> passed(Number number) {
-    return {number};
+Arguments<1> passed(Number number) {
+    if constexpr (std::is_integral_v<Number>) return {{{nullptr, npy_int64(number), double(number)}}};
+    else return {{{nullptr, 0, number}}};
 }
-inline std::tuple<gpudata*, size_t> passed(PyGpuArrayObject* array) {
-    return {array->ga.data, array->ga.offset};
+inline Arguments<2> passed(gpudata* buffer, size_t offset) {
+    return {{{buffer}, {nullptr, npy_int64(offset)}}};
 }
-inline std::tuple<gpudata*, size_t> passed(const Plain& array) { return passed(array.get()); }
-inline std::tuple<uint32_t, uint32_t, uint32_t, float> passed(const Mask& mask) {
-    return {mask.low, mask.high, mask.keep_below, mask.scale};
+inline Arguments<2> passed(PyGpuArrayObject* array) {
+    return passed(array->ga.data, array->ga.offset);
 }
-template <class... Values>
-std::tuple<Values...> passed(const std::tuple<Values...>& values) {
-    return values;
+inline Arguments<2> passed(const Plain& array) { return passed(array.get()); }
+template <size_t N>
+Arguments<N> passed(const Arguments<N>& arguments) {
+    return arguments;
 }
 
 // All of these, one after the other.
 template <class... Values>
 auto all_passed(const Values&... values) {
-    return std::tuple_cat(passed(values)...);
+    Arguments<(std::tuple_size_v<decltype(passed(values))> + ... + 0)> all;
+    auto end = all.begin();
+    const auto add = [&](const auto& some) { end = std::copy(some.begin(), some.end(), end); };
+    (add(passed(values)), ...);
+    return all;
+}
+
+inline Arguments<4> passed(const Mask& mask) {
+    return all_passed(mask.low, mask.high, mask.keep_below, mask.scale);
+}
+
+// A function of a node that Theano wrote, which launches a kernel.
+template <class Node, class... Parameters>
+using Call = int (Node::*)(unsigned axes, size_t* groups, size_t* threads, size_t, Parameters...);
+
+template <class Node, class... Parameters, size_t... I>
+int call_with(Node& node, Call<Node, Parameters...> call, size_t n_groups, size_t threads,
+              const Arguments<sizeof...(I)>& all, std::index_sequence<I...>) {
+    return (node.*call)(1, &n_groups, &threads, 0, all[I].template as<Parameters>()...);
 }
 
 // Launches a kernel (GK_KERNEL), unless there is nothing to do.
-template <class Node, class... Types, class... Values>
-bool launch(Node& node, GpuKernel& kernel,
-            int (Node::*call)(unsigned axes, size_t* groups, size_t* threads, size_t, Types...),
-            size_t n_groups, size_t threads, const Values&... values) {
+template <class Node, class... Parameters, class... Values>
+bool launch(Node& node, GpuKernel& kernel, Call<Node, Parameters...> call, size_t n_groups,
+            size_t threads, const Values&... values) {
     if (n_groups == 0) return true;
-    const int error = std::apply(
-        [&](auto... all) { return (node.*call)(1, &n_groups, &threads, 0, all...); },
-        all_passed(values...));
+    const auto all = all_passed(values...);
+    static_assert(std::tuple_size_v<decltype(all)> == sizeof...(Parameters));
+    const int error = call_with<Node, Parameters...>(node, call, n_groups, threads, all,
+                                                     std::index_sequence_for<Parameters...>());
     if (error == GA_NO_ERROR) return true;
     PyErr_Format(PyExc_RuntimeError, "kernel on the GPU: %s", GpuKernel_error(&kernel, error));
     return false;

@@ -54,7 +54,7 @@ struct Whole {
     size_t n_occurrences() const { return 0; }
     size_t n_ticks() const { return tables.n_rows(); }
 
-    std::tuple<> for_links() const { return {}; }
+    Arguments<0> for_links() const { return {}; }
     auto for_update() const { return all_passed(tables.for_update(), gradient); }
     auto for_tick() const { return tables.for_tick(); }
 };
