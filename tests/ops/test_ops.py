@@ -437,6 +437,43 @@ def test_items_of_an_equal_score_tie_with_the_target(activation, scores, n_items
     assert not better.any() and (equal == n_items).all()
 
 
+# ---------------------------------------------------------------------------- what does not fit
+
+
+def ones(*shapes):
+    """Return arrays of ones: float32 of a shape, int32 of a list's length."""
+    return [np.ones(s, "float32") if isinstance(s, tuple) else np.array(s, "int32") for s in shapes]
+
+
+MISFITS = {
+    "ranks: the shapes do not fit": (
+        CountRanks("tanh"), ones((2, 3), (4, 3), (5, 1), [0, 1, 2, 3], [0, 1], (2,)),
+    ),
+    "loss: expected scores": (Loss("cross-entropy", "softmax", 1.0), ones((2, 3), (2,), (3,))),
+    "GRU: the shapes do not fit": (GRU("tanh"), ones((2, 9), (9,), (2, 3), (3, 6), (3, 4))),
+    "gradient of GRU: the shapes do not fit": (
+        GRUGradient("tanh"), ones((2, 3), (2, 3), (3, 3), (2, 5), (2, 3)),
+    ),
+    "update: gradient's size": (
+        Update("adagrad", True, False), ones((6,), (3, 2), (3, 2), (3, 2), (4, 2)),
+    ),
+    "update: gradient's shape": (
+        Update(None, False, False, (True,)), ones((6,), (3, 2), [0, 1], (2, 3), (2,)),
+    ),
+}  # fmt: skip
+if not ON_GPU:  # a GPU's Ops do not look at these
+    MISFITS["outputs: copies"] = Outputs(), ones([0], [1, 2], (3,))
+    MISFITS["logQ: the biases' size"] = (
+        LogQ(1.0, 0.5), [*ones((3, 1), (5, 1), [0, 1]), np.asarray(1)],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MISFITS)
+def test_shapes_that_do_not_fit(message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        run_compiled(*MISFITS[message])
+
+
 # ---------------------------------------------------------------------------- several in one kernel
 # What the GPU does in one Op against the Ops that it stands for, one after the other in numpy.
 

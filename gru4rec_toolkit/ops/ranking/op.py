@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gru4rec_toolkit.ops.base import KernelOp, activate, c_activation, fail_if
+from gru4rec_toolkit.ops.base import KernelOp, activate, cpp_activation
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
@@ -22,6 +22,7 @@ class CountRanks(KernelOp):
     """
 
     __props__ = ("activation",)
+    FOLDER, FUNCTION = "ranking", "apply_count_ranks"
 
     def __init__(self, activation: str):
         self.activation = activation
@@ -41,28 +42,5 @@ class CountRanks(KernelOp):
             counts = (compare(both[:, 1:], both[:, :1]) & other).sum(axis=1)
             storage[0] = counts.astype(np.int64)
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        better, equal = outputs
-        fail = sub["fail"]
-        names = ("hidden", "rows", "biases", "ids", "targets", "scores")
-        plain = ", ".join(f"{var}({array})" for var, array in zip(names, inputs))
-        all_ok = " && ".join(f"{var}.ok()" for var in names)
-        wrong = (
-            "rows.dim(1) != hidden.dim(1) || biases.dim(0) != k || ids.dim(0) != k || "
-            "targets.dim(0) != m || scores.dim(0) != m"
-        )
-        return f"""
-        {{
-        gk::Plain {plain};
-        if (!({all_ok})) {{ {fail} }}
-        const npy_intp m = hidden.dim(0), k = rows.dim(0);
-        {fail_if(wrong, "ValueError", "ranks: the shapes do not fit", fail)}
-        if (!gk::allocate({better}, {{m}}, NPY_INT64) ||
-            !gk::allocate({equal}, {{m}}, NPY_INT64)) {{ {fail} }}
-        const int problem = gk_count_ranks(m, hidden.dim(1), hidden.data(), k, rows.data(),
-            biases.data(), ids.ids(), targets.ids(), scores.data(),
-            {c_activation(self.activation)}, (int64_t*)PyArray_DATA({better}),
-            (int64_t*)PyArray_DATA({equal}));
-        {fail_if("problem", "MemoryError", "ranks", fail)}
-        }}
-        """
+    def c_constants(self):
+        return (cpp_activation(self.activation),)
