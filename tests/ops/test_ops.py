@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_toolkit import theano_setup
+from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.ops import base
 from gru4rec_toolkit.ops.gru.op import GRU, Dropout, GRUGradient
 from gru4rec_toolkit.ops.library import load
 from gru4rec_toolkit.ops.losses.op import Loss
 from gru4rec_toolkit.ops.products.op import Product
-from gru4rec_toolkit.ops.ranking.op import CountRanks
+from gru4rec_toolkit.ops.ranking.op import Activate, CountRanks
 from gru4rec_toolkit.ops.rows.op import Gather, LogQ, Outputs
 from gru4rec_toolkit.ops.updates.op import METHODS, Update
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -393,6 +394,25 @@ def test_dropout_drops_independently():
 
 
 # ---------------------------------------------------------------------------- ranking
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@common
+@given(m=ROWS, n=st.sampled_from([0, 1, 15, 16, 17, 250]), seed=SEEDS)
+def test_activate(activation, m, n, seed):
+    scores = 4 * normal(np.random.default_rng(seed), (m, n))
+    agree(Activate(activation), [scores])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "elu-0.5", "selu-1.5-2"])
+def test_the_gradient_of_activated_scores(activation):
+    """By its definition in Theano."""
+    x = tt.fmatrix()
+    scores = 2 * normal(np.random.default_rng(1), (3, 20))
+    values = []
+    for y in (Activate(activation)(x), losses.activation(activation)(x)):
+        values.append(theano.function([x], theano.grad((y**2).sum(), x))(scores))
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

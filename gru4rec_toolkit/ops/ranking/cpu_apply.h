@@ -1,8 +1,24 @@
-// The host code of the Op in ranking/op.py.
+// The host code of the Ops in ranking/op.py.
 #pragma once
+#include <algorithm>
+
 #include "arrays.h"
 
 namespace gk {
+
+static inline bool apply_activate(const Plain& scores, PyArrayObject*& activated,
+                                  gk_act activation) {
+    if (!scores.ok() || !allocate(activated, {scores.dim(0), scores.dim(1)})) return false;
+    const long n = scores.size(), whole = n / GK_LANES * GK_LANES;
+    float* out = data(activated);
+    std::copy_n(scores.data(), n, out);
+    gk_activate(whole, out, activation);
+    float rest[GK_LANES] = {};
+    std::copy(out + whole, out + n, rest);
+    gk_activate(GK_LANES, rest, activation);
+    std::copy_n(rest, n - whole, out + whole);
+    return true;
+}
 
 static inline bool apply_count_ranks(const Plain& hidden, const Plain& rows, const Plain& biases,
                                      const Plain& ids, const Plain& targets, const Plain& scores,

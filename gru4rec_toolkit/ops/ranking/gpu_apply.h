@@ -1,10 +1,19 @@
-// The host code of the Op in ranking/gpu.py.
+// The host code of the Ops in ranking/gpu.py.
 #pragma once
 #include <algorithm>
 
 #include "gpu_arrays.h"
 
 namespace gk {
+
+template <class Node>
+static bool apply_activate(Node& node, PyGpuContextObject* context, const Plain& scores,
+                           PyGpuArrayObject*& activated) {
+    if (!scores.ok()) return false;
+    const size_t m = scores.dim(0), n = scores.dim(1);
+    return allocate(activated, {m, n}, context) &&
+           launch(GK_KERNEL(node, activate), groups(m * n), THREADS, m * n, scores, activated);
+}
 
 constexpr size_t SCORES_AT_ONCE = 1 << 24;  // in memory
 

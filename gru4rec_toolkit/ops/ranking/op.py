@@ -1,12 +1,55 @@
-"""Ranks of targets among all items."""
+"""Final activations of scores, and the ranks of targets among all items."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from gru4rec_toolkit.ops.base import KernelOp, activate, cpp_activation
+from gru4rec_toolkit.ops.base import KernelOp, activate, cpp_activation, kernel_activation
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
+
+# Kinds of activations that round: computed in two ways they differ in the last bit.
+ROUNDED = ("tanh", "selu")
+
+
+class Activate(KernelOp):
+    """Activated scores (m, n), equal to the bit to those that `CountRanks` compares.
+
+    So the scores that a model predicts have the ties that its evaluation counts.
+    """
+
+    __props__ = ("activation",)
+    FOLDER, FUNCTION = "ranking", "apply_activate"
+
+    def __init__(self, activation: str):
+        self.activation = activation
+
+    def make_node(self, scores):
+        return theano.Apply(self, [scores], [tt.fmatrix()])
+
+    def infer_shape(self, node, shapes):
+        return shapes
+
+    def perform(self, node, inputs, outputs):
+        activated, _ = activate(self.activation, inputs[0])
+        outputs[0][0] = activated.astype(np.float32)
+
+    def grad(self, inputs, gradients):
+        value = self(*inputs)
+        kind, a, b = kernel_activation(self.activation)
+        slopes = {"tanh": 1 - value**2, "selu": tt.switch(inputs[0] >= 0, a, value + a * b)}
+        return [gradients[0] * slopes[kind]]
+
+    def c_constants(self):
+        return (cpp_activation(self.activation),)
+
+
+def activated_scores(scores, final_act: str):
+    """Return activated scores by the Op; None where every way gives the same bits, or no kernel."""
+    if final_act.split("-")[0] not in (*ROUNDED, "elu"):
+        return None
+    return Activate(final_act)(scores)
+
 
 # ---------------------------------------------------------------------------- ranking
 
