@@ -400,7 +400,7 @@ def test_dropout_drops_independently():
 @common
 @given(m=ROWS, n=st.sampled_from([0, 1, 15, 16, 17, 250]), seed=SEEDS)
 def test_activate(activation, m, n, seed):
-    scores = 4 * normal(np.random.default_rng(seed), (m, n))
+    scores = 4 * normal(np.random.default_rng(seed), m, n)
     agree(Activate(activation), [scores])
 
 
@@ -408,7 +408,7 @@ def test_activate(activation, m, n, seed):
 def test_the_gradient_of_activated_scores(activation):
     """By its definition in Theano."""
     x = tt.fmatrix()
-    scores = 2 * normal(np.random.default_rng(1), (3, 20))
+    scores = 2 * normal(np.random.default_rng(1), 3, 20)
     values = []
     for y in (Activate(activation)(x), losses.activation(activation)(x)):
         values.append(theano.function([x], theano.grad((y**2).sum(), x))(scores))
