@@ -7,6 +7,7 @@ rank <= N and 0 elsewhere.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ from gru4rec_toolkit.model.ranking import count_ranks
 
 # steps of the schedule that are prepared together
 STEP_BLOCK = 256
+# numbers of the evaluations by `evaluate_sessions_batch`
+_EVALUATIONS = itertools.count(1)
 
 
 def evaluate_gpu(
@@ -131,8 +134,9 @@ def evaluate_sessions_batch(
     order = schedule.training_order(log, time_sort=False)
     batch_size = min(batch_size, len(order))
     better, equal = [], []
-    # predict_next_batch wants full batches: slots without a session repeat the first one's item
-    session_ids = np.zeros(batch_size, dtype=np.int64)
+    # predict_next_batch wants full batches: slots without a session repeat the first one's item;
+    # ids that no call before had, since the model remembers the sessions of its last call
+    session_ids = np.full(batch_size, -(next(_EVALUATIONS) << 32), dtype=np.int64)
     slots = np.arange(batch_size)
     for block in schedule.schedule_blocks(log, order, batch_size, STEP_BLOCK):
         slots = slots[block.kept]

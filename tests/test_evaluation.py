@@ -172,6 +172,18 @@ def test_the_slow_twin_agrees(model_with_ties, test_data, mode, given_items):
     np.testing.assert_allclose(slow, fast)
 
 
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+def test_the_slow_twin_begins_every_evaluation_without_sessions(model, test_data):
+    """The states of the session that was the last one in a slot must not reach the next one."""
+    lengths = test_data.groupby("SessionId").size()
+    for session in lengths.index[lengths >= 3][:8]:
+        one = test_data[test_data.SessionId == session]
+        expected = evaluation.evaluate_gpu(model, one, cut_off=[60])
+        for _ in range(2):
+            found = evaluation.evaluate_sessions_batch(model, one, cut_off=[60])
+            np.testing.assert_allclose(found, expected)
+
+
 def test_the_slow_twin_is_deprecated(model, test_data):
     with pytest.warns(DeprecationWarning, match="evaluate_gpu"):
         evaluation.evaluate_sessions_batch(model, test_data.head(30))
