@@ -19,6 +19,7 @@ from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import events
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import losses, optimizers, training
+from gru4rec_toolkit.ops import library
 from gru4rec_toolkit.ops.losses.op import Loss
 from gru4rec_toolkit.ops.updates.op import Update
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -304,6 +305,65 @@ def test_a_data_set(project, tmp_path):
     command = [project / "examples" / "reproduce.py", "toylog", raw]
     done = succeeds(python(*command, "-ps", "layers=8,n_epochs=1,n_sample=16", cwd=tmp_path))
     assert re.search(r"^Recall, MRR@20 +[01]\.\d{4} +0\.4000 .* 0\.2000 ", done.out, re.M)
+
+
+# --- an Op ----------------------------------------------------------------------------------------
+
+USE = """
+import sys
+import numpy as np
+from gru4rec_toolkit.ops import base, library
+from gru4rec_toolkit.ops.norms.op import RowNorms, row_norms
+from gru4rec_toolkit.theano_setup import tensor as tt, theano
+
+assert str(library.SOURCES).startswith(sys.argv[1])
+x = tt.fmatrix()
+mode = theano.Mode(linker="c", optimizer=None)
+norms = row_norms(x)
+assert isinstance(norms.owner.op, RowNorms)
+kernel = theano.function([x], norms, mode=mode)
+rng = np.random.default_rng(0)
+for shape in ((0, 3), (3, 0), (1, 1), (2, 7), (40, 33)):
+    value = rng.standard_normal(shape).astype(np.float32)
+    for array in (value, np.asfortranarray(value)):
+        storage = [[None]]
+        norms.owner.op.perform(norms.owner, [array], storage)
+        found, expected = kernel(array), storage[0][0]
+        assert found.dtype == expected.dtype == np.float32 and found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(expected, np.linalg.norm(value, axis=1), rtol=1e-6)
+wide = rng.standard_normal((3, 4)).astype(np.float32)
+theano.gradient.verify_grad(
+    RowNorms(), [wide], rng=np.random.RandomState(0), mode=mode, abs_tol=0.05, rel_tol=0.05
+)
+base.usable = lambda: False
+python = theano.Mode(linker="py", optimizer=None)
+symbolic = theano.function([x], row_norms(x), mode=python)
+assert not any(isinstance(n.op, base.KernelOp) for n in symbolic.maker.fgraph.toposort())
+np.testing.assert_allclose(symbolic(wide), kernel(wide), rtol=1e-6)
+print("all is well")
+"""
+
+
+@pytest.mark.skipif(not library.usable(), reason="the kernels need float32")
+def test_an_op(tmp_path):
+    """The library is compiled anew with the kernel, in a copy of the package."""
+    package = tmp_path / "gru4rec_toolkit"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "gru4rec_toolkit", package, ignore=ignore)
+    folder = package / "ops" / "norms"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""Norms of rows."""\n')
+    (folder / "op.py").write_text(code_of("An Op")[0])
+    kernel, declaration = code_of("An Op", "cpp")
+    (folder / "cpu.cpp").write_text(kernel)
+    header = package / "ops" / "shared" / "kernels.h"
+    before, end = header.read_text().rsplit("#ifdef __cplusplus", 1)
+    header.write_text(f"{before}{declaration}\n#ifdef __cplusplus{end}")
+    flags = f"gcc.cxxflags={theano.config.gcc.cxxflags} -O0"  # the kernels need not be fast
+    env = {"PYTHONPATH": str(tmp_path), "THEANO_FLAGS": flags, "XDG_CACHE_HOME": str(tmp_path)}
+    done = succeeds(python("-c", USE, tmp_path, cwd=tmp_path, **env))
+    assert done.lines == ["all is well"]
 
 
 # --- a baseline -----------------------------------------------------------------------------------
