@@ -189,6 +189,13 @@ def test_the_slow_twin_is_deprecated(model, test_data):
         evaluation.evaluate_sessions_batch(model, test_data.head(30))
 
 
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+def test_what_is_measured_is_said(model, test_data, evaluate, capsys):
+    evaluate(model, test_data, cut_off=[1, 5, 20])
+    assert capsys.readouterr().out == "Measuring Recall@1,5,20 and MRR@1,5,20\n"
+
+
 def test_unseen_items_are_dropped_first(model, test_data):
     """An event on an unknown item vanishes: its neighbours become input and target."""
     known = test_data[test_data.ItemId.isin(model.item_ids)]
@@ -305,7 +312,9 @@ def test_data_without_anything_to_predict(model, test_data):
         evaluation.evaluate_gpu(model, test_data.drop_duplicates("SessionId"))
 
 
-def test_a_model_of_nan_is_not_perfect(model, test_data, tmp_path):
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+def test_a_model_of_nan_is_not_perfect(model, test_data, tmp_path, evaluate):
     """Comparisons with NaN are false: without a check every target would rank first."""
     path = str(tmp_path / "model")
     model.savemodel(path)
@@ -314,7 +323,7 @@ def test_a_model_of_nan_is_not_perfect(model, test_data, tmp_path):
     weights[0, 0] = np.nan
     broken.Wh[0].set_value(weights)
     with pytest.raises(InputError, match="Wh0.*NaN"):
-        evaluation.evaluate_gpu(broken, test_data)
+        evaluate(broken, test_data)
 
 
 def test_an_untrained_model(test_data):
