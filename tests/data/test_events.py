@@ -218,6 +218,18 @@ def test_other_extensions(tmp_path, name, extension):
         read(write(tmp_path / name, HEADER))
 
 
+@pytest.mark.parametrize("n_columns, end", [(20, ""), (21, ", ...")])
+def test_the_columns_are_listed_up_to_twenty(tmp_path, n_columns, end):
+    names = [f"c{i}" for i in range(n_columns)]
+    path = write(tmp_path / "a.tsv", "\t".join(names) + "\n" + "1\t" * (n_columns - 1) + "1\n")
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert str(caught.value) == (
+        f'{path}: there is no column "SessionId", the columns are: {", ".join(names[:20])}{end}; '
+        "name the session column with -sk (session_key)"
+    )
+
+
 # --- other kinds of text --------------------------------------------------------------------------
 
 
