@@ -119,6 +119,13 @@ def test_mutants_are_tested_in_a_copy(project, monkeypatch, capsys):
     assert out.splitlines()[-1] == "killed: 100% of 7"
 
 
+def test_what_is_gone_does_not_count():
+    fates = {"a": "killed", "b": "gone", "c": "survived", "d": "explained", "e": "killed"}
+    *_, row, whole, share = mutants.table({"x.py": fates}).splitlines()
+    assert row.split() == ["x.py", "4", "2", "1", "1"]
+    assert whole.split() == ["all", "4", "2", "1", "1"] and share == "killed: 67% of 3"
+
+
 def test_tests_that_fail_anyway_say_nothing_about_mutants(project, monkeypatch):
     (project / "test_module.py").write_text("assert False")
     with pytest.raises(mutants.InputError, match=r"module.py: its tests fail without a mutant"):

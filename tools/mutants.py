@@ -262,8 +262,8 @@ def table(results: dict[str, dict[str, str]]) -> str:
     print(f"\n{'':<22}{'mutants':>8}{'killed':>8}{'explained':>11}{'survived':>10}", file=text)
     totals = [0, 0, 0, 0]
     for module, fates in results.items():
-        counts = [len(fates)]
-        counts += [list(fates.values()).count(f) for f in ("killed", "explained", "survived")]
+        counts = [list(fates.values()).count(f) for f in ("killed", "explained", "survived")]
+        counts = [sum(counts), *counts]
         totals = [total + count for total, count in zip(totals, counts)]
         print(_row(module, counts), file=text)
     print(_row("all", totals), file=text)
