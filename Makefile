@@ -1,16 +1,19 @@
 # Everything is done in a virtual environment of the project, .venv; nothing is installed outside.
 # Variables: PYTHON=/path/to/python3.13 (which interpreter .venv is made with),
 #            PYTEST_ARGS="..." (of make test), QUICKSTART_ARGS="..." (of make demo),
-#            DISTROS_ARGS="..." (of make test-distros).
+#            MUTANTS=20 (of each module), MUTANTS_ARGS="--seed 1 parameters/text.py" (of make mutants),
+#            DISTROS_ARGS="--core trixie" (of make test-distros).
 
 SHELL := /bin/sh
 PY := .venv/bin/python
 PYTEST_ARGS ?= -n 2 --dist loadfile
 QUICKSTART_ARGS ?=
+MUTANTS ?= 20
+MUTANTS_ARGS ?=
 DISTROS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup gpu gpu-sim test-distros lock clean
+.PHONY: help demo test lint setup mutants gpu gpu-sim test-distros lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -28,6 +31,9 @@ lint: setup ## check the code's style, its imports and its types
 	    else echo 'types are checked on Python 3.10 and later only'; fi
 	@if $(PY) -c 'import importlinter' 2>/dev/null; then .venv/bin/lint-imports --no-logo; \
 	    else echo 'imports are checked on Python 3.11 and later only'; fi
+
+mutants: setup ## make small faults at random, and see which of them the tests miss (hours)
+	@$(PY) tools/mutants.py -n $(MUTANTS) $(MUTANTS_ARGS)
 
 setup: ## make .venv with everything that is needed (the other targets do it themselves)
 	@for python in python3 python3.11 python3.13 python3.12 python3.14 python3.10 python3.9 python3.8 "$$PYTHON"; do \

@@ -14,8 +14,8 @@ from gru4rec_toolkit.ops.gru.op import GRU, Dropout, GRUGradient
 from gru4rec_toolkit.ops.losses.gpu import GpuLoss
 from gru4rec_toolkit.ops.losses.op import Loss
 from gru4rec_toolkit.ops.products.gpu import GpuProductOfColumns
-from gru4rec_toolkit.ops.ranking.gpu import GpuCountRanks
-from gru4rec_toolkit.ops.ranking.op import CountRanks
+from gru4rec_toolkit.ops.ranking.gpu import GpuActivate, GpuCountRanks
+from gru4rec_toolkit.ops.ranking.op import Activate, CountRanks
 from gru4rec_toolkit.ops.rows.gpu import GpuGather, GpuLogQ, GpuLookUps, GpuOutputs
 from gru4rec_toolkit.ops.rows.op import Gather, LogQ, Outputs
 from gru4rec_toolkit.ops.updates.gpu import GpuUpdate
@@ -32,11 +32,13 @@ TWINS: dict[type, Callable] = {
     Dropout: GpuDropout,
     Loss: GpuLoss,
     Update: GpuUpdate.twin,
+    Activate: GpuActivate,
     CountRanks: GpuCountRanks,
 }
 
 __all__ = [
     "TWINS",
+    "GpuActivate",
     "GpuCountRanks",
     "GpuDropout",
     "GpuGRU",

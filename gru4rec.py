@@ -365,7 +365,7 @@ class GRU4Rec(parameters.HasParameters):
             outputs = tt.concatenate([Y, items])
             rows, biases = net.Wy[outputs], net.By[outputs]
         scores = net.scores(new_states[-1], rows, biases)
-        yhat = losses.prediction_activation(net.settings.final_act)(scores)
+        yhat = losses.predicted(scores, net.settings.final_act)
         updates = [(h, tt.set_subtensor(h[:M], new)) for h, new in zip(states, new_states)]
         return yhat, states, updates
 

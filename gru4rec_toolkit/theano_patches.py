@@ -1,4 +1,4 @@
-"""Patches of Theano 1.0.5, its last stable release, where it loses memory or compiled modules.
+"""Patches of Theano 1.0.5, its last stable release, where it errs, or loses memory or modules.
 
 `apply` is called by `theano_setup` once Theano is imported; nothing here imports Theano first.
 """
@@ -24,12 +24,22 @@ _TRIES = 3
 
 def apply() -> None:
     """Patch the Theano that is imported."""
+    _set_rows_once()
     _free_buffers_of_looked_up_rows()
     _find_modules_of_other_processes()
     _write_keys_whole()
     _survive_cleared_caches()
     _lock_only_where_files_can_be_written()
     _pass_failures_through_optimizers()
+
+
+def _set_rows_once() -> None:
+    """Keep a rewrite away that makes table[index] += x of set(table[index], table[index] + x).
+
+    Where a row comes up several times in the index, it is set once, but would be added to as often.
+    """
+    rewrite = importlib.import_module("theano.tensor.opt").local_set_to_inc_subtensor
+    rewrite.transform = lambda node: None
 
 
 def _free_buffers_of_looked_up_rows() -> None:

@@ -263,11 +263,27 @@ def test_a_log_without_anything_to_predict(model, test_data):
     log = sessions.index_sessions(first, item_ids=model.item_ids)
     with pytest.raises(InputError, match="nothing to predict"):
         evaluation.evaluate_gpu(model, log)
+def test_the_slow_twin_begins_every_evaluation_without_sessions(model, test_data):
+    """The states of the session that was the last one in a slot must not reach the next one."""
+    lengths = test_data.groupby("SessionId").size()
+    for session in lengths.index[lengths >= 3][:8]:
+        one = test_data[test_data.SessionId == session]
+        expected = evaluation.evaluate_gpu(model, one, cut_off=[60])
+        for _ in range(2):
+            found = evaluation.evaluate_sessions_batch(model, one, cut_off=[60])
+            np.testing.assert_allclose(found, expected)
 
 
 def test_the_slow_twin_is_deprecated(model, test_data):
     with pytest.warns(DeprecationWarning, match="evaluate_gpu"):
         evaluation.evaluate_sessions_batch(model, test_data.head(30))
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+def test_what_is_measured_is_said(model, test_data, evaluate, capsys):
+    evaluate(model, test_data, cut_off=[1, 5, 20])
+    assert capsys.readouterr().out == "Measuring Recall@1,5,20 and MRR@1,5,20\n"
 
 
 def test_unseen_items_are_dropped_first(model, test_data):
@@ -386,7 +402,9 @@ def test_data_without_anything_to_predict(model, test_data):
         evaluation.evaluate_gpu(model, test_data.drop_duplicates("SessionId"))
 
 
-def test_a_model_of_nan_is_not_perfect(model, test_data, tmp_path):
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+def test_a_model_of_nan_is_not_perfect(model, test_data, tmp_path, evaluate):
     """Comparisons with NaN are false: without a check every target would rank first."""
     path = str(tmp_path / "model")
     model.savemodel(path)
@@ -395,7 +413,7 @@ def test_a_model_of_nan_is_not_perfect(model, test_data, tmp_path):
     weights[0, 0] = np.nan
     broken.Wh[0].set_value(weights)
     with pytest.raises(InputError, match="Wh0.*NaN"):
-        evaluation.evaluate_gpu(broken, test_data)
+        evaluate(broken, test_data)
 
 
 def test_an_untrained_model(test_data):

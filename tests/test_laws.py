@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -73,6 +74,55 @@ def private_names_of_others(path: Path) -> set[str]:
 def test_no_module_uses_the_private_names_of_another():
     for path in [*ROOT.glob("*.py"), *(ROOT / PACKAGE).rglob("*.py")]:
         assert not private_names_of_others(path), path
+
+
+# an end of a statement or of a block's line, and operators that sentences and patterns do not have
+CPP = re.compile(r"[;{}][ \t]*(?:\n|$)|&&|\|\||\w::\w|\w->\w")
+
+
+def cpp_in_strings(path: Path) -> list[int]:
+    """Return the lines where strings begin that hold more than two lines of C++."""
+    tree, found = ast.parse(path.read_text()), []
+    parents = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    # what is no string of its own: docstrings, and the parts of formatted strings
+    others = {
+        node.body[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, parents) and isinstance(node.body[0], ast.Expr)
+    }
+    others |= {
+        part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.JoinedStr, ast.Constant)) or node in others:
+            continue
+        parts = getattr(node, "values", [node])
+        text = "".join(str(v.value) if isinstance(v, ast.Constant) else "x" for v in parts)
+        n_lines = max(node.end_lineno - node.lineno + 1, len(text.strip().splitlines()))
+        if n_lines > 2 and CPP.search(text):
+            found.append(node.lineno)
+    return found
+
+
+def test_cpp_stands_in_files_of_its_own():
+    """An editor colours it there, and the compiler's messages name its line."""
+    for path in [*ROOT.glob("*.py"), *(ROOT / PACKAGE).rglob("*.py")]:
+        assert not cpp_in_strings(path), path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'f"""\n{{\nint n = {n};\nf(n);\n}}"""',
+        '"if (a) {\\n" "f(n);\\n" "}"',
+        '("m != n || "\n"k != m || "\n"k != n")',
+        'f"{a}\\nf({b});\\n{c}"',
+    ],
+)
+def test_cpp_in_strings_is_found(tmp_path, code):
+    file = tmp_path / "module.py"
+    file.write_text(f'"""A module;\nwith\na docstring;"""\nshort = "f(n);"\ncode = {code}\n')
+    assert cpp_in_strings(file) == [5]
 
 
 @pytest.fixture(scope="module")

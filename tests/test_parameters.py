@@ -363,6 +363,12 @@ def test_wrong_seeds(value):
     refusal("seed", value)
 
 
+@pytest.mark.parametrize("seed", [0, 42, 2**32 - 1])
+def test_seeds(seed):
+    assert same(convert_one("seed", seed), seed)
+    np.random.RandomState(convert_one("seed", seed))
+
+
 @pytest.mark.parametrize("name", ["", "layer", "Layers", "layers ", "elu_param"])
 def test_unknown_parameters(name):
     with pytest.raises(InputError) as caught:
@@ -416,6 +422,33 @@ def test_arguments_are_converted_or_refused(name, value):
 def test_arguments_keep_their_order():
     seen = parameters.check_arguments(mode="median", cut_off=(5, "20"), batch_size="7")
     assert seen == ["median", [5, 20], 7]
+
+
+# what a refusal of each argument says, and one value that it is given for
+TAKEN = {
+    "sample_store": ("a number of ids, 0 or more", -1),
+    "store_type": ("'gpu' or 'cpu'", "disk"),
+    "retrain": ("True or False", "maybe"),
+    "after_epoch": ("a function of an epoch's number, or None", 3),
+    "negative_sampler": ("a function of a number of mini-batches, or None", "random"),
+    "batch": ("an integer of 1 or more", 0),
+    "batch_size": ("an integer of 1 or more", 0),
+    "cut_off": ("one or more list lengths of 1 or more", [0]),
+    "mode": ("one of standard, conservative, median, tiebreaking", "best"),
+}
+
+
+@pytest.mark.parametrize("name", parameters.ARGUMENTS)
+def test_what_arguments_take_is_said(name):
+    words, value = TAKEN[name]
+    with pytest.raises(InputError) as caught:
+        parameters.check_arguments(**{name: value})
+    assert str(caught.value) == f"{name}: expected {words}, got {value!r}"
+
+
+def test_smallest_arguments():
+    smallest = {"sample_store": 0, "batch": 1, "batch_size": 1, "cut_off": [1]}
+    assert parameters.check_arguments(**smallest) == [*smallest.values()]
 
 
 def test_defaults_of_arguments():
@@ -472,6 +505,25 @@ def test_all_ways_of_setting_are_one(steps):
         expected = merged
         assert model.get_params() == expected
         assert {name: getattr(model, name) for name in expected} == expected
+
+
+def test_repr_says_what_differs_from_the_class():
+    class Variant(Model):
+        loss = "top1"
+
+    assert repr(Model()) == "Model()" and repr(Variant()) == "Variant()"
+    model = Variant(layers=[24], batch_size=16, loss="bpr")
+    assert repr(model) == "Variant(loss='bpr', layers=[24], batch_size=16)"
+
+
+def test_what_is_set_is_printed(capsys):
+    assert Model().set_params() is not None
+    assert capsys.readouterr().out == ""
+    Model().set_params(layers="8/4", n_epochs="12")
+    assert capsys.readouterr().out == (
+        "SET   layers     TO   [8, 4]   (type: <class 'list'>)\n"
+        "SET   n_epochs   TO   12       (type: <class 'int'>)\n"
+    )
 
 
 def test_values_are_immutable():

@@ -1,4 +1,4 @@
-"""Theano's faults that would cost a long training its memory, or its compiled modules."""
+"""Theano's faults that cost a long training its memory or its compiled modules, or its Adam."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ import numpy as np
 from gru4rec_toolkit.theano_setup import theano
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_rows_are_set_once_however_often_they_come_up():
+    table = theano.shared(np.zeros(3, dtype=np.float32))
+    index = theano.tensor.ivector()
+    counted = theano.tensor.set_subtensor(table[index], table[index] + 1)
+    count = theano.function([index], updates=[(table, counted)])
+    count(np.array([2, 0, 2, 2], dtype=np.int32))
+    count(np.array([2], dtype=np.int32))
+    assert table.get_value().tolist() == [1, 0, 2]
 
 
 def test_looking_up_rows_frees_its_buffers_when_their_size_changes():

@@ -1,7 +1,8 @@
 """Event tables: reading them from files.
 
-`read_events` reads the three columns that matter from text, pickled DataFrames, Parquet and Feather
-files, and checks what they hold (`checks`).
+`read_events` reads the three columns that matter from a file, and checks what they hold (`checks`).
+`READERS` says how, by the file's extension: text, pickled DataFrames, Parquet and Feather, and what
+`register` adds.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -18,16 +21,81 @@ from gru4rec_toolkit.data.pickles import read_pickle
 from gru4rec_toolkit.data.text import TextFile, read_text
 from gru4rec_toolkit.errors import InputError, check_regular, one_line
 
-SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
-KINDS = {
-    ".tsv": "TAB separated file",
-    ".txt": "TAB separated file",
-    ".csv": "comma separated file",
-    ".pickle": "pickled DataFrame",
-    ".pkl": "pickled DataFrame",
-    ".parquet": "Parquet file",
-    ".feather": "Feather file",
+
+@dataclass(frozen=True)
+class Reader:
+    """A way to read files of one extension.
+
+    Attributes
+    ----------
+    kind : str
+        What such a file is called: "Loading data from TAB separated file".
+    read : callable
+        Takes a path and the columns' names by role (session, item, time). Returns a DataFrame with
+        these columns at least, one row an event, and a function that names the place of a row,
+        given its position, for messages.
+    """
+
+    kind: str
+    read: Callable[[str, dict[str, str]], tuple[pd.DataFrame, Callable[[int], str]]]
+
+
+def _text(kind: str, separator: str) -> Reader:
+    def read(path: str, keys: dict[str, str]) -> tuple:
+        file = TextFile(path, separator)
+        return read_text(file, keys), file.line_of_row
+
+    return Reader(f"{kind} separated file", read)
+
+
+def _table(kind: str, function: Callable[[str, dict[str, str]], pd.DataFrame]) -> Reader:
+    return Reader(kind, lambda path, keys: (function(path, keys), row_place))
+
+
+def _arrow(kind: str) -> Reader:
+    return _table(f"{kind} file", lambda path, keys: read_arrow(path, keys, kind))
+
+
+_TABS, _COMMAS = _text("TAB", "\t"), _text("comma", ",")
+_PICKLE = _table("pickled DataFrame", lambda path, keys: read_pickle(path, keys))
+
+# The readers by extension, in lower case; one in .gz has the extension before it, too.
+READERS: dict[str, Reader] = {
+    ".tsv": _TABS,
+    ".txt": _TABS,
+    ".csv": _COMMAS,
+    ".tsv.gz": _TABS,
+    ".txt.gz": _TABS,
+    ".csv.gz": _COMMAS,
+    ".pickle": _PICKLE,
+    ".pkl": _PICKLE,
+    ".parquet": _arrow("Parquet"),
+    ".feather": _arrow("Feather"),
 }
+_BUILT_IN = tuple(READERS)
+
+
+def register(
+    extension: str, read: Callable[[str, dict[str, str]], pd.DataFrame], kind: str
+) -> None:
+    """Add a data format from outside: files that end in ``extension`` are read with ``read``.
+
+    Parameters
+    ----------
+    extension : str
+        For example ``.jsonl``, or ``.jsonl.gz``.
+    read : callable
+        Takes a path and the columns' names by role (session, item, time). Returns a DataFrame with
+        these columns at least, one row an event, which is checked like any other. It raises an
+        `InputError` for a file that it cannot use.
+    kind : str
+        What such a file is called, in "Loading data from JSON lines: log.jsonl".
+
+    Examples
+    --------
+    >>> register(".jsonl", lambda path, keys: pd.read_json(path, lines=True), "JSON lines")
+    """
+    READERS[extension.lower()] = _table(kind, read)
 
 
 def read_events(
@@ -45,7 +113,8 @@ def read_events(
         ``.tsv`` or ``.txt``: UTF-8, tab separated, the first line names the columns, nothing is
         quoted. ``.csv``: the same with commas, fields may be in double quotes. Each of them also
         compressed, with ``.gz`` behind. ``.pickle`` or ``.pkl``: a pickled DataFrame; the file
-        cannot run code. ``.parquet``, ``.feather`` (version 2): need pyarrow.
+        cannot run code. ``.parquet``, ``.feather`` (version 2): need pyarrow. Others as `register`
+        added them.
     session_key, item_key, time_key : str
         Names of the three columns that are read.
     announce : bool
@@ -67,21 +136,15 @@ def read_events(
     """
     path = os.fspath(path)
     keys = column_keys(session_key, item_key, time_key)
-    extension = _extension(path)
+    reader = _reader(path)
     if announce:
         announce_loading(path)
-    place = row_place
+    place: Callable[[int], str] = row_place
     check_regular(path)
     try:
         with open(path, "rb"):  # one kind of error for all readers
             pass
-        if extension in SEPARATORS:
-            file = TextFile(path, SEPARATORS[extension])
-            data, place = read_text(file, keys), file.line_of_row
-        elif extension in (".pickle", ".pkl"):
-            data = read_pickle(path, keys)
-        else:
-            data = read_arrow(path, keys, KINDS[extension].split()[0])
+        data, place = reader.read(path, keys)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; check the path") from None
     except IsADirectoryError:
@@ -103,21 +166,19 @@ def read_events(
 def announce_loading(path: str | os.PathLike) -> None:
     """Say on standard output that a file of events is loaded, and of which kind it is."""
     path = os.fspath(path)
-    print(f"Loading data from {KINDS[_extension(path)]}: {path}")
+    print(f"Loading data from {_reader(path).kind}: {path}")
 
 
-def _extension(path: str) -> str:
-    """Return the extension that says how to read a file, without ``.gz``."""
+def _reader(path: str) -> Reader:
+    """Return the reader of a file; raise an InputError if its extension has none."""
     stem, extension = os.path.splitext(path.lower())
     if extension == ".gz":
-        compressed, inner = extension, os.path.splitext(stem)[1]
-        if inner in SEPARATORS:
-            return inner
-        extension = inner + compressed
-    if extension not in KINDS:
+        extension = os.path.splitext(stem)[1] + extension
+    if extension not in READERS:
+        added = "".join(f", or {name}" for name in READERS if name not in _BUILT_IN)
         raise InputError(
             f'{path}: files that end in "{extension}" cannot be read; use tab separated text '
             "(.tsv, .txt), comma separated text (.csv), each of them also compressed (.tsv.gz), a "
-            "pickled pandas DataFrame (.pickle, .pkl), or .parquet or .feather"
+            f"pickled pandas DataFrame (.pickle, .pkl), or .parquet or .feather{added}"
         )
-    return extension
+    return READERS[extension]

@@ -19,6 +19,7 @@ from gru4rec_toolkit import parameters
 from gru4rec_toolkit.ops import base
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.losses.op import has_loss, loss_of_scores
+from gru4rec_toolkit.ops.ranking.op import activated_scores
 from gru4rec_toolkit.ops.rows.op import Outputs, corrected_biases
 from gru4rec_toolkit.parameters import split_activation
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -83,9 +84,10 @@ def activation(name: str) -> Callable[[tt.TensorVariable], tt.TensorVariable]:
     return lambda x: ACTIVATIONS[kind](x, *constants)
 
 
-def prediction_activation(name: str) -> Callable[[tt.TensorVariable], tt.TensorVariable]:
-    """Return the final activation used for predicting; ``softmax_logit`` predicts with softmax."""
-    return activation("softmax" if name == "softmax_logit" else name)
+@in_one_kernel(activated_scores)
+def predicted(scores: tt.TensorVariable, final_act: str) -> tt.TensorVariable:
+    """Return what is predicted, of scores (M, N); ``softmax_logit`` predicts with softmax."""
+    return activation("softmax" if final_act == "softmax_logit" else final_act)(scores)
 
 
 def ranking_activation(name: str) -> str:

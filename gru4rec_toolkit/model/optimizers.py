@@ -52,7 +52,6 @@ class _Rows(_Dense):
 
     def __init__(self, parameter: theano.compile.SharedVariable, lookups: list):
         super().__init__(parameter)
-        self.lookups = lookups
         self.index = tt.concatenate([index for _, index, _ in lookups])
         self.value = parameter[self.index]
 

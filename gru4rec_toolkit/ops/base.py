@@ -1,4 +1,4 @@
-"""The base of all Ops: how their C code reaches the library, and the codes they share."""
+"""The base of all Ops: how Theano's C code calls their C++, and the codes they share."""
 
 from __future__ import annotations
 
@@ -50,18 +50,75 @@ def in_one_kernel(op: Callable) -> Callable:
     return decorate
 
 
-class KernelOp(theano.Op):
-    """An Op whose C code calls the library.
+class HostCode:
+    """The C code of an Op: one call of a C++ function with inputs, outputs and constants.
 
-    The C code of each stands in braces of its own: Theano's ``fail`` is a jump, and C++ forbids
-    jumps past the start of a variable's life.
+    The function stands in a file of the Op's folder and is compiled into Theano's module. It checks
+    the inputs, allocates the outputs and calls the kernels. It returns false once it has set a
+    Python error.
+
+    Attributes
+    ----------
+    FOLDER : str
+        In ``ops/``.
+    FILE : str
+        ``cpu_apply.h`` or ``gpu_apply.h``.
+    FUNCTION : str
+        Its name, in the namespace ``gk``.
+    N_INPUTS : int
+        How many inputs it takes, for Ops with optional ones at the end: those that a node lacks are
+        nullptr.
     """
 
+    FOLDER = ""
+    FILE = ""
+    FUNCTION = ""
+    N_INPUTS = 0
+
+    def c_surroundings(self, sub: dict[str, str]) -> tuple:
+        """Return the arguments before the inputs, for `cpp`."""
+        return ()
+
+    def c_constants(self) -> tuple:
+        """Return the arguments after the outputs, for `cpp`."""
+        return ()
+
+    def c_arguments(self, node, inputs: list[str], outputs: list[str]) -> list:
+        """Return inputs, outputs and constants, for `cpp`."""
+        lacking = [None] * (self.N_INPUTS - len(inputs))
+        return [*inputs, *lacking, *outputs, *self.c_constants()]
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        arguments = [*self.c_surroundings(sub), *self.c_arguments(node, inputs, outputs)]
+        call = f"gk::{self.FUNCTION}({', '.join(map(cpp, arguments))})"
+        return f"if (!{call}) {{ {sub['fail']} }}"
+
     def c_headers(self):
-        return ["arrays.h"]
+        return [f"{self.FOLDER}/{self.FILE}"]
 
     def c_header_dirs(self):
-        return [str(library.SHARED)]
+        return [str(library.SOURCES), str(library.SHARED)]
+
+    def c_code_cache_version(self):
+        return (1,)
+
+    def code_digest(self, node: theano.Apply, *others: str) -> int:
+        """Return a digest of a node's C code, of the function's file and of other texts.
+
+        The key of a compiled module holds it: a module that was compiled from other code must not
+        run.
+        """
+        inputs = [f"in{i}" for i in range(len(node.inputs))]
+        outputs = [f"out{i}" for i in range(len(node.outputs))]
+        code = self.c_code(node, "node", inputs, outputs, {"fail": "fail", "params": "params"})
+        texts = [code, library.text_with_headers(library.SOURCES / self.FOLDER / self.FILE)]
+        return int(hashlib.sha256("\0".join([*texts, *others]).encode()).hexdigest()[:15], 16)
+
+
+class KernelOp(HostCode, theano.Op):
+    """An Op whose C++ function calls the library."""
+
+    FILE = "cpu_apply.h"
 
     def c_libraries(self):
         library.load()  # with its threads, before the code of the Op can run
@@ -73,24 +130,36 @@ class KernelOp(theano.Op):
     def c_compile_args(self):
         return ["-std=c++17", f"-Wl,-rpath,{library.path().parent}"]
 
-    def c_code_cache_version(self):
-        return (1,)
-
     def c_code_cache_version_apply(self, node):
-        # a module that was compiled from other code, or against other headers, must not run
-        return (1, code_digest(self, node, library.sources_digest()))
+        return (1, self.code_digest(node, library.sources_digest()))
 
 
-def code_digest(op: theano.Op, node: theano.Apply, *others: str) -> int:
-    """Return a digest of the C code that an Op writes for a node, and of other texts."""
-    inputs = [f"in{i}" for i in range(len(node.inputs))]
-    outputs = [f"out{i}" for i in range(len(node.outputs))]
-    code = op.c_code(node, "node", inputs, outputs, {"fail": "fail", "params": "params"})
-    return int(hashlib.sha256("\0".join([code, *others]).encode()).hexdigest()[:15], 16)
+# ---------------------------------------------------------------------------- constants in C++
 
 
-def fail_if(condition: str, error: str, message: str, fail: str) -> str:
-    return f'if ({condition}) {{ PyErr_SetString(PyExc_{error}, "{message}"); {fail} }}'
+def cpp(value) -> str:
+    """Return a constant as C++ writes it.
+
+    Parameters
+    ----------
+    value : None, bool, int, float, str, list or tuple
+        None is a null pointer. Text is a name and stays as it is. A list or tuple is a list in
+        braces.
+    """
+    if value is None:
+        return "nullptr"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{float(value)!r}f"
+    if isinstance(value, (list, tuple)):
+        return f"{{{', '.join(map(cpp, value))}}}"
+    return str(value)
+
+
+def cpp_enum(name: str) -> str:
+    """Return the name that kernels.h has for a loss, an activation or an optimizer."""
+    return "GK_" + name.upper().replace("-", "_")
 
 
 # ---------------------------------------------------------------------------- activations, losses
@@ -109,9 +178,10 @@ def kernel_activation(name: str) -> tuple[str, float, float]:
     return (kind, *constants, *[0.0] * (2 - len(constants)))
 
 
-def c_activation(name: str) -> str:
+def cpp_activation(name: str) -> tuple:
+    """Return an activation's ``gk_act``, for `cpp`."""
     kind, a, b = kernel_activation(name)
-    return f"gk_act{{{ACTIVATIONS.index(kind)}, {float(a)!r}f, {float(b)!r}f}}"
+    return cpp_enum(kind), float(a), float(b)
 
 
 def activate(name: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

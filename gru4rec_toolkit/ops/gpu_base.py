@@ -38,19 +38,19 @@ _SCALARS = {
 }
 
 
-def kernel_source(file: str, name: str, **constants) -> tuple[str, list]:
+def kernel_source(folder: str, name: str, **constants) -> tuple[str, list]:
     """Return the text of one kernel of a file, ready for the compiler, and its arguments' types.
 
     Parameters
     ----------
-    file, name : str
-        ``name`` in ``ops/file/gpu.cl``.
+    folder, name : str
+        ``name`` in ``ops/folder/gpu.cl``.
     **constants
         Macros that the text needs.
     """
     constants = {"THREADS": THREADS, "COLUMNS": COLUMNS, "PARTS": PARTS, **constants}
     defines = "".join(f"#define {key} {value}\n" for key, value in constants.items())
-    files = (library.SHARED / "common.cl", library.SOURCES / file / "gpu.cl")
+    files = (library.SHARED / "common.cl", library.SOURCES / folder / "gpu.cl")
     text = "".join(path.read_text() for path in files)
     found = {match.group(1): match for match in _KERNEL.finditer(text)}
     for other, match in found.items():
@@ -77,14 +77,14 @@ def _expanded(arguments: str, text: str, constants: dict) -> str:
     return arguments
 
 
-class GpuKernelOp(GpuKernelBase, theano.Op):
-    """An Op whose host code launches kernels of one file.
+class GpuKernelOp(base.HostCode, GpuKernelBase, theano.Op):
+    """An Op whose C++ function launches kernels of one file, the ``gpu.cl`` of its folder.
 
-    Subclasses say in `FILE` and `KERNELS` which kernels these are, in `constants` what macros they
-    need; `arrays` turns inputs into variables on the GPU.
+    Subclasses say in `KERNELS` which kernels these are, in `constants` what macros they need;
+    `arrays` turns inputs into variables on the GPU.
     """
 
-    FILE = ""
+    FILE = "gpu_apply.h"
     KERNELS: tuple[str, ...] = ()
 
     def constants(self) -> dict:
@@ -111,52 +111,24 @@ class GpuKernelOp(GpuKernelBase, theano.Op):
     def gpu_kernels(self, node, name):
         kernels = []
         for kernel in self.KERNELS:
-            code, types = kernel_source(self.FILE, kernel, **self.constants())
+            code, types = kernel_source(self.FOLDER, kernel, **self.constants())
             code = code.replace("\\", "\\\\")  # Theano puts it into a C string as it is
             kernels.append(Kernel(code, types, kernel, flags={}, objvar=f"k_{kernel}"))
         return kernels
 
-    def c_headers(self):
-        return ["gpu_arrays.h"]
+    def c_surroundings(self, sub):
+        return "*this", sub["params"]  # the node, whose members the kernels are, and the context
 
     def c_header_dirs(self):
-        return [np.get_include(), str(library.SHARED)]
+        return [np.get_include(), *super().c_header_dirs()]
 
     def c_compile_args(self):
         return ["-std=c++17"]
 
-    def c_code_cache_version(self):
-        return (1,)
-
     def c_code_cache_version_apply(self, node):
         sources = [kernel.code for kernel in self.gpu_kernels(node, "node")]
-        sources.append((library.SHARED / "gpu_arrays.h").read_text())
         of_theano = super().c_code_cache_version_apply(node)
-        return (*of_theano, base.code_digest(self, node, *sources))
-
-
-def launch(kernel: str, n_groups: str, threads: str, arguments: list[str], fail: str) -> str:
-    """C code that launches a kernel; arguments that begin with ``&`` are arrays."""
-    passed = ", ".join(f"GK_ARRAY({a[1:]})" if a[0] == "&" else a for a in arguments)
-    return f"""
-        if (!gk::run({n_groups}, {threads}, &k_{kernel}, [&](int axes, size_t* gs, size_t* ls) {{
-                return {kernel}_call(axes, gs, ls, 0, {passed}); }})) {{ {fail} }}
-    """
-
-
-def plain(fail: str, **arrays: str) -> str:
-    """C code that makes inputs contiguous, under new names."""
-    declared = ", ".join(f"{name}({array})" for name, array in arrays.items())
-    all_ok = " && ".join(f"{name}.ok()" for name in arrays)
-    return f"gk::Plain {declared}; if (!({all_ok})) {{ {fail} }}"
-
-
-def fail_if(condition: str, message: str, fail: str) -> str:
-    return f'if ({condition}) {{ PyErr_SetString(PyExc_ValueError, "{message}"); {fail} }}'
-
-
-# a mask of dropout, as kernels take it
-MASK = ("mask.low", "mask.high", "mask.keep_below", "mask.scale")
+        return (*of_theano, self.code_digest(node, *sources))
 
 
 def activation_constants(name: str) -> dict:

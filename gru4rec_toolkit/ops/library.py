@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -101,8 +102,17 @@ def sources_digest() -> str:
     """Return a digest of all sources of the library, headers included."""
     digest = hashlib.sha256()
     for source in sorted(p for p in SOURCES.rglob("*") if p.suffix in (".cpp", ".h")):
-        digest.update(source.read_bytes())
+        if not source.name.endswith("_apply.h"):  # of Theano's modules, not of the library
+            digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=None)
+def text_with_headers(file: Path) -> str:
+    """Return the text of a C++ file after that of the headers in ``shared/`` that it includes."""
+    text = file.read_text()
+    headers = re.findall(r'^#include "(.*)"', text, re.MULTILINE)
+    return "\0".join([*(text_with_headers(SHARED / name) for name in headers), text])
 
 
 def _remove(file: Path) -> None:

@@ -218,8 +218,26 @@ def test_paths_that_cannot_be_read(tmp_path, name, monkeypatch):
     ],
 )
 def test_other_extensions(tmp_path, name, extension):
-    with pytest.raises(InputError, match=rf'"{extension}" .*\.tsv, \.txt.*\.parquet or \.feather'):
-        read(write(tmp_path / name, HEADER))
+    path = write(tmp_path / name, HEADER)
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert str(caught.value) == (
+        f'{path}: files that end in "{extension}" cannot be read; use tab separated text (.tsv, '
+        ".txt), comma separated text (.csv), each of them also compressed (.tsv.gz), a pickled "
+        "pandas DataFrame (.pickle, .pkl), or .parquet or .feather"
+    )
+
+
+@pytest.mark.parametrize("n_columns, end", [(20, ""), (21, ", ...")])
+def test_the_columns_are_listed_up_to_twenty(tmp_path, n_columns, end):
+    names = [f"c{i}" for i in range(n_columns)]
+    path = write(tmp_path / "a.tsv", "\t".join(names) + "\n" + "1\t" * (n_columns - 1) + "1\n")
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert str(caught.value) == (
+        f'{path}: there is no column "SessionId", the columns are: {", ".join(names[:20])}{end}; '
+        "name the session column with -sk (session_key)"
+    )
 
 
 # --- other kinds of text --------------------------------------------------------------------------
@@ -237,8 +255,10 @@ def test_compressed_text(tmp_path, kind):
 @pytest.mark.parametrize("cut", [slice(20), slice(-30), slice(-4), slice(1, None)])
 def test_damaged_compressed_text(tmp_path, cut):
     content = gzip.compress((HEADER + "".join(f"{i}\t{i * i}\t1\n" for i in range(99))).encode())
-    with pytest.raises(InputError, match=r"compressed file is damaged or cut short"):
-        read(write(tmp_path / "a.tsv.gz", content[cut]))
+    path = write(tmp_path / "a.tsv.gz", content[cut])
+    words = "the compressed file is damaged or cut short; copy or download it again"
+    with pytest.raises(InputError, match=rf"^{path}: {words}$"):
+        read(path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "cut in words"])

@@ -13,13 +13,18 @@ from hypothesis import strategies as st
 
 from gru4rec_toolkit.data import schedule
 from gru4rec_toolkit.data.events import read_events
-from gru4rec_toolkit.data.ids import extend_item_ids
+from gru4rec_toolkit.data.ids import extend_item_ids, item_indices
 from gru4rec_toolkit.data.schedule import Block, count_steps, schedule_blocks, training_order
-from gru4rec_toolkit.data.sessions import SessionLog, check_training_log, index_sessions
+from gru4rec_toolkit.data.sessions import (
+    SessionLog,
+    check_training_log,
+    index_sessions,
+    known_items,
+    slot_ids,
+)
 from gru4rec_toolkit.errors import InputError
 
 TRAIN = Path(__file__).resolve().parents[1] / "golden" / "train.tsv"
-
 
 
 # --- the schedule against the classic loop --------------------------------------------------------
@@ -436,7 +441,7 @@ def test_extend_item_ids(item_ids, items, expected):
     extended = extend_item_ids(np.array(item_ids), frame, "ItemId")
     assert extended.tolist() == expected
     assert extended.dtype == (object if isinstance(expected[0], str) else np.int64)
-    again = extend_item_ids(np.array(item_ids), frame.astype("category"), "ItemId")
+    again = extend_item_ids(np.array(item_ids), frame.astype("category"))
     assert again.tolist() == expected
 
 
@@ -446,6 +451,48 @@ def test_extend_item_ids_checks_the_column(items, words):
         extend_item_ids(np.array([1]), pd.DataFrame({"ItemId": items}), "ItemId")
     with pytest.raises(InputError, match="-ik"):
         extend_item_ids(np.array([1]), pd.DataFrame({"Item": items}), "ItemId")
+
+
+# --- ids in calls ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Index, iter])
+def test_known_items(kind):
+    index = known_items(np.array([5, 3, 9]), kind([9, 5, 9]), "items")
+    assert index.tolist() == [2, 0, 2] and index.dtype == np.int32
+    assert known_items(np.array(["a", "5"], dtype=object), kind([5]), "items").tolist() == [1]
+    with pytest.raises(InputError, match=r"^items: item 4 does not occur in the training data"):
+        known_items(np.array([5, 3, 9]), kind([9, 4, 7]), "items")
+
+
+def test_item_indices():
+    assert item_indices(np.array([5, 3]), [3, 4, "5", None, np.nan]).tolist() == [1, -1, 0, -1, -1]
+    with pytest.raises(InputError, match=r"^items: .* cannot be an id"):
+        item_indices(np.array([5, 3]), [[3]])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, iter])
+def test_slot_ids(kind):
+    assert slot_ids(kind(["a", "b"]), "session_ids") == ["a", "b"]
+    assert slot_ids([(1, 2), 3], "session_ids") == [(1, 2), 3]
+
+
+@pytest.mark.parametrize("value", [[1], {}, np.nan, pd.NaT, np.array([1, 2])])
+def test_slot_ids_that_cannot_be_compared(value):
+    with pytest.raises(InputError, match=r"^session_ids: slot 1 holds .*, which cannot be an id"):
+        slot_ids(["a", value], "session_ids")
+
+
+@pytest.mark.parametrize("values", ["abc", b"abc", 5, None, np.zeros((2, 2)), np.array(5)])
+def test_what_is_no_sequence_of_ids(values):
+    with pytest.raises(InputError, match=r"^items: expected a sequence of ids .*, got \w+$"):
+        known_items(np.array([5]), values, "items")
+
+
+@pytest.mark.parametrize("values", [[], (), np.array([]), pd.Series([], dtype=object)])
+def test_no_ids(values):
+    with pytest.raises(InputError, match=r"^items: it is empty; give one id or more$"):
+        known_items(np.array([5]), values, "items")
 
 
 # --- frames that cannot be used -------------------------------------------------------------------

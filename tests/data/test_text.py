@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_toolkit.data import text as text_
-from gru4rec_toolkit.data.text import SCAN_BYTES, Scan, TextFile
+from gru4rec_toolkit.data.text import SCAN_BYTES, NeedsExactParser, Scan, TextFile
 
 
 @pytest.mark.parametrize("word", ["07", "+7", "-0", "-07", "7"])
@@ -104,3 +104,29 @@ def test_the_last_number_needs_no_end_of_line(tmp_path, word):
     rows = "1\t1\t1\n" * 2000 + f"1\t1\t{word}"
     path = write(tmp_path / "a.tsv", "SessionId\tTime\tItemId\n" + rows)
     assert read(path)["ItemId"].iloc[-1] == (7 if word == "7" else word)
+
+
+@pytest.mark.parametrize(
+    ("rows", "exact"),
+    [
+        ("a\t1.5\n", False),
+        ("apple\tE5.25\n", False),  # a letter e that follows no digit
+        ("a\t12345678.123456\n", False),  # 15 signs
+        ("a\t12345678.1234567\n", True),
+        ("a\t1e5\n", True),
+        ("a\t1E5\n", True),
+        ("a\t1.e-5\n", True),
+    ],
+)
+@pytest.mark.parametrize("n_bytes", [1, 2, 7, 1 << 10])
+def test_the_exact_parser_is_asked_for_where_the_fast_one_may_be_wrong(
+    tmp_path, rows, exact, n_bytes
+):
+    file = TextFile(str(write(tmp_path / "a.tsv", "b\tc\n" + rows)), "\t")
+    with file.scan(floats=True) as found:
+        blocks = iter(lambda: found.read(n_bytes), b"")
+        if exact:
+            with pytest.raises(NeedsExactParser):
+                list(blocks)
+        else:
+            assert b"".join(blocks).decode() == "b\tc\n" + rows

@@ -193,3 +193,26 @@ def test_rankings_see_the_saturation_of_the_activation(name):
 @pytest.mark.parametrize("name", ["softmax", "softmax_logit", "linear"])
 def test_rankings_take_the_scores_where_the_activation_keeps_their_order(name):
     assert losses.ranking_activation(name) == "linear"
+
+
+@pytest.mark.parametrize("name", ["relu", "softmax", "elu-0.5"])
+def test_predictions_have_the_final_activation(name):
+    x, values = tt.dmatrix(), scores((4, 7))
+    result = evaluate(losses.prediction_activation(name)(x), {x: values})
+    np.testing.assert_allclose(result, numpy_activation(name, values), rtol=1e-12)
+
+
+def test_predictions_are_probabilities_where_the_training_has_their_logarithm():
+    x, values = tt.dmatrix(), scores((4, 7))
+    result = evaluate(losses.prediction_activation("softmax_logit")(x), {x: values})
+    np.testing.assert_allclose(result, numpy_activation("softmax", values), rtol=1e-12)
+
+
+def test_scored_items(symbolic):
+    """The targets come first; without kernels each negative is one column."""
+    targets, ids = (tt.as_tensor_variable(np.array(a, np.int32)) for a in ([3, 1], [5, 1, 5]))
+    items, copies = losses.scored_items(targets, (ids, None), "bpr-max", "linear")
+    assert copies is None
+    assert evaluate(items, {}).tolist() == [3, 1, 5, 1, 5]
+    items, copies = losses.scored_items(targets, None, "bpr-max", "linear")
+    assert copies is None and items is targets

@@ -202,3 +202,41 @@ def test_a_sampler_of_the_wrong_shape_is_found_out():
     store = SampleStore(lambda n: np.zeros((n, 2)), 3, 300)
     with pytest.raises(ValueError, match=r"expected shape \(5, 3\)"):
         store.serve(5, 5)
+
+
+class DrawsOnDevice(Counter):
+    """A sampler that can fill a store on the device, and remembers which way it was asked."""
+
+    def __init__(self, n_sample):
+        super().__init__(n_sample)
+        self.asked = []
+
+    def __call__(self, n_batches):
+        self.asked.append(("host", n_batches))
+        return super().__call__(n_batches)
+
+    def draw_on_device(self, n_batches, merge):
+        self.asked.append(("device", n_batches, merge))
+        ids = super().__call__(n_batches).astype(np.int32)
+        return ids, np.ones(ids.shape, np.float32), np.full(n_batches, self.n_sample)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_store_is_drawn_where_it_lies(merge):
+    draw = DrawsOnDevice(3)
+    store = SampleStore(draw, 3, 30, merge=merge)  # on the device, unless told otherwise
+    assert store.serve(4, 100) == 4
+    assert draw.asked == [("device", 10, merge)]
+    in_memory = DrawsOnDevice(3)
+    SampleStore(in_memory, 3, 30, on_device=False, merge=merge).serve(4, 100)
+    without_store = DrawsOnDevice(3)
+    store = SampleStore(without_store, 3, 2, merge=merge)
+    assert not store.on_device and store.serve(4, 100) == 4
+    assert in_memory.asked == [("host", 10)] and without_store.asked == [("host", 4)]
+
+
+def test_nothing_is_ready_before_it_is_drawn():
+    store = SampleStore(Counter(3), 3, 30, merge=True)
+    assert store.samples.get_value().shape == store.copies.get_value().shape == (0, 3)
+    assert store.n_distinct.get_value().shape == (0,)
+    assert store.n_distinct.tag.target == "cpu"  # Theano would move it to a GPU

@@ -130,13 +130,45 @@ def test_rows(method, momentum, lmbd, fused):
     )
     f = compiled([index, target], updates, fused)
     rule = Rule(method, value, 0.1, momentum, lmbd)
-    for used in ([0, 3, 1], [3, 3, 1, 3], [5], [0, 5, 0, 1, 5, 5]):
+    for used in ([0, 3, 1], [3, 3, 1, 3], [5], [0, 5, 0, 1, 5, 5], [3, 5, 0]):
         gradient = rng.normal(size=(len(used), 3)).astype(np.float32)
         f(np.array(used, dtype=np.int32), gradient)
         rule.step(used, gradient.astype(np.float64))
     np.testing.assert_allclose(p.get_value(), rule.p, rtol=2e-5, atol=2e-6)
     np.testing.assert_array_equal(p.get_value()[2], value[2])
     np.testing.assert_array_equal(p.get_value()[4], value[4])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_several_parameters_at_once(method, fused):
+    """Each with its own gradient, whole ones and tables; a table that is looked up twice."""
+    rng = np.random.default_rng(4)
+    values = {name: rng.normal(size=(4, 3)).astype(np.float32) for name in "abcd"}
+    shared = {name: theano.shared(value, name=name) for name, value in values.items()}
+    targets = tt.ftensor3()
+    first, second, third = (tt.ivector() for _ in range(3))
+    rows = [shared["c"][first], shared["c"][second], shared["d"][third]]
+    used = [shared["a"], shared["b"], *rows]
+    cost = sum((x * target).sum() for x, target in zip(used, [targets[i] for i in range(5)]))
+    lookups = [
+        (shared["c"], [(rows[0], first, None), (rows[1], second, None)]),
+        (shared["d"], [(rows[2], third, None)]),
+    ]
+    updates = optimizers.training_updates(
+        cost, [shared["a"], shared["b"]], lookups, method, RATES[method], 0.1
+    )
+    f = compiled([targets, first, second, third], updates, fused)
+    rules = {name: Rule(method, value, 0.1, 0, 0) for name, value in values.items()}
+    for indices in ([[0, 3, 1, 0], [3, 3, 2, 0], [1, 1, 1, 2]], [[1, 2, 0, 0], [0] * 4, [3] * 4]):
+        gradients = rng.normal(size=(5, 4, 3)).astype(np.float32)
+        f(gradients, *np.array(indices, dtype=np.int32))
+        g = gradients.astype(np.float64)
+        rules["a"].step(range(4), g[0])
+        rules["b"].step(range(4), g[1])
+        rules["c"].step([*indices[0], *indices[1]], [*g[2], *g[3]])
+        rules["d"].step(indices[2], g[4])
+    for name, rule in rules.items():
+        np.testing.assert_allclose(shared[name].get_value(), rule.p, rtol=2e-5, atol=2e-6)
 
 
 def test_m_equal_rows_are_m_times_one_step_of_adagrad(fused):

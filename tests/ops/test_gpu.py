@@ -6,10 +6,11 @@ import ctypes
 import importlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-from helpers.on_gpu import program, simulated_gpu, succeeds
+from helpers.on_gpu import DEVICE, ROOT, program, simulated_gpu, succeeds
 
 # both losses that are recommended and the others, all ways of embedding, momentum, several layers,
 # equal negatives merged and not, other optimizers
@@ -41,6 +42,51 @@ def test_golden_trajectories(part):
     cases = GOLDEN[part::4]
     names = [f"tests/test_golden.py::test_trajectory[{name}]" for name in cases]
     assert pytest_on_gpu(*names) == len(cases)
+
+
+def test_host_code_and_kernels_agree_on_the_sizes_of_groups():
+    header = (ROOT / "gru4rec_toolkit/ops/shared/gpu_arrays.h").read_text()
+    listing = program(
+        """
+        from gru4rec_toolkit.ops import gpu_base
+        print("SIZES", gpu_base.THREADS, gpu_base.COLUMNS, gpu_base.PARTS)
+        """
+    )
+    sizes = re.findall(r"\b(?:THREADS|COLUMNS|PARTS) = (\d+)", header)
+    assert listing.split("SIZES")[1].split() == sizes
+
+
+# the sizes of the product do not fit, so that the message shows which code ran
+PRODUCT = """
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    from gru4rec_toolkit.theano_setup import theano, tensor as tt
+    import numpy as np
+    from gru4rec_toolkit.ops import library
+    from gru4rec_toolkit.ops.products.gpu import GpuProductOfColumns
+    assert str(library.SOURCES).startswith(sys.argv[1])
+    a, b = tt.fmatrices("ab")
+    product = theano.function([a, b], GpuProductOfColumns()(a, b, 0, 1))
+    try:
+        product(np.ones((2, 3), "f"), np.ones((3, 3), "f"))
+    except ValueError as err:
+        print(str(err).splitlines()[0])
+"""
+
+
+def test_a_module_of_other_code_does_not_run(tmp_path):
+    shutil.copytree(ROOT / "gru4rec_toolkit", tmp_path / "gru4rec_toolkit")
+    flags = f"device={DEVICE},base_compiledir={tmp_path}"
+    changes = (
+        ("products/gpu_apply.h", "the shapes do", "the sizes do", "the sizes do not fit"),
+        ("shared/gpu_arrays.h", "ValueError, message", 'ValueError, "the header"', "the header"),
+    )
+    assert "the shapes do not fit" in program(PRODUCT, tmp_path, THEANO_FLAGS=flags)
+    for file, old, new, message in changes:
+        path = tmp_path / "gru4rec_toolkit/ops" / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+        assert message in program(PRODUCT, tmp_path, THEANO_FLAGS=flags)
 
 
 # ---------------------------------------------------------------------------- CUDA's compiler
@@ -80,7 +126,7 @@ def test_every_kernel_compiles_for_cuda(capability):
         sources = {gpu_base.kernel_source("sampling", name)[0] for name in ("draw", "merge")}
         for twin in twins:
             for kernel in twin.KERNELS:
-                sources.add(gpu_base.kernel_source(twin.FILE, kernel, **twin.constants())[0])
+                sources.add(gpu_base.kernel_source(twin.FOLDER, kernel, **twin.constants())[0])
         print("SOURCES", json.dumps(sorted(sources)))
         """
     )

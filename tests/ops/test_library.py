@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,8 +83,48 @@ def test_the_codes_of_the_kernels_are_the_positions_in_the_tables():
     }
     for enum, names in tables.items():
         found = re.search(rf"enum {enum} {{(.*?)}}", header, re.DOTALL).group(1)
-        expected = ["GK_" + name.upper().replace("-", "_") for name in names]
+        expected = [base.cpp_enum(name) for name in names]
         assert re.findall(r"\w+", found) == expected
+
+
+# the sizes of the product do not fit, so that the message shows which code ran
+PRODUCT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from gru4rec_toolkit.theano_setup import theano, tensor as tt
+import numpy as np
+from gru4rec_toolkit.ops import library
+from gru4rec_toolkit.ops.products.op import Product
+assert str(library.SOURCES).startswith(sys.argv[1])
+a, b = tt.fmatrices("ab")
+try:
+    theano.function([a, b], Product()(a, b))(np.ones((2, 3), "f"), np.ones((2, 3), "f"))
+except ValueError as err:
+    print(str(err).splitlines()[0])
+print(library.path().name)
+"""
+
+
+def test_a_module_of_other_code_does_not_run(tmp_path):
+    """Neither one of other host code, which needs no other library, nor of another header."""
+    shutil.copytree(SOURCES.parent, tmp_path / "gru4rec_toolkit")
+    flags = f"base_compiledir={tmp_path}"
+
+    def printed():
+        return python(flags, "-c", PRODUCT, str(tmp_path)).splitlines()
+
+    def change(file, old, new):
+        path = tmp_path / "gru4rec_toolkit/ops" / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    message, library = printed()
+    assert message == "product: inner sizes differ"
+    change("products/cpu_apply.h", "inner sizes", "other sizes")
+    assert printed() == ["product: other sizes differ", library]
+    change("shared/arrays.h", "(type, message)", '(type, "the header")')
+    message, other_library = printed()
+    assert message == "the header" and other_library != library
 
 
 def test_kernels_know_what_parameters_take():

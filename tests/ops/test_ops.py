@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import custom_opt
 from gru4rec_toolkit import theano_setup
+from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.ops import base
 from gru4rec_toolkit.ops.gru.op import GRU, Dropout, GRUGradient
 from gru4rec_toolkit.ops.library import load
-from gru4rec_toolkit.ops.losses.op import Loss
+from gru4rec_toolkit.ops.losses.op import Loss, has_loss, loss_of_scores
 from gru4rec_toolkit.ops.products.op import Product
-from gru4rec_toolkit.ops.ranking.op import CountRanks
+from gru4rec_toolkit.ops.ranking.op import Activate, CountRanks
 from gru4rec_toolkit.ops.rows.op import Gather, LogQ, Outputs
 from gru4rec_toolkit.ops.updates.op import METHODS, Update
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -340,6 +342,70 @@ def test_nan_is_not_hidden(loss, activation, parameter):
     assert np.isnan(run_compiled(Loss(loss, activation, 1.0, parameter), values)[0])
 
 
+@pytest.mark.parametrize(("loss", "activation", "parameter"), LOSSES)
+def test_gradients_of_the_loss_are_those_of_differences(loss, activation, parameter):
+    rng = np.random.RandomState(0)
+    values = [rng.standard_normal(shape).astype(np.float32) for shape in ((3, 6), (6,))]
+    weights = tt.as_tensor_variable(np.array([1, 1, 1, 3, 1, 2], dtype=np.float32))
+
+    def cost(scores, offsets):
+        return Loss(loss, activation, 0.5, parameter)(scores, offsets, weights)[0]
+
+    theano.gradient.verify_grad(cost, values, rng=rng, abs_tol=0.05, rel_tol=0.05)
+    values = [tt.as_tensor_variable(value) for value in values]
+    # how many columns a column stands for is no number to be trained
+    counts = tt.fvector()
+    with pytest.raises(theano.gradient.NullTypeGradError, match="counts of copies"):
+        theano.grad(Loss(loss, activation, 0.5, parameter)(*values, counts)[0], counts)
+
+
+@only_on_cpu
+def test_the_loss_overwrites_scores_that_nobody_else_reads():
+    custom_opt.register()
+    scores, offsets, weights = tt.fmatrix(), tt.fvector(), tt.fvector()
+    op = Loss("bpr-max", "tanh", 0.5, 1.0)
+    rng = np.random.default_rng(0)
+    given = [normal(rng, 3, 6), normal(rng, 6), np.ones(6, np.float32)]
+    doubled = scores * 2
+    cost, d_scores, d_offsets = op(doubled, offsets, weights)
+    expected = in_numpy(op, [2 * given[0], *given[1:]])
+    for others, in_place in (([], True), ([doubled], False)):
+        outputs = [cost, d_scores, d_offsets, *others]
+        f = theano.function([scores, offsets, weights], outputs)
+        (found,) = (n.op for n in f.maker.fgraph.toposort() if isinstance(n.op, Loss))
+        assert found.inplace == in_place
+        results = f(*given)
+        for result, e in zip(results, [*expected, 2 * given[0]]):
+            np.testing.assert_allclose(result, e, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "final_act", "has"),
+    [
+        *((loss, final_act, True) for loss, final_act, _ in LOSSES),
+        ("bpr-max", "softmax", False),
+        ("hinge", "linear", False),
+        ("hinge", "softmax", False),
+        ("bpr-max", "softsign", False),
+    ],
+)
+def test_which_losses_have_a_kernel(loss, final_act, has):
+    scores, offsets = tt.fmatrix(), tt.fvector()
+    assert has_loss(loss, final_act) == has
+    found = loss_of_scores(scores, offsets, None, loss, final_act, 32, smoothing=0.1, bpreg=0.7)
+    if not has:
+        assert found is None
+        return
+    op = found.owner.op
+    assert (op.loss, op.activation, op.scale, op.inplace) == (loss, final_act, 1 / 32, False)
+    assert op.parameter == (0.7 if loss == "bpr-max" else 0.1)
+    assert found.owner.inputs[:2] == [scores, offsets]
+    weights = theano.function([offsets], found.owner.inputs[2], mode="FAST_COMPILE")
+    assert weights(np.zeros(3, np.float32)).tolist() == [1, 1, 1]
+    counts = tt.fvector()
+    assert loss_of_scores(scores, offsets, counts, loss, final_act, 32).owner.inputs[2] is counts
+
+
 # ---------------------------------------------------------------------------- hidden layers
 
 
@@ -397,6 +463,25 @@ def test_dropout_drops_independently():
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @common
+@given(m=ROWS, n=st.sampled_from([0, 1, 15, 16, 17, 250]), seed=SEEDS)
+def test_activate(activation, m, n, seed):
+    scores = 4 * normal(np.random.default_rng(seed), m, n)
+    agree(Activate(activation), [scores])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "elu-0.5", "selu-1.5-2"])
+def test_the_gradient_of_activated_scores(activation):
+    """By its definition in Theano."""
+    x = tt.fmatrix()
+    scores = 2 * normal(np.random.default_rng(1), 3, 20)
+    values = []
+    for y in (Activate(activation)(x), losses.activation(activation)(x)):
+        values.append(theano.function([x], theano.grad((y**2).sum(), x))(scores))
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@common
 @given(m=ROWS, n_items=st.sampled_from([1, 7, 256, 1000]), n=ROWS, seed=SEEDS)
 def test_count_ranks(activation, m, n_items, n, seed):
     n = max(n, 1)
@@ -435,6 +520,43 @@ def test_items_of_an_equal_score_tie_with_the_target(activation, scores, n_items
     values = [scores[:, None], ones, zeros, ids, none, scores]
     better, equal = run_compiled(CountRanks(activation), values)
     assert not better.any() and (equal == n_items).all()
+
+
+# ---------------------------------------------------------------------------- what does not fit
+
+
+def ones(*shapes):
+    """Return arrays of ones: float32 of a shape, int32 of a list's length."""
+    return [np.ones(s, "float32") if isinstance(s, tuple) else np.array(s, "int32") for s in shapes]
+
+
+MISFITS = {
+    "ranks: the shapes do not fit": (
+        CountRanks("tanh"), ones((2, 3), (4, 3), (5, 1), [0, 1, 2, 3], [0, 1], (2,)),
+    ),
+    "loss: expected scores": (Loss("cross-entropy", "softmax", 1.0), ones((2, 3), (2,), (3,))),
+    "GRU: the shapes do not fit": (GRU("tanh"), ones((2, 9), (9,), (2, 3), (3, 6), (3, 4))),
+    "gradient of GRU: the shapes do not fit": (
+        GRUGradient("tanh"), ones((2, 3), (2, 3), (3, 3), (2, 5), (2, 3)),
+    ),
+    "update: gradient's size": (
+        Update("adagrad", True, False), ones((6,), (3, 2), (3, 2), (3, 2), (4, 2)),
+    ),
+    "update: gradient's shape": (
+        Update(None, False, False, (True,)), ones((6,), (3, 2), [0, 1], (2, 3), (2,)),
+    ),
+}  # fmt: skip
+if not ON_GPU:  # a GPU's Ops do not look at these
+    MISFITS["outputs: copies"] = Outputs(), ones([0], [1, 2], (3,))
+    MISFITS["logQ: the biases' size"] = (
+        LogQ(1.0, 0.5), [*ones((3, 1), (5, 1), [0, 1]), np.asarray(1)],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MISFITS)
+def test_shapes_that_do_not_fit(message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        run_compiled(*MISFITS[message])
 
 
 # ---------------------------------------------------------------------------- several in one kernel

@@ -7,8 +7,7 @@ import numpy as np
 from gru4rec_toolkit.ops.base import (
     KernelOp,
     activate,
-    c_activation,
-    fail_if,
+    cpp_activation,
     has_activation,
     kernel_activation,
     sigmoid,
@@ -28,6 +27,7 @@ class GRU(KernelOp):
     """
 
     __props__ = ("activation",)
+    FOLDER, FUNCTION = "gru", "apply_gru"
 
     def __init__(self, activation: str):
         self.activation = activation
@@ -64,29 +64,8 @@ class GRU(KernelOp):
         d_h += tt.dot(d_candidate, w_h.T) * rz[:, :n]
         return [d_x, d_bias, d_h, tt.dot(h.T, d_rz), tt.dot(reset_h.T, d_candidate)]
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        new, rz, reset_h, candidate = outputs
-        fail = sub["fail"]
-        plain = ", ".join(
-            f"{var}({array})" for var, array in zip(("x", "bias", "h", "w_rz", "w_h"), inputs)
-        )
-        wrong = (
-            "x.dim(0) != m || x.dim(1) != 3 * n || bias.dim(0) != 3 * n || w_rz.dim(0) != n || "
-            "w_rz.dim(1) != 2 * n || w_h.dim(0) != n || w_h.dim(1) != n"
-        )
-        return f"""
-        {{
-        gk::Plain {plain};
-        if (!x.ok() || !bias.ok() || !h.ok() || !w_rz.ok() || !w_h.ok()) {{ {fail} }}
-        const npy_intp m = h.dim(0), n = h.dim(1);
-        {fail_if(wrong, "ValueError", "GRU: the shapes do not fit", fail)}
-        if (!gk::allocate({new}, {{m, n}}) || !gk::allocate({rz}, {{m, 2 * n}}) ||
-            !gk::allocate({reset_h}, {{m, n}}) || !gk::allocate({candidate}, {{m, n}})) {{ {fail} }}
-        gk_gru(m, n, x.data(), bias.data(), h.data(), w_rz.data(), w_h.data(),
-               {c_activation(self.activation)}, gk::data({rz}), gk::data({reset_h}),
-               gk::data({candidate}), gk::data({new}));
-        }}
-        """
+    def c_constants(self):
+        return (cpp_activation(self.activation),)
 
 
 class GRUGradient(KernelOp):
@@ -96,6 +75,7 @@ class GRUGradient(KernelOp):
     """
 
     __props__ = ("activation",)
+    FOLDER, FUNCTION = "gru", "apply_gru_gradient"
 
     def __init__(self, activation: str):
         self.activation = activation
@@ -125,33 +105,8 @@ class GRUGradient(KernelOp):
         outputs[0][0] = d_x.astype(np.float32)
         outputs[1][0] = d_x.sum(axis=0).astype(np.float32)
 
-    def c_headers(self):
-        return ["arrays.h", "<vector>"]
-
-    def c_code(self, node, name, inputs, outputs, sub):
-        d_x, d_bias = outputs
-        fail = sub["fail"]
-        names = ("d_new", "h", "w_h", "rz", "candidate")
-        plain = ", ".join(f"{var}({array})" for var, array in zip(names, inputs))
-        wrong = (
-            "h.dim(0) != m || h.dim(1) != n || w_h.dim(0) != n || w_h.dim(1) != n || "
-            "rz.dim(0) != m || rz.dim(1) != 2 * n || candidate.dim(0) != m || "
-            "candidate.dim(1) != n"
-        )
-        return f"""
-        {{
-        gk::Plain {plain};
-        if (!d_new.ok() || !h.ok() || !w_h.ok() || !rz.ok() || !candidate.ok()) {{ {fail} }}
-        const npy_intp m = d_new.dim(0), n = d_new.dim(1);
-        {fail_if(wrong, "ValueError", "gradient of GRU: the shapes do not fit", fail)}
-        if (!gk::allocate({d_x}, {{m, 3 * n}}) || !gk::allocate({d_bias}, {{3 * n}})) {{ {fail} }}
-        static std::vector<float> scratch;
-        scratch.resize(m * n);
-        gk_gru_gradient(m, n, d_new.data(), h.data(), w_h.data(), {c_activation(self.activation)},
-                        rz.data(), candidate.data(), scratch.data(), gk::data({d_x}),
-                        gk::data({d_bias}));
-        }}
-        """
+    def c_constants(self):
+        return (cpp_activation(self.activation),)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -169,6 +124,7 @@ class Dropout(KernelOp):
     """
 
     __props__ = ()
+    FOLDER, FUNCTION = "gru", "apply_dropout"
 
     def make_node(self, x, p, seed, counter):
         p = tt.as_tensor_variable(np.float32(p)) if isinstance(p, float) else p
@@ -195,20 +151,6 @@ class Dropout(KernelOp):
         keep = (bits >> np.uint32(8)) < np.uint32((1 - p) * 2**24)
         scale = np.float32(1) / (np.float32(1) - np.float32(p))
         outputs[0][0] = x * np.where(keep, scale, np.float32(0)).reshape(x.shape)
-
-    def c_code(self, node, name, inputs, outputs, sub):
-        x, p, seed, counter = inputs
-        (out,) = outputs
-        fail = sub["fail"]
-        return f"""
-        {{
-        gk::Plain x({x});
-        if (!x.ok() || !gk::allocate({out}, {{x.dim(0), x.dim(1)}})) {{ {fail} }}
-        gk_dropout(x.dim(0) * x.dim(1), x.data(), gk::scalar<npy_float32>({p}),
-                   gk::scalar<npy_int64>({seed}), gk::scalar<npy_int64>({counter}),
-                   gk::data({out}));
-        }}
-        """
 
 
 # ---------------------------------------------------------------------------- for expressions

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from gru4rec_toolkit.ops.gpu_base import (
-    COLUMNS,
-    PARTS,
-    GpuKernelOp,
-    activation_constants,
-    arrays_and_scalars,
-    fail_if,
-    launch,
-    plain,
-)
+from gru4rec_toolkit.ops.gpu_base import GpuKernelOp, activation_constants, arrays_and_scalars
 from gru4rec_toolkit.ops.losses.op import LOSSES, Loss
 from gru4rec_toolkit.theano_setup import theano
 
@@ -26,7 +17,9 @@ class GpuLoss(GpuKernelOp):
     """
 
     __props__ = ("loss", "activation", "scale", "parameter", "collects", "inplace")
-    FILE, KERNELS = "losses", ("loss_rows", "loss_columns")
+    FOLDER, FUNCTION = "losses", "apply_loss"
+    N_INPUTS = 5
+    KERNELS = ("loss_rows", "loss_columns")
 
     def __init__(self, loss, activation, scale, parameter=0.0, collects=False, inplace=False):
         self.loss, self.activation, self.scale = loss, activation, scale
@@ -53,34 +46,5 @@ class GpuLoss(GpuKernelOp):
         outputs = [self.like(inputs[0], "float32", n) for n in (int(self.collects), 2, 1)]
         return theano.Apply(self, inputs, outputs)
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        scores, offsets, weights, *collected = inputs
-        cost, d_scores, d_offsets = outputs
-        fail, context = sub["fail"], sub["params"]
-        wrong = "m > n || offsets.dim(0) != n || weights.dim(0) != n"
-        message = "loss: expected scores (m, n), n >= m, offsets and weights (n,)"
-        scale = f"{float(self.scale)!r}f"
-        rows = ["n", f"&{d_scores}", "&offsets.get()", "&weights.get()", scale, "m", "&costs.get()"]
-        columns = ["m", "n", f"&{d_scores}", "&costs.get()", scale]
-        columns += [f"&{d_offsets}", f"&{cost}", "at"]
-        at, into = "0", f"gk::allocate({cost}, {{}}, {context})"
-        if self.collects:
-            at = f"gk::scalar<npy_int64>({collected[1]})"
-            into = f"gk::take({cost}, {collected[0]}, {str(self.inplace).lower()})"
-        return f"""
-        {{
-        {plain(fail, offsets=offsets, weights=weights)}
-        const size_t m = {scores}->ga.dimensions[0], n = {scores}->ga.dimensions[1];
-        const npy_int64 at = {at};
-        {fail_if(wrong, message, fail)}
-        gk::Scratch costs(m, GA_FLOAT, {context});
-        if (!costs.ok() || !gk::take({d_scores}, {scores}, {str(self.inplace).lower()}) ||
-            !gk::allocate({d_offsets}, {{n}}, {context}) ||
-            !({into})) {{ {fail} }}
-        {fail_if(f"at < 0 || ({cost}->ga.nd && at >= npy_int64({cost}->ga.dimensions[0]))",
-                 "loss: no such place in costs", fail)}
-        {launch("loss_rows", "m", "gk::THREADS", rows, fail)}
-        {launch("loss_columns", f"(n + {COLUMNS - 1}) / {COLUMNS} + 1", f"{COLUMNS * PARTS}",
-                 columns, fail)}
-        }}
-        """
+    def c_constants(self):
+        return float(self.scale), self.inplace

@@ -7,8 +7,8 @@ import numpy as np
 from gru4rec_toolkit.ops.base import (
     KernelOp,
     activate,
-    c_activation,
-    fail_if,
+    cpp_activation,
+    cpp_enum,
     has_activation,
     sigmoid,
 )
@@ -38,6 +38,7 @@ class Loss(KernelOp):
     """
 
     __props__ = ("loss", "activation", "scale", "parameter", "inplace")
+    FOLDER, FUNCTION = "losses", "apply_loss"
 
     def __init__(self, loss, activation, scale, parameter=0.0, inplace=False):
         self.loss, self.activation, self.scale = loss, activation, scale
@@ -123,26 +124,10 @@ class Loss(KernelOp):
         gradient[i, i] -= (s * d_lost).sum(axis=1) / (mean[:, 0] + EPSILON)
         return loss.sum(), gradient
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        scores, offsets, weights = inputs
-        cost, d_scores, d_offsets = outputs
-        fail = sub["fail"]
+    def c_constants(self):
         activation = "linear" if self.activation.startswith("softmax") else self.activation
-        wrong = "m > n || offsets.dim(0) != n || weights.dim(0) != n"
-        message = "loss: expected scores (m, n), n >= m, offsets and weights (n,)"
-        return f"""
-        {{
-        gk::Plain offsets({offsets}), weights({weights});
-        const npy_intp m = PyArray_DIM({scores}, 0), n = PyArray_DIM({scores}, 1);
-        if (!offsets.ok() || !weights.ok()) {{ {fail} }}
-        {fail_if(wrong, "ValueError", message, fail)}
-        if (!gk::take({d_scores}, {scores}, {str(self.inplace).lower()}) ||
-            !gk::allocate({d_offsets}, {{n}}) || !gk::allocate({cost}, {{}})) {{ {fail} }}
-        *gk::data({cost}) = gk_loss({LOSSES.index(self.loss)}, m, n, gk::data({d_scores}),
-            offsets.data(), weights.data(), gk::data({d_offsets}), {float(self.scale)!r}f,
-            {float(self.parameter)!r}f, {c_activation(activation)});
-        }}
-        """
+        codes = cpp_enum(self.loss), cpp_activation(activation)
+        return *codes, float(self.scale), float(self.parameter), self.inplace
 
 
 # ---------------------------------------------------------------------------- for expressions

@@ -10,6 +10,14 @@ WITHIN_KERNEL ga_float value_of(ga_float score) {
     return act_value(score);
 }
 
+// activated (n,) gets the values of scores (n,). Bound by memory, 8 n bytes.
+KERNEL void activate(ga_size n, ARRAY(ga_float, scores), ARRAY(ga_float, activated)) {
+    OPEN(ga_float, scores);
+    OPEN(ga_float, activated);
+    for (ga_size i = GID_0 * LDIM_0 + LID_0; i < n; i += GDIM_0 * LDIM_0)
+        activated[i] = value_of(scores[i]);
+}
+
 // One group a target. scores (m, n) are those of n items, before their biases (n,) and activation;
 // ids (n,) say which one is the target, which does not count; target_scores (m,) are with biases,
 // before the activation. better, equal (m,) get what is found, added to what is there unless it is

@@ -1,12 +1,55 @@
-"""Ranks of targets among all items."""
+"""Final activations of scores, and the ranks of targets among all items."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from gru4rec_toolkit.ops.base import KernelOp, activate, c_activation, fail_if
+from gru4rec_toolkit.ops.base import KernelOp, activate, cpp_activation, kernel_activation
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
+
+# Kinds of activations that round: computed in two ways they differ in the last bit.
+ROUNDED = ("tanh", "selu")
+
+
+class Activate(KernelOp):
+    """Activated scores (m, n), equal to the bit to those that `CountRanks` compares.
+
+    So the scores that a model predicts have the ties that its evaluation counts.
+    """
+
+    __props__ = ("activation",)
+    FOLDER, FUNCTION = "ranking", "apply_activate"
+
+    def __init__(self, activation: str):
+        self.activation = activation
+
+    def make_node(self, scores):
+        return theano.Apply(self, [scores], [tt.fmatrix()])
+
+    def infer_shape(self, node, shapes):
+        return shapes
+
+    def perform(self, node, inputs, outputs):
+        activated, _ = activate(self.activation, inputs[0])
+        outputs[0][0] = activated.astype(np.float32)
+
+    def grad(self, inputs, gradients):
+        value = self(*inputs)
+        kind, a, b = kernel_activation(self.activation)
+        slopes = {"tanh": 1 - value**2, "selu": tt.switch(inputs[0] >= 0, a, value + a * b)}
+        return [gradients[0] * slopes[kind]]
+
+    def c_constants(self):
+        return (cpp_activation(self.activation),)
+
+
+def activated_scores(scores, final_act: str):
+    """Return activated scores by the Op; None where every way gives the same bits, or no kernel."""
+    if final_act.split("-")[0] not in (*ROUNDED, "elu"):
+        return None
+    return Activate(final_act)(scores)
+
 
 # ---------------------------------------------------------------------------- ranking
 
@@ -22,6 +65,7 @@ class CountRanks(KernelOp):
     """
 
     __props__ = ("activation",)
+    FOLDER, FUNCTION = "ranking", "apply_count_ranks"
 
     def __init__(self, activation: str):
         self.activation = activation
@@ -41,28 +85,5 @@ class CountRanks(KernelOp):
             counts = (compare(both[:, 1:], both[:, :1]) & other).sum(axis=1)
             storage[0] = counts.astype(np.int64)
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        better, equal = outputs
-        fail = sub["fail"]
-        names = ("hidden", "rows", "biases", "ids", "targets", "scores")
-        plain = ", ".join(f"{var}({array})" for var, array in zip(names, inputs))
-        all_ok = " && ".join(f"{var}.ok()" for var in names)
-        wrong = (
-            "rows.dim(1) != hidden.dim(1) || biases.dim(0) != k || ids.dim(0) != k || "
-            "targets.dim(0) != m || scores.dim(0) != m"
-        )
-        return f"""
-        {{
-        gk::Plain {plain};
-        if (!({all_ok})) {{ {fail} }}
-        const npy_intp m = hidden.dim(0), k = rows.dim(0);
-        {fail_if(wrong, "ValueError", "ranks: the shapes do not fit", fail)}
-        if (!gk::allocate({better}, {{m}}, NPY_INT64) ||
-            !gk::allocate({equal}, {{m}}, NPY_INT64)) {{ {fail} }}
-        const int problem = gk_count_ranks(m, hidden.dim(1), hidden.data(), k, rows.data(),
-            biases.data(), ids.ids(), targets.ids(), scores.data(),
-            {c_activation(self.activation)}, (int64_t*)PyArray_DATA({better}),
-            (int64_t*)PyArray_DATA({equal}));
-        {fail_if("problem", "MemoryError", "ranks", fail)}
-        }}
-        """
+    def c_constants(self):
+        return (cpp_activation(self.activation),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gru4rec_toolkit.ops.base import KernelOp, fail_if
+from gru4rec_toolkit.ops.base import KernelOp
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
@@ -13,6 +13,7 @@ class Gather(KernelOp):
     """Rows ``table[index]`` (n, width) of a float32 table (n_rows, width), int32 index (n,)."""
 
     __props__ = ()
+    FOLDER, FUNCTION = "rows", "apply_gather"
 
     def make_node(self, table, index):
         return theano.Apply(self, [table, index], [tt.fmatrix()])
@@ -26,25 +27,6 @@ class Gather(KernelOp):
     def infer_shape(self, node, shapes):
         return [(shapes[1][0], shapes[0][1])]
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        table, index = inputs
-        (out,) = outputs
-        fail = sub["fail"]
-        return f"""
-        {{
-        gk::Plain table({table}), index({index});
-        if (!table.ok() || !index.ok() || !gk::allocate({out}, {{index.dim(0), table.dim(1)}})) {{
-            {fail}
-        }}
-        const long bad = gk_gather(table.data(), table.dim(0), table.dim(1), index.ids(),
-                                   index.dim(0), gk::data({out}));
-        if (bad >= 0) {{
-            PyErr_Format(PyExc_IndexError, "look-up of rows: index %ld is out of range", bad);
-            {fail}
-        }}
-        }}
-        """
-
 
 class Outputs(KernelOp):
     """The items that a mini-batch scores: its targets (m,), then negatives (k,), all int32.
@@ -54,6 +36,8 @@ class Outputs(KernelOp):
     """
 
     __props__ = ()
+    FOLDER, FUNCTION = "rows", "apply_outputs"
+    N_INPUTS = 3
 
     def make_node(self, targets, negatives, copies=None):
         inputs = [targets, negatives] + ([] if copies is None else [copies])
@@ -69,31 +53,6 @@ class Outputs(KernelOp):
         n = shapes[0][0] + shapes[1][0]
         return [(n,), (n,)]
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        targets, negatives, *copies = inputs
-        items, weights = outputs
-        fail = sub["fail"]
-        return f"""
-        {{
-        gk::Plain targets({targets}), negatives({negatives}), copies({(copies or ["NULL"])[0]});
-        if (!targets.ok() || !negatives.ok() || !copies.ok()) {{ {fail} }}
-        const long m = targets.dim(0), k = negatives.dim(0);
-        {fail_if("copies.data() && copies.dim(0) != k", "ValueError", "outputs: copies", fail)}
-        if (!gk::allocate({items}, {{m + k}}, NPY_INT32) || !gk::allocate({weights}, {{m + k}})) {{
-            {fail}
-        }}
-        npy_int32* all = (npy_int32*)PyArray_DATA({items});
-        float* of_all = gk::data({weights});
-        std::copy(targets.ids(), targets.ids() + m, all);
-        std::copy(negatives.ids(), negatives.ids() + k, all + m);
-        std::fill(of_all, of_all + (copies.data() ? m : m + k), 1.f);
-        if (copies.data()) std::copy(copies.data(), copies.data() + k, of_all + m);
-        }}
-        """
-
-    def c_headers(self):
-        return ["arrays.h", "<algorithm>"]
-
 
 class LogQ(KernelOp):
     """Biases (n, 1) less the logQ correction of `losses.log_q`: (n,).
@@ -108,6 +67,7 @@ class LogQ(KernelOp):
     """
 
     __props__ = ("of_targets", "of_samples")
+    FOLDER, FUNCTION = "rows", "apply_log_q"
 
     def __init__(self, of_targets: float, of_samples: float):
         self.of_targets, self.of_samples = of_targets, of_samples
@@ -131,27 +91,8 @@ class LogQ(KernelOp):
         corrected = biases[:, 0] - factors * log_support[items, 0]
         outputs[0][0] = corrected.astype(np.float32)
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        biases, log_support, items, n_targets = inputs
-        (out,) = outputs
-        fail = sub["fail"]
-        return f"""
-        {{
-        gk::Plain biases({biases}), log_support({log_support}), items({items});
-        if (!biases.ok() || !log_support.ok() || !items.ok()) {{ {fail} }}
-        const npy_intp n = items.dim(0), n_items = log_support.dim(0);
-        const npy_intp n_targets = gk::scalar<npy_int64>({n_targets});
-        {fail_if("biases.dim(0) != n", "ValueError", "logQ: the biases' size", fail)}
-        if (!gk::allocate({out}, {{n}})) {{ {fail} }}
-        for (npy_intp j = 0; j < n; j++) {{
-            const npy_int32 item = items.ids()[j];
-            {fail_if("item < 0 || item >= n_items", "IndexError", "logQ: not an item index", fail)}
-            const float factor = j < n_targets ? {float(self.of_targets)!r}f
-                                               : {float(self.of_samples)!r}f;
-            gk::data({out})[j] = biases.data()[j] - factor * log_support.data()[item];
-        }}
-        }}
-        """
+    def c_constants(self):
+        return float(self.of_targets), float(self.of_samples)
 
 
 def corrected_biases(biases, log_support, items, n_targets, logq: float, sample_alpha: float):

@@ -1,15 +1,28 @@
-// What the C code of the Ops needs of NumPy's arrays. Included after Python's and NumPy's headers.
+// What the host code of the CPU's Ops (cpu_apply.h) needs of NumPy's arrays.
+//
+// That code is one function an Op, apply_...: it gets the Op's inputs, outputs and constants, checks
+// them, allocates the outputs and calls the library. It returns false where it failed and has set a
+// Python error.
 #pragma once
+#include <Python.h>
+#include <numpy/arrayobject.h>
+
 #include <initializer_list>
 
 #include "kernels.h"
 
 namespace gk {
 
+// Sets a Python error; false, for the caller to return.
+inline bool fail(PyObject* type, const char* message) {
+    PyErr_SetString(type, message);
+    return false;
+}
+
 // A C-contiguous version of an array; of no array: none. `ok` is false if there was no memory.
 class Plain {
   public:
-    explicit Plain(PyArrayObject* array)
+    Plain(PyArrayObject* array)  // an argument of this type makes what it is given contiguous
         : array_(array ? PyArray_GETCONTIGUOUS(array) : nullptr), ok_(array_ || !array) {}
     ~Plain() { Py_XDECREF(array_); }
     Plain(const Plain&) = delete;
@@ -17,6 +30,7 @@ class Plain {
 
     bool ok() const { return ok_; }
     long dim(int axis) const { return PyArray_DIM(array_, axis); }
+    long size() const { return PyArray_SIZE(array_); }
     float* data() const { return array_ ? static_cast<float*>(PyArray_DATA(array_)) : nullptr; }
     int32_t* ids() const { return static_cast<int32_t*>(PyArray_DATA(array_)); }
 
@@ -24,6 +38,12 @@ class Plain {
     PyArrayObject* array_;
     bool ok_;
 };
+
+// Whether all arrays could be made contiguous.
+template <class... Arrays>
+bool all_ok(const Arrays&... arrays) {
+    return (arrays.ok() && ...);
+}
 
 inline float* data(PyArrayObject* array) { return static_cast<float*>(PyArray_DATA(array)); }
 

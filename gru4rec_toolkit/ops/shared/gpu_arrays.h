@@ -1,4 +1,9 @@
-// What the host code of the GPU's Ops needs of libgpuarray's arrays.
+// What the host code of the GPU's Ops (gpu_apply.h) needs of libgpuarray's arrays.
+//
+// That code is one function an Op, apply_...: it gets the node, the context, and the Op's inputs,
+// outputs and constants, checks them, allocates the outputs and launches the Op's kernels, which are
+// members of the node. (Node is a template's parameter: nodes of other Ops lack these kernels.) It
+// returns false where it failed and has set a Python error.
 #pragma once
 #include <Python.h>
 #include <numpy/arrayobject.h>
@@ -10,17 +15,30 @@
 #include <gpuarray/kernel.h>
 #include <gpuarray_api.h>
 
+#include <algorithm>
+#include <array>
 #include <initializer_list>
+#include <type_traits>
+#include <utility>
 
 namespace gk {
 
-constexpr size_t THREADS = 256;       // of a group
+// of a group; of a group that adds up columns, or compares occurrences: the same in gpu_base.py
+constexpr size_t THREADS = 256;
+constexpr size_t COLUMNS = 32, PARTS = 8;
 constexpr size_t MOST_GROUPS = 65535; // of a grid; kernels loop where there are more elements
+
+// Sets a Python error; false, for the caller to return.
+inline bool fail(const char* message) {
+    PyErr_SetString(PyExc_ValueError, message);
+    return false;
+}
 
 // A C-contiguous version of an array; of no array: `other`, for an argument that is not looked at.
 class Plain {
   public:
-    explicit Plain(PyGpuArrayObject* array, const Plain* other = nullptr) {
+    // an argument of this type makes what it is given contiguous
+    Plain(PyGpuArrayObject* array, const Plain* other = nullptr) {
         if (!array) array = other->array_;
         if (array && GpuArray_IS_C_CONTIGUOUS(&array->ga)) {
             Py_INCREF(array);
@@ -47,6 +65,12 @@ class Plain {
   private:
     PyGpuArrayObject* array_ = nullptr;
 };
+
+// Whether all arrays could be made contiguous.
+template <class... Arrays>
+bool all_ok(const Arrays&... arrays) {
+    return (arrays.ok() && ...);
+}
 
 // Memory for the time of a call; libgpuarray keeps it for the next one.
 class Scratch : public Plain {
@@ -157,17 +181,81 @@ inline size_t groups(size_t n, size_t in_group = THREADS) {
     return needed < MOST_GROUPS ? needed : MOST_GROUPS;
 }
 
-// Calls launch(number of axes, groups, threads) unless there is nothing to do; false on an error.
-template <class Launch>
-bool run(size_t n_groups, size_t threads, GpuKernel* kernel, const Launch& launch) {
+// One argument of a kernel; it becomes what the parameter in its place is. (Lists of them are arrays,
+// since the compiler takes a minute for tuples of the hundreds that an update of many parameters has.)
+struct Argument {
+    gpudata* buffer = nullptr;
+    npy_int64 integer = 0;
+    double real = 0;
+
+    template <class Parameter>
+    Parameter as() const {
+        if constexpr (std::is_pointer_v<Parameter>) return buffer;
+        else if constexpr (std::is_floating_point_v<Parameter>) return real;
+        else return integer;
+    }
+};
+
+template <size_t N>
+using Arguments = std::array<Argument, N>;
+
+// What a kernel takes for a value: an array is a buffer and the bytes to skip in it.
+template <class Number, class = std::enable_if_t<std::is_arithmetic_v<Number>>>
+Arguments<1> passed(Number number) {
+    if constexpr (std::is_integral_v<Number>) return {{{nullptr, npy_int64(number), double(number)}}};
+    else return {{{nullptr, 0, number}}};
+}
+inline Arguments<2> passed(gpudata* buffer, size_t offset) {
+    return {{{buffer}, {nullptr, npy_int64(offset)}}};
+}
+inline Arguments<2> passed(PyGpuArrayObject* array) {
+    return passed(array->ga.data, array->ga.offset);
+}
+inline Arguments<2> passed(const Plain& array) { return passed(array.get()); }
+template <size_t N>
+Arguments<N> passed(const Arguments<N>& arguments) {
+    return arguments;
+}
+
+// All of these, one after the other.
+template <class... Values>
+auto all_passed(const Values&... values) {
+    Arguments<(std::tuple_size_v<decltype(passed(values))> + ... + 0)> all;
+    auto end = all.begin();
+    const auto add = [&](const auto& some) { end = std::copy(some.begin(), some.end(), end); };
+    (add(passed(values)), ...);
+    return all;
+}
+
+inline Arguments<4> passed(const Mask& mask) {
+    return all_passed(mask.low, mask.high, mask.keep_below, mask.scale);
+}
+
+// A function of a node that Theano wrote, which launches a kernel.
+template <class Node, class... Parameters>
+using Call = int (Node::*)(unsigned axes, size_t* groups, size_t* threads, size_t, Parameters...);
+
+template <class Node, class... Parameters, size_t... I>
+int call_with(Node& node, Call<Node, Parameters...> call, size_t n_groups, size_t threads,
+              const Arguments<sizeof...(I)>& all, std::index_sequence<I...>) {
+    return (node.*call)(1, &n_groups, &threads, 0, all[I].template as<Parameters>()...);
+}
+
+// Launches a kernel (GK_KERNEL), unless there is nothing to do.
+template <class Node, class... Parameters, class... Values>
+bool launch(Node& node, GpuKernel& kernel, Call<Node, Parameters...> call, size_t n_groups,
+            size_t threads, const Values&... values) {
     if (n_groups == 0) return true;
-    const int error = launch(1, &n_groups, &threads);
+    const auto all = all_passed(values...);
+    static_assert(std::tuple_size_v<decltype(all)> == sizeof...(Parameters));
+    const int error = call_with<Node, Parameters...>(node, call, n_groups, threads, all,
+                                                     std::index_sequence_for<Parameters...>());
     if (error == GA_NO_ERROR) return true;
-    PyErr_Format(PyExc_RuntimeError, "kernel on the GPU: %s", GpuKernel_error(kernel, error));
+    PyErr_Format(PyExc_RuntimeError, "kernel on the GPU: %s", GpuKernel_error(&kernel, error));
     return false;
 }
 
 }  // namespace gk
 
-// an array as a kernel takes it
-#define GK_ARRAY(object) (object)->ga.data, (object)->ga.offset
+// A kernel of a node by its name in gpu.cl: the members that Theano makes of it.
+#define GK_KERNEL(node, name) node, node.k_##name, &Node::name##_call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gru4rec_toolkit.ops.base import KernelOp, fail_if
+from gru4rec_toolkit.ops.base import KernelOp, cpp_enum
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
@@ -42,12 +42,14 @@ class Update(KernelOp):
     """
 
     __props__ = ("method", "momentum", "l2", "weighted", "inplace")
+    FOLDER = "updates"
 
     def __init__(self, method, momentum, l2, weighted=(), inplace=False):
         self.method, self.momentum, self.l2 = method, momentum, l2
         self.weighted, self.inplace = weighted, inplace
         self.n_states = METHODS.index(method) and {"adam": 3, "adadelta": 2}.get(method, 1)
         self.n_tables = 1 + self.n_states + momentum
+        self.FUNCTION = "apply_update_of_rows" if weighted else "apply_update"
         if inplace:
             self.destroy_map = {i: [1 + i] for i in range(self.n_tables)}
 
@@ -128,59 +130,13 @@ class Update(KernelOp):
             table[...] = new
             storage[0] = table
 
-    def c_headers(self):
-        return ["arrays.h", "<memory>"]
+    def c_arguments(self, node, inputs, outputs):
+        tables = self.c_tables(inputs[1 : 1 + self.n_tables], outputs)
+        gradient = self._lookups(inputs) if self.weighted else inputs[-1]
+        return [inputs[0], tables, gradient, cpp_enum(self.method or "sgd"), self.inplace]
 
-    def c_code(self, node, name, inputs, outputs, sub):
-        fail = sub["fail"]
-        tables = inputs[1 : 1 + self.n_tables]
-        take = " || ".join(
-            f"!gk::take({out}, {table}, {str(self.inplace).lower()})"
-            for table, out in zip(tables, outputs)
-        )
-        data = [f"gk::data({out})" for out in outputs]
-        states = [*data[1 : 1 + self.n_states], *["NULL"] * 3]
-        time = states[2] if self.method == "adam" else "NULL"
-        velocity = data[-1] if self.momentum else "NULL"
-        ndim = node.outputs[0].ndim
-        width = f"PyArray_DIM({outputs[0]}, 1)" if ndim > 1 else "1"
-        return f"""
-        {{
-        gk::Plain constants({inputs[0]});
-        if (!constants.ok() || {take}) {{ {fail} }}
-        const float* c = constants.data();
-        const gk_rule rule = {{{METHODS.index(self.method)}, PyArray_DIM({outputs[0]}, 0), {width},
-            {data[0]}, {{{states[0]}, {states[1]}}}, {time}, {velocity},
-            c[0], c[1], c[2], c[3], {{c[4], c[5]}}}};
-        {self._c_rows(inputs, fail) if self.weighted else self._c_dense(inputs, fail)}
-        }}
-        """
-
-    def _c_dense(self, inputs, fail):
-        return f"""
-        gk::Plain gradient({inputs[-1]});
-        if (!gradient.ok()) {{ {fail} }}
-        const long n = PyArray_SIZE({inputs[-1]});
-        {fail_if("n != rule.n_rows * rule.width", "ValueError", "update: gradient's size", fail)}
-        gk_update_dense(&rule, n, gradient.data());
-        """
-
-    def _c_rows(self, inputs, fail):
-        arrays = [array or "NULL" for lookup in self._lookups(inputs) for array in lookup]
-        plain = ", ".join(f"a{i}({array})" for i, array in enumerate(arrays))
-        all_ok = " && ".join(f"a{i}.ok()" for i in range(len(arrays)))
-        lookups, fits = [], []
-        for i in range(0, len(arrays), 4):
-            lookups.append(
-                f"{{a{i}.dim(0), a{i}.ids(), a{i + 1}.data(), a{i + 2}.data(), a{i + 3}.data()}}"
-            )
-            fits.append(f"a{i + 1}.dim(0) == a{i}.dim(0) && a{i + 1}.dim(1) == rule.width")
-        return f"""
-        gk::Plain {plain};
-        if (!({all_ok})) {{ {fail} }}
-        {fail_if(f"!({' && '.join(fits)})", "ValueError", "update: gradient's shape", fail)}
-        const gk_lookup lookups[] = {{{", ".join(lookups)}}};
-        const int problem = gk_update_rows(&rule, lookups, {len(self.weighted)});
-        {fail_if("problem == 1", "MemoryError", "update of rows", fail)}
-        {fail_if("problem == 2", "IndexError", "update of rows: index out of range", fail)}
-        """
+    def c_tables(self, tables: list[str], outputs: list[str]) -> list[tuple]:
+        """Return input and output of values, two states, time and velocity, for `cpp`."""
+        pairs = [(table, f"&{out}") for table, out in zip(tables, outputs)]
+        states = [*pairs[1 : 1 + self.n_states], (), (), ()][:3]
+        return [pairs[0], *states, pairs[-1] if self.momentum else ()]
