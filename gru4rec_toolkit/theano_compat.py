@@ -18,6 +18,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def importable() -> Iterator[None]:
     hidden = {name: sys.modules.pop(name) for name in stand_ins if name in sys.modules}
     sys.modules.update(stand_ins)
     # scalar.basic looks up the attribute `bool`, other modules the package `distutils`
-    lent = {} if _in_numpy("bool") else {"bool": np.bool_}
+    lent: dict[str, Any] = {} if _in_numpy("bool") else {"bool": np.bool_}
     if stand_ins:
         lent["distutils"] = stand_ins["numpy.distutils"]
     vars(np).update(lent)
@@ -74,7 +75,7 @@ def _distutils() -> dict[str, ModuleType]:
 
     Python 3.12 dropped the one, and NumPy drops the other there.
     """
-    modules = {
+    modules: dict[str, dict[str, Any]] = {
         "distutils.spawn": {"find_executable": shutil.which},
         "distutils.sysconfig": {
             "get_config_h_filename": sysconfig.get_config_h_filename,
@@ -94,7 +95,7 @@ def _distutils() -> dict[str, ModuleType]:
     return made
 
 
-def _module(name: str, attributes: dict[str, object]) -> ModuleType:
+def _module(name: str, attributes: dict[str, Any]) -> ModuleType:
     module = ModuleType(name)
     vars(module).update(attributes)
     return module
@@ -120,7 +121,7 @@ def _python_library(plat_specific: bool = False, standard_lib: bool = False) -> 
 class _Numpy(ModuleType):
     """NumPy with some more names, as the global `np` of one of Theano's modules."""
 
-    def __init__(self, names: dict[str, object]) -> None:
+    def __init__(self, names: dict[str, Any]) -> None:
         super().__init__("numpy")
         vars(self).update(names)
 
@@ -153,7 +154,7 @@ def _asarray(value, dtype=None, order=None):
 
 
 # names that modules of Theano take from NumPy while they run, and what stands for them
-_NAMES = {
+_NAMES: dict[str, dict[str, Any]] = {
     "scalar.basic": {"cast": _Cast(), "complex": complex, "product": np.prod},
     "tensor.basic": {"complex": _complex},
     "tensor.elemwise": {"sctype2char": lambda dtype: np.dtype(dtype).char},
