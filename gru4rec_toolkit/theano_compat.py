@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -58,12 +59,15 @@ def compiler_flags() -> list[str]:
     """Return the flags that Theano's C code needs with this NumPy's headers.
 
     Without a target, NumPy 2 hides the fields of a dtype (``elsize``) from code that might run on
-    NumPy 1; and it dropped Python 2's names of integers, which Theano's virtual machine uses.
+    NumPy 1. After 2.0 it dropped Python 2's names of integers, which Theano's virtual machine uses.
     """
     if not NUMPY_2:
         return []
     names = {f"PyInt_{f}": f"PyLong_{f}" for f in ("AsLong", "Check", "FromLong")}
-    defined = {"NPY_TARGET_VERSION": "0x00000012", "NPY_PY3K": "1", **names}  # 0x12 is NumPy 2.0
+    header = Path(np.get_include(), "numpy", "npy_3kcompat.h")
+    known = header.read_text() if header.exists() else ""
+    defined = {name: v for name, v in {"NPY_PY3K": "1", **names}.items() if name not in known}
+    defined["NPY_TARGET_VERSION"] = "0x00000012"  # NumPy 2.0
     return [f"-D{name}={value}" for name, value in defined.items()]
 
 
