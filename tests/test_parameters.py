@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import json
 import math
 import re
@@ -929,9 +930,9 @@ def test_the_types_are_those_of_the_table():
 
 def test_the_docstring_says_what_the_table_says():
     """Names and defaults of the parameters, in the order of the table."""
-    doc = GRU4Rec.__doc__
+    doc = inspect.cleandoc(GRU4Rec.__doc__)  # from Python 3.13 on it comes like that
     text = doc[doc.index("**settings") : doc.index("Attributes")]
-    lines = re.findall(r"^ {8}(\w[\w, ]*) : .*\((?:default )?(.*)\)$", text, re.MULTILINE)
+    lines = re.findall(r"^ {4}(\w[\w, ]*) : .*\((?:default )?(.*)\)$", text, re.MULTILINE)
     names = [name for line, _ in lines for name in line.split(", ")]
     defaults = [value for _, line in lines for value in line.split(", ")]
     assert names == list(parameters.PARAMETERS)

@@ -510,6 +510,8 @@ def test_where_a_search_leaves_what(folder):
     assert "Study .. is kept in searches/_./study.journal" in done.lines
     assert "Results are written to searches/_." in done.lines
     assert (folder.path / "searches" / "_." / "results.tsv").exists()
+    if not (ROOT / ".git").exists():
+        return  # a copy of the files alone
     ignored = subprocess.run(
         ["git", "-C", str(ROOT), "check-ignore", "searches/x", "examples/searches/x"],
         stdout=subprocess.PIPE,

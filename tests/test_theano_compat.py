@@ -113,6 +113,18 @@ def test_compiler_flags_only_for_numpy_2(monkeypatch):
     assert "-DNPY_TARGET_VERSION=0x00000012" in theano_compat.compiler_flags()
 
 
+def test_names_that_numpys_headers_have_are_not_defined(monkeypatch, tmp_path):
+    """NumPy 2.0 has Python 2's names of integers, later ones do not."""
+    monkeypatch.setattr(theano_compat, "NUMPY_2", True)
+    monkeypatch.setattr(theano_compat.np, "get_include", lambda: str(tmp_path))
+    assert "-DPyInt_Check=PyLong_Check" in theano_compat.compiler_flags()
+    (tmp_path / "numpy").mkdir()
+    header = "static inline int PyInt_Check(PyObject *op) { return PyLong_Check(op); }"
+    (tmp_path / "numpy" / "npy_3kcompat.h").write_text(header)
+    flags = theano_compat.compiler_flags()
+    assert "-DPyInt_Check=PyLong_Check" not in flags and "-DPyInt_AsLong=PyLong_AsLong" in flags
+
+
 def test_code_of_one_numpy_is_not_loaded_with_another():
     assert f"numpy{np.__version__}" in theano.config.compiledir
 

@@ -144,7 +144,7 @@ def copy_project(root: Path) -> None:
 @contextlib.contextmanager
 def mounted(root: Path) -> Iterator[None]:
     """Mount what programs in a root expect for the block."""
-    mounts = [["-t", "proc", "proc", root / "proc"], ["--bind", "/dev", root / "dev"]]
+    mounts = [["-t", "proc", "proc", root / "proc"], ["--rbind", "/dev", root / "dev"]]
     done = []
     try:
         for arguments in mounts:
@@ -153,7 +153,7 @@ def mounted(root: Path) -> Iterator[None]:
         yield
     finally:
         for path in reversed(done):
-            subprocess.run(["umount", "--lazy", str(path)], check=False)
+            subprocess.run(["umount", "--recursive", "--lazy", str(path)], check=False)
 
 
 # ---------------------------------------------------------------------------- steps

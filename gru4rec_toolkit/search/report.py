@@ -135,11 +135,11 @@ def check_files(folder: str | Path) -> None:
     # logs are appended to: nothing on a device can be lost
     try:
         logs = [folder / "final.log", *sorted((folder / "logs").glob("trial_*.log"))]
+        logs = [path for path in logs if path.is_file()]
     except OSError as err:
         raise InputError(f"--results {folder}: {err.strerror}; give another directory") from None
     for path in logs:
-        if path.is_file():
-            _refuse_other_kind(path, "a log of paropt.py", _is_log)
+        _refuse_other_kind(path, "a log of paropt.py", _is_log)
 
 
 def _is_log(path: str) -> bool:
