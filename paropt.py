@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gru4rec_toolkit import arguments, machine, parameters, theano_setup
-from gru4rec_toolkit.errors import InputError, run_cli
+from gru4rec_toolkit.errors import InputError, run_cli, shown
 from gru4rec_toolkit.search.settings import Settings
 from gru4rec_toolkit.search.space import (
     SearchParameter,
@@ -208,7 +208,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     if len(study) > LONGEST_NAME or not study.isprintable():
         raise InputError(
             f"--study: expected a name of {LONGEST_NAME} printable characters at most, "
-            f"got {study[:50]!r}"
+            f"got {shown(study, 60)}"
         )
     # neither another directory's name nor . or ..
     folder = re.sub(r"[^\w.-]|^\.(?=\.*$)", "_", study)
@@ -252,7 +252,7 @@ def _check_texts(args: argparse.Namespace) -> None:
         try:
             (text or "").encode()
         except UnicodeEncodeError:
-            raise InputError(f"{option}: expected UTF-8 text, got {text!r}") from None
+            raise InputError(f"{option}: expected UTF-8 text, got {shown(text)}") from None
 
 
 def _devices(args: argparse.Namespace) -> list[str | None]:
@@ -261,7 +261,8 @@ def _devices(args: argparse.Namespace) -> list[str | None]:
     for device in args.devices or []:
         if not re.fullmatch(theano_setup.DEVICE_PATTERN, device):
             raise InputError(
-                f"--devices: {device!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+                f"--devices: {shown(device)} is not known; "
+                "give auto, cpu, cuda0, cuda1... or opencl0:0"
             )
     if args.devices and re.search(r"(^|,)\s*device\s*=", args.theano_flags or ""):
         raise InputError("--devices and device=... in -tf exclude each other; leave one out")
@@ -288,13 +289,16 @@ def _theano_flags(args: argparse.Namespace) -> str:
 
 def _check_flags(flags: str) -> None:
     """Refuse flags that every training would refuse."""
-    for flag in theano_setup.split_flags(flags, f"-tf: {flags!r}"):
+    for flag in theano_setup.split_flags(flags, f"-tf: {shown(flags)}"):
         name, equals, value = flag.strip().partition("=")
         if not equals:
-            raise InputError(f"-tf: {name!r} is not of the form name=value; write device=cuda0,...")
+            raise InputError(
+                f"-tf: {shown(name)} is not of the form name=value; write device=cuda0,..."
+            )
         if name == "device" and not re.fullmatch(theano_setup.DEVICE_PATTERN, value):
             raise InputError(
-                f"-tf: device {value!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+                f"-tf: device {shown(value)} is not known; "
+                "give auto, cpu, cuda0, cuda1... or opencl0:0"
             )
 
 

@@ -44,7 +44,7 @@ class CompileError(InputError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = self.args[0]
 
     def __str__(self) -> str:
         return self.message

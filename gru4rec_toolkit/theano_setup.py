@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gru4rec_toolkit import compile_directory, theano_patches
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.machine import (
     APT,
     check_compiler,
@@ -105,7 +105,7 @@ def configure(device: str | None = None) -> Setup:
     global _setup
     if device is not None and not re.fullmatch(DEVICE_PATTERN, device):
         raise InputError(
-            f"device {device!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+            f"device {shown(device)} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
         )
     if _setup is None:
         check_compiler()
@@ -265,7 +265,7 @@ def _choose_device(wanted: str, source: str) -> tuple[str, str]:
     """Resolve ``auto``; check that a GPU can be opened, since Theano would go on without it."""
     if not re.fullmatch(DEVICE_PATTERN, wanted):
         raise InputError(
-            f"device {wanted!r} (from {source}) is not known; "
+            f"device {shown(wanted)} (from {source}) is not known; "
             "give auto, cpu, cuda0, cuda1... or opencl0:0"
         )
     if wanted == "cpu":

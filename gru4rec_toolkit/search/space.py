@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 from gru4rec_toolkit import parameters
-from gru4rec_toolkit.errors import InputError, check_regular
+from gru4rec_toolkit.errors import InputError, check_regular, shortened
 
 if TYPE_CHECKING:
     import optuna
@@ -355,7 +355,7 @@ def _told(value: Any, within: bool = False) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:50]}..."
+    return shortened(text, 60)
 
 
 # ---------------------------------------------------------------------------- checking
