@@ -36,6 +36,8 @@ PRUNERS = ("none", "median", "hyperband")
 # a job is a thread here and a process that trains
 MOST_JOBS = 1000
 MOST_TRIALS = 2**31 - 1
+# what may follow device=auto in the flags of a training that needs no trial of its own
+_SAFE_DEVICES = (",device=auto", ",device=cpu")
 # seconds; the clocks of Python and of databases overflow with some more digits
 LONGEST_HEARTBEAT = 86400
 # Databases keep the name of a study in a column of this width.
@@ -274,8 +276,8 @@ def _threads(n_jobs: int) -> int | None:
     """Divide the cores among the jobs; one job is left what it takes by itself."""
     if n_jobs == 1:
         return None
-    named = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    cores = int(named) if named.isdigit() else machine.available_cores()
+    named = machine.first_number(os.environ.get("OPENBLAS_NUM_THREADS", "").strip())
+    cores = machine.available_cores() if named is None else named
     return min(max(cores // n_jobs, 1), machine.MOST_THREADS)
 
 
@@ -319,6 +321,24 @@ def _check_data(settings: Settings) -> None:
         events.read_events(path, *keys, announce=False)
 
 
+def _check_set_up(settings: Settings) -> None:
+    """Find out before the first trial whether Theano takes the flags and opens the devices."""
+    from gru4rec_toolkit.search import trial
+
+    for device in dict.fromkeys(settings.devices):
+        environment = settings.environment(device)
+        # without flags of the user nothing can be wrong about these, and to try takes seconds
+        if environment["THEANO_FLAGS"] in [f"device=auto{d}" for d in ("", *_SAFE_DEVICES)]:
+            continue
+        try:
+            trial.check_set_up(environment)
+        except trial.TrainingFailed as err:
+            raise InputError(
+                f"no training can start with THEANO_FLAGS={environment['THEANO_FLAGS']} "
+                f"(-tf, --devices): {err}"
+            ) from None
+
+
 def _ties_may_win(settings: Settings) -> bool:
     """Tell whether the search may end at a model that gives all items one score."""
     loss = settings.fixed.get("loss", parameters.PARAMETERS["loss"].default)
@@ -335,6 +355,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args, settings = parse_arguments(argv)
     _check_data(settings)
+    _check_set_up(settings)
 
     from gru4rec_toolkit.search import report, storage
     from gru4rec_toolkit.search.worker import (
