@@ -21,6 +21,7 @@ from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.data.ids import Ids
 from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model import weights
 from gru4rec_toolkit.model.losses import ranking_activation
 from gru4rec_toolkit.model.ranking import count_ranks
 
@@ -166,11 +167,9 @@ def evaluate_sessions_batch(
 
 
 def _check_model(gru: GRU4Rec) -> None:
-    """Raise an InputError if the model is not trained or its weights are no numbers."""
-    for name, weights in gru.weights().items():
-        if not np.isfinite(weights).all():
-            # every comparison with NaN is false: all targets would come first
-            raise InputError(f"the model's weights {name} hold NaN or infinity; train it again")
+    """Raise an InputError if the model is not trained or its weights cannot be used."""
+    # every comparison with NaN is false: all targets would come first
+    weights.check_values(gru.weights(), gru.trained_network().settings, len(gru.item_ids))
 
 
 def _indexed(

@@ -8,8 +8,11 @@ Reproducibility, RecSys 2023.
 
 from __future__ import annotations
 
+import numbers
+import threading
 import warnings
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,7 @@ import custom_opt
 from gru4rec_toolkit import modelfile, parameters
 from gru4rec_toolkit.data import sessions
 from gru4rec_toolkit.data.ids import Ids, extend_item_ids
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.model import losses, memory, weights
 from gru4rec_toolkit.model.training import Training, TrainingDiverged
 from gru4rec_toolkit.ops.base import in_one_kernel
@@ -136,12 +139,20 @@ class Network:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return a copy of every weight, by name."""
+        return {v.name: v.get_value() for v in self.variables()}
+
+    def variables(self) -> list:
+        """Return every weight as its shared variable."""
         variables = [*self.Wx, *self.Wh, *self.Wrz, *self.Bh, self.Wy, self.By]
-        variables += [] if self.E is None else [self.E]
-        return {v.name: v.get_value() for v in variables}
+        return variables if self.E is None else [*variables, self.E]
 
 
 # ---------------------------------------------------------------------------- its users' class
+
+# attributes of a network that a trained model has too
+_TABLES = ("Wx", "Wh", "Wrz", "Bh", "Wy", "By", "E")
+# Theano neither compiles nor runs a function for two threads at a time
+_predicting = threading.RLock()
 
 
 class GRU4Rec(parameters.HasParameters):
@@ -205,10 +216,24 @@ class GRU4Rec(parameters.HasParameters):
     """
 
     negative_sampler: Callable[[int], np.ndarray] | None = None
-    item_ids: np.ndarray = None  # type: ignore[assignment]  # an array once there are weights
     # the weights, with the parameters that they were built with
     network: Network | None = None
     _predictor: _Predictor | None = None
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """Return the ids behind the item indices, in a read-only array; None without weights."""
+        item_ids: Any = vars(self).get("item_ids")
+        if item_ids is not None:
+            item_ids.flags.writeable = False  # a deep copy's could be written
+        return item_ids
+
+    @item_ids.setter
+    def item_ids(self, _: Any) -> NoReturn:
+        raise InputError(
+            "item_ids belong to the weights and cannot be set; fit the model to data with other "
+            "ids, or make it the model of other weights and ids with take(network, item_ids)"
+        )
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every weight, by name (``Wx0``, ..., ``Wy``, ``By``, ``E``)."""
@@ -227,8 +252,30 @@ class GRU4Rec(parameters.HasParameters):
         return self.network
 
     def take(self, network: Network, item_ids: np.ndarray) -> None:
-        """Become the model of these weights, which belong to these items."""
-        tables = {n: getattr(network, n) for n in ("Wx", "Wh", "Wrz", "Bh", "Wy", "By", "E")}
+        """Become the model of these weights, which belong to these items.
+
+        Parameters
+        ----------
+        network : Network
+        item_ids : (n_items,) array
+            int64, or objects that are strings; the model keeps a copy that cannot be written.
+
+        Raises
+        ------
+        gru4rec_toolkit.errors.InputError
+            If they are no network, or not one id a row of its table of output items.
+        """
+        if not all(hasattr(network, name) for name in (*_TABLES, "settings")):
+            raise InputError(f"take: expected a Network, got {shown(network)}")
+        n_items = _shape(network.Wy)[0]
+        if not isinstance(item_ids, np.ndarray) or item_ids.shape != (n_items,):
+            raise InputError(
+                f"take: expected an array of {n_items} item ids, one a row of Wy, got "
+                f"{shown(item_ids, 60)}"
+            )
+        if item_ids.flags.writeable:  # may belong to the caller; do not modify
+            item_ids = item_ids.copy()
+        tables = {name: getattr(network, name) for name in _TABLES}
         # one assignment: an interrupt leaves the old model or the new one
         vars(self).update(tables, network=network, item_ids=item_ids, _predictor=None)
 
@@ -294,6 +341,7 @@ class GRU4Rec(parameters.HasParameters):
                     "retrain: the trained weights do not fit the parameters as they are now; set "
                     "layers, embedding and constrained_embedding as they were"
                 )
+            weights.check_values(self.weights(), settings, len(self.item_ids))
             item_ids = extend_item_ids(self.item_ids, data, self.item_key, "training data")
         log = sessions.index_sessions(
             data,
@@ -358,11 +406,12 @@ class GRU4Rec(parameters.HasParameters):
         """
         net = self.trained_network()
         (batch_size,) = parameters.check_arguments(batch_size=batch_size)
+        X, M = _index_vector("X", X), _row_count(M, batch_size)
         states = net.zero_states(batch_size)
         new_states = net.hidden(net.input_table[X], [h[:M] for h in states])
         rows, biases = net.Wy, net.By
         if items is not None:
-            outputs = tt.concatenate([Y, items])
+            outputs = tt.concatenate([_index_vector("Y", Y), _index_vector("items", items)])
             rows, biases = net.Wy[outputs], net.By[outputs]
         scores = net.scores(new_states[-1], rows, biases)
         yhat = losses.predicted(scores, net.settings.final_act)
@@ -379,7 +428,8 @@ class GRU4Rec(parameters.HasParameters):
         """Score items as the next event of ``batch`` sessions, given one more event of each.
 
         The model remembers the sessions' states between calls: a slot whose session id differs from
-        the call before starts from a zero state.
+        the call before starts from a zero state. Threads that share a model also share its slots;
+        their calls are served one after the other.
 
         Parameters
         ----------
@@ -414,9 +464,10 @@ class GRU4Rec(parameters.HasParameters):
             outputs = sessions.known_items(
                 self.item_ids, predict_for_item_ids, "predict_for_item_ids"
             )
-        if self._predictor is None or self._predictor.batch != batch:
-            self._predictor = _Predictor(self, batch)
-        scores = self._predictor(slots, inputs, outputs)
+        with _predicting:
+            if self._predictor is None or self._predictor.batch != batch:
+                self._predictor = _Predictor(self, batch)
+            scores = self._predictor(slots, inputs, outputs)
         index = self.item_ids if outputs is None else self.item_ids[outputs]
         return pd.DataFrame(scores.T, index=index, columns=np.arange(batch))
 
@@ -435,10 +486,14 @@ class GRU4Rec(parameters.HasParameters):
         Raises
         ------
         gru4rec_toolkit.errors.InputError
-            If the file cannot be written, or is another file and ``force`` is not set.
+            If the file cannot be written, is another file and ``force`` is not set, or if weights
+            that were set by hand have another shape, NaN or infinity.
         """
         network = self.trained_network()
-        arrays = {"item_ids": self.item_ids, **network.arrays()}
+        (force,) = parameters.check_arguments(force=force)
+        arrays = network.arrays()
+        weights.check_values(arrays, network.settings, len(self.item_ids))
+        arrays = {"item_ids": self.item_ids, **arrays}
         modelfile.write(path, network.settings.as_dict(), arrays, force)
 
     @classmethod
@@ -466,6 +521,61 @@ class GRU4Rec(parameters.HasParameters):
         return model
 
 
+def _weight(name: str) -> property:
+    """Return a weight as an attribute of `GRU4Rec`, which only `GRU4Rec.take` replaces."""
+
+    def get(model: GRU4Rec) -> Any:
+        try:
+            return vars(model)[name]
+        except KeyError:
+            raise AttributeError(
+                f"{name}: the model is not trained; call fit or loadmodel first"
+            ) from None
+
+    def refuse(model: GRU4Rec, value: Any) -> NoReturn:
+        raise InputError(
+            f"{name} cannot be replaced; give it another value with set_value, as in "
+            "gru.Wy.set_value(array)"
+        )
+
+    return property(get, refuse, doc="See the class.")
+
+
+for _name in _TABLES:
+    setattr(GRU4Rec, _name, _weight(_name))
+
+
+def _shape(table: theano.compile.SharedVariable) -> tuple[int, ...]:
+    """Return the shape of a shared variable's value, which stays where it is."""
+    return table.get_value(borrow=True, return_internal_type=True).shape
+
+
+def _index_vector(name: str, value: Any) -> tt.TensorVariable:
+    """Return an argument of `GRU4Rec.symbolic_predict` as the vector of indices that it must be."""
+    try:
+        vector = tt.as_tensor_variable(value)
+    except Exception:  # Theano raises anything for what is no tensor
+        vector = None
+    if vector is None or vector.ndim != 1 or vector.dtype not in tt.discrete_dtypes:
+        raise InputError(f"{name}: expected a Theano vector of integers, got {shown(value)}")
+    return vector
+
+
+def _row_count(value: Any, batch_size: int) -> Any:
+    """Check the argument M of `GRU4Rec.symbolic_predict`."""
+    if isinstance(value, theano.Variable):
+        fits = getattr(value, "ndim", None) == 0 and value.dtype in tt.discrete_dtypes
+    else:
+        is_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        fits = is_number and 0 <= value <= batch_size
+    if not fits:
+        raise InputError(
+            f"M: expected a Theano scalar of integers, or a number of rows up to batch_size "
+            f"({batch_size}), got {shown(value)}"
+        )
+    return value
+
+
 class _Predictor:
     """The compiled function of `GRU4Rec.predict_next_batch` and the sessions in its slots."""
 
@@ -475,7 +585,9 @@ class _Predictor:
         inputs, outputs = tt.ivector("inputs"), tt.ivector("outputs")
         no_targets = inputs[:0]
         self.functions = {}
-        self.states = model.trained_network().zero_states(batch)
+        self.network = model.trained_network()
+        self.n_items = len(model.item_ids)
+        self.states = self.network.zero_states(batch)
         for subset in (False, True):
             yhat, states, updates = model.symbolic_predict(
                 inputs, no_targets, batch, outputs if subset else None, batch
@@ -497,6 +609,19 @@ class _Predictor:
                 values[changed] = 0
                 h.set_value(values, borrow=True)
         self.session_ids = session_ids
-        if outputs is None:
-            return self.functions[False](inputs)
-        return self.functions[True](inputs, outputs)
+        try:
+            if outputs is None:
+                scores = self.functions[False](inputs)
+            else:
+                scores = self.functions[True](inputs, outputs)
+        except Exception:
+            self._check_shapes()
+            raise
+        if scores.shape[1] != (self.n_items if outputs is None else len(outputs)):
+            self._check_shapes()
+        return scores
+
+    def _check_shapes(self) -> None:
+        """Raise an InputError that names a weight to which a wrong shape was given by hand."""
+        found = {table.name: _shape(table) for table in self.network.variables()}
+        weights.check_shapes(found, self.network.settings, self.n_items)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gru4rec_toolkit import arguments, machine, parameters, theano_setup
-from gru4rec_toolkit.errors import InputError, run_cli
+from gru4rec_toolkit.errors import InputError, run_cli, shown
 from gru4rec_toolkit.search.settings import Settings
 from gru4rec_toolkit.search.space import (
     SearchParameter,
@@ -36,6 +36,8 @@ PRUNERS = ("none", "median", "hyperband")
 # a job is a thread here and a process that trains
 MOST_JOBS = 1000
 MOST_TRIALS = 2**31 - 1
+# what may follow device=auto in the flags of a training that needs no trial of its own
+_SAFE_DEVICES = (",device=auto", ",device=cpu")
 # seconds; the clocks of Python and of databases overflow with some more digits
 LONGEST_HEARTBEAT = 86400
 # Databases keep the name of a study in a column of this width.
@@ -208,7 +210,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     if len(study) > LONGEST_NAME or not study.isprintable():
         raise InputError(
             f"--study: expected a name of {LONGEST_NAME} printable characters at most, "
-            f"got {study[:50]!r}"
+            f"got {shown(study, 60)}"
         )
     # neither another directory's name nor . or ..
     folder = re.sub(r"[^\w.-]|^\.(?=\.*$)", "_", study)
@@ -252,7 +254,7 @@ def _check_texts(args: argparse.Namespace) -> None:
         try:
             (text or "").encode()
         except UnicodeEncodeError:
-            raise InputError(f"{option}: expected UTF-8 text, got {text!r}") from None
+            raise InputError(f"{option}: expected UTF-8 text, got {shown(text)}") from None
 
 
 def _devices(args: argparse.Namespace) -> list[str | None]:
@@ -261,7 +263,8 @@ def _devices(args: argparse.Namespace) -> list[str | None]:
     for device in args.devices or []:
         if not re.fullmatch(theano_setup.DEVICE_PATTERN, device):
             raise InputError(
-                f"--devices: {device!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+                f"--devices: {shown(device)} is not known; "
+                "give auto, cpu, cuda0, cuda1... or opencl0:0"
             )
     if args.devices and re.search(r"(^|,)\s*device\s*=", args.theano_flags or ""):
         raise InputError("--devices and device=... in -tf exclude each other; leave one out")
@@ -273,8 +276,8 @@ def _threads(n_jobs: int) -> int | None:
     """Divide the cores among the jobs; one job is left what it takes by itself."""
     if n_jobs == 1:
         return None
-    named = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    cores = int(named) if named.isdigit() else machine.available_cores()
+    named = machine.first_number(os.environ.get("OPENBLAS_NUM_THREADS", "").strip())
+    cores = machine.available_cores() if named is None else named
     return min(max(cores // n_jobs, 1), machine.MOST_THREADS)
 
 
@@ -288,13 +291,16 @@ def _theano_flags(args: argparse.Namespace) -> str:
 
 def _check_flags(flags: str) -> None:
     """Refuse flags that every training would refuse."""
-    for flag in theano_setup.split_flags(flags, f"-tf: {flags!r}"):
+    for flag in theano_setup.split_flags(flags, f"-tf: {shown(flags)}"):
         name, equals, value = flag.strip().partition("=")
         if not equals:
-            raise InputError(f"-tf: {name!r} is not of the form name=value; write device=cuda0,...")
+            raise InputError(
+                f"-tf: {shown(name)} is not of the form name=value; write device=cuda0,..."
+            )
         if name == "device" and not re.fullmatch(theano_setup.DEVICE_PATTERN, value):
             raise InputError(
-                f"-tf: device {value!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+                f"-tf: device {shown(value)} is not known; "
+                "give auto, cpu, cuda0, cuda1... or opencl0:0"
             )
 
 
@@ -315,6 +321,24 @@ def _check_data(settings: Settings) -> None:
         events.read_events(path, *keys, announce=False)
 
 
+def _check_set_up(settings: Settings) -> None:
+    """Find out before the first trial whether Theano takes the flags and opens the devices."""
+    from gru4rec_toolkit.search import trial
+
+    for device in dict.fromkeys(settings.devices):
+        environment = settings.environment(device)
+        # without flags of the user nothing can be wrong about these, and to try takes seconds
+        if environment["THEANO_FLAGS"] in [f"device=auto{d}" for d in ("", *_SAFE_DEVICES)]:
+            continue
+        try:
+            trial.check_set_up(environment)
+        except trial.TrainingFailed as err:
+            raise InputError(
+                f"no training can start with THEANO_FLAGS={environment['THEANO_FLAGS']} "
+                f"(-tf, --devices): {err}"
+            ) from None
+
+
 def _ties_may_win(settings: Settings) -> bool:
     """Tell whether the search may end at a model that gives all items one score."""
     loss = settings.fixed.get("loss", parameters.PARAMETERS["loss"].default)
@@ -331,6 +355,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     args, settings = parse_arguments(argv)
     _check_data(settings)
+    _check_set_up(settings)
 
     from gru4rec_toolkit.search import report, storage
     from gru4rec_toolkit.search.worker import (

@@ -184,18 +184,48 @@ def _model_class(name: str) -> type[GRU4Rec]:
         raise InputError(
             f"-g {name}: {err.filename or name}{where}: SyntaxError: {err.msg}; correct it"
         ) from None
-    except Exception as err:  # any error of the user's code
-        line = _line_that_failed(err)
-        if line is None:
-            reason = " ".join(str(err).split())
-            raise InputError(
-                f"-g {name}: {reason}; give an importable module or its .py file"
-            ) from None
-        raise InputError(f"-g {name}: {line}: {one_line(err)}; correct it") from None
+    except (Exception, SystemExit) as err:  # any error of the user's code
+        raise _failure_of(name, err, "give an importable module or its .py file") from None
     model_class = getattr(module, "GRU4Rec", None)
     if not isinstance(model_class, type):
         raise InputError(f"-g {name}: the module holds no class named GRU4Rec")
     return model_class
+
+
+def _new_model(model_class: type[GRU4Rec], args: argparse.Namespace) -> GRU4Rec:
+    """Return a new model of a class, which may be the user's, if it has what a training needs."""
+    try:
+        gru = model_class()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as err:
+        raise _failure_of(args.gru4rec_model, err, "correct its constructor") from None
+    needed = ["set_params", "session_key", "item_key", "time_key", "fit"]
+    needed += ["savemodel"] if args.save_model is not None else []
+    needed += ["item_ids", "trained_network"] if args.test else []
+    _check_parts(gru, needed, args.gru4rec_model)
+    return gru
+
+
+def _check_parts(model: object, needed: list[str], name: str) -> None:
+    missing = [part for part in needed if not hasattr(model, part)]
+    if missing:
+        raise InputError(
+            f"-g {name}: its class GRU4Rec has no {', '.join(missing)}; derive it from "
+            "gru4rec.GRU4Rec, or give it these as well"
+        )
+
+
+def _failure_of(name: str, err: BaseException, advice: str) -> InputError:
+    """Return the message for the user about an error that came out of the code of -g."""
+    line = _line_that_failed(err)
+    if isinstance(err, SystemExit):
+        return InputError(
+            f"-g {name}: {line or 'its code'}: it ends the program (sys.exit); take that out"
+        )
+    if line is None:
+        return InputError(f"-g {name}: {' '.join(str(err).split())}; {advice}")
+    return InputError(f"-g {name}: {line}: {one_line(err)}; correct it")
 
 
 def _module_of_file(path: str) -> ModuleType:
@@ -216,7 +246,7 @@ def _module_of_file(path: str) -> ModuleType:
     return module
 
 
-def _line_that_failed(err: Exception) -> str | None:
+def _line_that_failed(err: BaseException) -> str | None:
     """Return file and line of a module's own code that raised; None if none of it was run."""
     frames = traceback.extract_tb(err.__traceback__)
     ours = (__file__, importlib.__file__)
@@ -234,6 +264,7 @@ def _load(
 ) -> tuple[GRU4Rec, dict[str, SessionLog]]:
     """Return the model and its test sets, indexed."""
     print(f"Loading trained model from file: {args.path}")
+    _check_parts(model_class, ["loadmodel", "apply"], args.gru4rec_model)
     gru = model_class.loadmodel(args.path)
     gru.apply(args.settings)
     return gru, _index_test_sets(gru, args.test, gru.item_ids)
@@ -246,7 +277,7 @@ def _train(
     from gru4rec_toolkit.data import events, ids
 
     print("Creating GRU4Rec model")
-    gru = model_class()
+    gru = _new_model(model_class, args)
     gru.set_params(**args.settings)
     print("Loading training data...")
     data = events.read_events(args.path, *_keys(gru))

@@ -44,7 +44,7 @@ class CompileError(InputError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = self.args[0]
 
     def __str__(self) -> str:
         return self.message
@@ -195,12 +195,58 @@ def _danger_in(directory: Path) -> str | None:
     """Say how others could put code, or have put code, into a compile directory."""
     reason = danger(directory)
     if reason is None and directory.is_dir():
-        for entry in os.scandir(directory):
-            with contextlib.suppress(FileNotFoundError):  # another process has removed it
-                reason = _owner_problem(entry.path, entry.stat(follow_symlinks=False))
-            if reason:
-                break
+        reason = _danger_of_entries(directory, _can_be_entered(os.stat(directory)), depth=2)
     return reason
+
+
+def _danger_of_entries(directory: str | Path, is_open: bool, depth: int) -> str | None:
+    """Say how others could have changed what lies in a directory, which they may enter or not."""
+    reason = None
+    for entry in os.scandir(directory):
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            status = entry.stat(follow_symlinks=False)
+            reason = _owner_problem(entry.path, status)
+            if is_open and not stat.S_ISLNK(status.st_mode):
+                reason = reason or _mode_problem(entry.path, status, last=True)
+            # modules are looked at when they are loaded, but those that Theano loads at its import
+            if depth > 1 and stat.S_ISDIR(status.st_mode) and reason is None:
+                inner_is_open = is_open and _can_be_entered(status)
+                if inner_is_open or entry.name.endswith("_ext"):
+                    reason = _danger_of_entries(entry.path, inner_is_open, depth - 1)
+        if reason:
+            break
+    return reason
+
+
+def _can_be_entered(status: os.stat_result) -> bool:
+    """Tell whether other users can reach what lies in a directory."""
+    return bool(status.st_mode & (stat.S_IXGRP | stat.S_IXOTH))
+
+
+def check_loaded(path: str | Path) -> None:
+    """Raise a CompileError if others could have written a file that is about to be loaded.
+
+    Parameters
+    ----------
+    path : str or Path
+        A compiled module, or the keys of one. A compile directory that others cannot enter keeps
+        them from its files, whatever rights these give.
+    """
+    reason = None
+    # if it is missing, whoever loads it says so
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            reason = danger(Path(path))
+        else:
+            reason = _owner_problem(str(path), status)
+            folder = os.path.dirname(path)
+            if reason is None and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                levels = (folder, os.path.dirname(folder))
+                if all(_can_be_entered(os.stat(level)) for level in levels):
+                    reason = _mode_problem(str(path), status, last=True)
+    if reason:
+        raise CompileError(f"compiled code cannot be loaded: {reason}")
 
 
 def danger(path: Path) -> str | None:

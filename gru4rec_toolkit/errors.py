@@ -9,12 +9,37 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
+# characters of a message, and of a value that it repeats
+LONGEST_MESSAGE = 1500
+LONGEST_VALUE = 200
+
 
 class InputError(ValueError):
     """Input that cannot be used: a file, a column, a row or a parameter.
 
-    The message is one sentence that names the culprit, says what was expected and what to do.
+    The message is one sentence that names the culprit, says what was expected and what to do. It
+    is one line of `LONGEST_MESSAGE` characters at most, whatever paths and names it repeats.
     """
+
+    def __init__(self, message: object = "") -> None:
+        # what was expected and what to do stand at the end
+        super().__init__(shortened(_printable(str(message)), LONGEST_MESSAGE, at_end=600))
+
+
+def shown(value: object, most: int = LONGEST_VALUE) -> str:
+    """Return a value as messages repeat it: its repr in one line, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # of a class of the caller's
+        text = f"an object of the class {type(value).__name__}"
+    return shortened(" ".join(text.split()), most)
+
+
+def shortened(text: str, most: int = LONGEST_VALUE, at_end: int = 0) -> str:
+    """Return a text with dots in the place of what is too long, before its last characters."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - at_end]}...{text[len(text) - at_end :]}"
 
 
 def check_regular(path: str, what: str = "") -> None:

@@ -117,12 +117,22 @@ def _named_threads() -> list[tuple[str, int | None]]:
     named = []
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").strip()
-        # OpenMP takes a list: the first number is that of threads outside of other threads
-        digits = re.fullmatch(r"([0-9]+)(\s*,.*)?", text)
         if text:
-            # int() refuses thousands of digits
-            named.append((f"{name}={text[:20]}", int(digits.group(1)[:18]) if digits else None))
+            named.append((f"{name}={text[:20]}", first_number(text)))
     return named
+
+
+def first_number(text: str) -> int | None:
+    """Return the number of threads in a variable's text; None if it is none."""
+    # OpenMP takes a list: the first number is that of threads outside of other threads
+    digits = re.fullmatch(r"([0-9]+)(\s*,.*)?", text)
+    return int(digits.group(1)[:18]) if digits else None  # int() refuses thousands of digits
+
+
+def openmp_threads() -> str | None:
+    """Return OMP_NUM_THREADS as the single number that Theano takes; None where it has none."""
+    number = first_number(os.environ.get("OMP_NUM_THREADS", "").strip())
+    return None if number is None else str(number)
 
 
 def _most_threads() -> int:

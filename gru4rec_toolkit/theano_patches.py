@@ -140,6 +140,7 @@ def _survive_cleared_caches() -> None:
                 with contextlib.redirect_stdout(sys.stderr):  # where it says what failed
                     return module_from_key(self, key, lnk, keep_lock)
             except InputError:
+                _release_locks(lock, n_locks)
                 raise
             except Exception as err:
                 _release_locks(lock, n_locks)
@@ -151,6 +152,8 @@ def _survive_cleared_caches() -> None:
             self.refresh()
 
     def get_module_or_remove(self, name):
+        if name not in self.module_from_name:
+            compile_directory.check_loaded(name)
         try:
             return get_module(self, name)
         except ImportError:  # it is missing, or damaged, and would be at every start
@@ -158,6 +161,11 @@ def _survive_cleared_caches() -> None:
             raise
 
     def refresh_again(self, *args, **kwargs):
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self.dirname):
+                keys = os.path.join(entry.path, "key.pkl")  # it unpickles all of them
+                if keys not in self.loaded_key_pkl:
+                    compile_directory.check_loaded(keys)
         for _ in range(_TRIES - 1):
             with contextlib.suppress(FileNotFoundError):  # cleared while it looked
                 return refresh(self, *args, **kwargs)

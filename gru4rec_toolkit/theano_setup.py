@@ -16,17 +16,19 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 from gru4rec_toolkit import compile_directory, theano_patches
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, one_line, shown
 from gru4rec_toolkit.machine import (
     APT,
     check_compiler,
     count_threads,
     find_blas,
     load_cuda_libraries,
+    openmp_threads,
     set_blas_threads,
     warn_of_named_threads,
 )
@@ -105,7 +107,7 @@ def configure(device: str | None = None) -> Setup:
     global _setup
     if device is not None and not re.fullmatch(DEVICE_PATTERN, device):
         raise InputError(
-            f"device {device!r} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+            f"device {shown(device)} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
         )
     if _setup is None:
         check_compiler()
@@ -155,6 +157,11 @@ def _import_theano(device: str | None) -> Setup:
     try:
         theano = _import_with(flags)
     except Exception as err:
+        if _is_refused_setting(err):
+            raise InputError(
+                "THEANO_FLAGS or a configuration file has a setting that Theano does not take "
+                f"({one_line(err)}); correct it or leave it out"
+            ) from None
         if not compile_directory.is_failure(err):
             raise
         raise compile_directory.failure(err, base) from err
@@ -169,19 +176,19 @@ def _import_theano(device: str | None) -> Setup:
             f"Theano could not use the device {chosen}, for the reason above; use -d cpu to run on "
             "the CPU"
         )
+    problem = _problem(theano.config)
+    if problem:
+        raise InputError(
+            f"Theano cannot be used with the settings of THEANO_FLAGS or a configuration file, "
+            f"because {problem}; leave them out"
+        )
     return _describe(theano.config, chosen, reason, blas)
 
 
 def _adopt_theano() -> Setup:
     """Use the Theano that the user has imported, if blocks of steps can run in it."""
     config = sys.modules["theano"].config
-    problem = None
-    if not config.cxx:
-        problem = "it has no C++ compiler (config.cxx is empty)"
-    elif config.floatX not in ("float32", "float64"):
-        problem = f"its floatX is {config.floatX} (float32 is expected)"
-    elif config.linker not in ("cvm", "cvm_nogc") or config.mode not in ("Mode", "FAST_RUN"):
-        problem = f"its mode={config.mode}, linker={config.linker} do not run in Theano's C VM"
+    problem = _problem(config)
     if problem:
         raise InputError(
             f"theano was imported before gru4rec and cannot be used, because {problem}; "
@@ -190,6 +197,23 @@ def _adopt_theano() -> Setup:
     blas = f"as configured: {config.blas.ldflags or 'none, NumPy is used'}"
     reason = "Theano was imported before gru4rec"
     return _describe(config, config.device, reason, blas)
+
+
+def _problem(config) -> str | None:
+    """Say why blocks of steps cannot run with Theano's settings, or return None."""
+    if not config.cxx:
+        return "it has no C++ compiler (config.cxx is empty)"
+    if config.floatX not in ("float32", "float64"):
+        return f"its floatX is {config.floatX} (float32 is expected)"
+    if config.linker not in ("cvm", "cvm_nogc") or config.mode not in ("Mode", "FAST_RUN"):
+        return f"its mode={config.mode}, linker={config.linker} do not run in Theano's C VM"
+    return None
+
+
+def _is_refused_setting(err: Exception) -> bool:
+    """Tell whether Theano's import ended where it checks its settings."""
+    files = {os.path.basename(f.filename) for f in traceback.extract_tb(err.__traceback__)[-3:]}
+    return isinstance(err, (TypeError, ValueError)) and "configparser.py" in files
 
 
 def _describe(config, device: str, reason: str, blas: str) -> Setup:
@@ -243,12 +267,15 @@ def split_flags(text: str, source: str = "THEANO_FLAGS") -> list[str]:
 def _import_with(flags: dict[str, str]):
     """Import Theano with these flags beside the user's; leave the environment as it was."""
     user = os.environ.get("THEANO_FLAGS", "")
-    saved = {name: os.environ.get(name) for name in ("THEANO_FLAGS", "THEANORC")}
+    changed = ("THEANO_FLAGS", "THEANORC", "OMP_NUM_THREADS")
+    saved = {name: os.environ.get(name) for name in changed}
     log_level = logging.root.level  # Theano imports numpy.distutils, which may raise it
     own = [flag for flag in split_flags(user) if flag.strip().partition("=")[0] not in flags]
     settings = [f"{key}={value}" for key, value in flags.items()] + own
     os.environ["THEANO_FLAGS"] = ",".join(shlex.quote(s) for s in settings)
     os.environ["THEANORC"] = os.pathsep.join(_rc_files())
+    # of OpenMP's list Theano takes nothing, and what is no number ends it
+    os.environ["OMP_NUM_THREADS"] = openmp_threads() or ""
     try:
         with importlib.import_module("gru4rec_toolkit.theano_compat").importable():
             return importlib.import_module("theano")
@@ -256,7 +283,7 @@ def _import_with(flags: dict[str, str]):
         logging.root.setLevel(log_level)
         for name, value in saved.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 
@@ -268,7 +295,7 @@ def _choose_device(wanted: str, source: str) -> tuple[str, str]:
     """Resolve ``auto``; check that a GPU can be opened, since Theano would go on without it."""
     if not re.fullmatch(DEVICE_PATTERN, wanted):
         raise InputError(
-            f"device {wanted!r} (from {source}) is not known; "
+            f"device {shown(wanted)} (from {source}) is not known; "
             "give auto, cpu, cuda0, cuda1... or opencl0:0"
         )
     if wanted == "cpu":

@@ -16,6 +16,7 @@ import pytest
 
 from gru4rec_toolkit import compile_directory
 from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.theano_setup import theano
 
 OTHER = 12345  # a user that nobody is
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
@@ -323,6 +324,77 @@ def test_users_without_a_home_share_the_temporary_directory():
         os.chown(Path(shared) / f"gru4rec-theano-{OTHER}", OTHER + 1, -1)
         message = as_user(OTHER, shared)
         assert message.startswith("InputError") and f"uid {OTHER + 1}" in message
+
+
+# --- what lies in a compile directory -------------------------------------------------------------
+
+
+@pytest.fixture
+def module(levels):
+    """A compiled module and its keys, in a compile directory that others can enter."""
+    folder = levels["compiledir_x/tmp1"]
+    for level in (folder, folder.parent):
+        level.chmod(0o755)
+    for name in ("mod.so", "key.pkl"):
+        (folder / name).write_bytes(b"")
+        (folder / name).chmod(0o644)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", "mod.so", "key.pkl"])
+def test_modules_that_everybody_can_write(module, temporary, caplog, name):
+    (module / name).chmod(0o777)
+    assert compile_directory.choose().parent == fallback(temporary)
+    assert f"{module / name} can be written by everybody" in caplog.text.replace("/ ", " ")
+
+
+@pytest.mark.parametrize("closed", ["compile directory", "module's directory"])
+def test_files_that_nobody_else_can_reach(module, cache, closed):
+    """A umask of 000 opens files, which are as safe as the directory that they are in."""
+    (module / "mod.so").chmod(0o777)
+    (module.parent if closed == "compile directory" else module).chmod(0o700)
+    assert cache in compile_directory.choose().parents
+    compile_directory.check_loaded(module / "mod.so")
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["lazylinker_ext.so", "mod.cpp"])
+def test_files_that_theano_loads_at_its_import(levels, temporary, caplog, name):
+    folder = levels["compiledir_x"] / "lazylinker_ext"
+    folder.mkdir()
+    (folder / name).write_bytes(b"")
+    os.chown(folder / name, OTHER, -1)
+    assert compile_directory.choose().parent == fallback(temporary)
+    assert f"{name} belongs to another user" in caplog.text
+
+
+def load(module, name):
+    """Load a module, or the keys, as Theano does it."""
+    cache = theano.gof.cmodule.ModuleCache
+    stub = SimpleNamespace(
+        module_from_name={}, dirname=str(module.parent), loaded_key_pkl=set(), stats=[0, 0]
+    )
+    if name == "key.pkl":
+        cache.refresh(stub)
+    else:
+        cache._get_module(stub, str(module / name))
+
+
+@pytest.mark.parametrize("name", ["mod.so", "key.pkl"])
+def test_what_is_loaded_is_looked_at(module, name):
+    (module / name).chmod(0o666)
+    with pytest.raises(InputError, match=f"cannot be loaded: .*{name} can be written by everybody"):
+        load(module, name)
+    assert (module / name).exists()
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["mod.so", "key.pkl"])
+def test_what_is_loaded_is_ours(module, name):
+    os.chown(module / name, OTHER, -1)
+    module.parent.chmod(0o700)
+    with pytest.raises(InputError, match=f"cannot be loaded: .*{name} belongs.*uid {OTHER}"):
+        load(module, name)
 
 
 # --- use ------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 import inspect
 import itertools
 import pickle
+import time
 import types
 
 import numpy as np
@@ -196,6 +198,8 @@ def test_unknown_store_type(train_data):
         (dict(retrain=None), "retrain: expected True or False"),
         (dict(retrain="again"), "retrain: expected True or False"),
         (dict(after_epoch="print"), "after_epoch: expected a function"),
+        (dict(after_epoch=object), "after_epoch: expected a function"),
+        (dict(after_epoch=lambda: None), "after_epoch: expected a function of an epoch's number"),
         (dict(data="train.tsv"), "training data: expected a pandas DataFrame, got str"),
         (dict(data=[1, 2]), "training data: expected a pandas DataFrame, got list"),
         (dict(data=None), "training data: expected a pandas DataFrame, got NoneType"),
@@ -208,8 +212,16 @@ def test_arguments_of_fit(train_data, arguments, words):
 
 def test_a_negative_sampler_is_a_function(train_data):
     gru = GRU4Rec(**SHARED)
-    gru.negative_sampler = [1, 2, 3]
-    with pytest.raises(InputError, match="negative_sampler: expected a function"):
+    for sampler in ([1, 2, 3], lambda n, m: None):
+        gru.negative_sampler = sampler
+        with pytest.raises(InputError, match="negative_sampler: expected a function"):
+            gru.fit(train_data)
+
+
+def test_what_a_negative_sampler_draws_is_checked(train_data):
+    gru = GRU4Rec(**{**SHARED, "n_sample": 16})
+    gru.negative_sampler = lambda n_batches: np.full((n_batches, 16), 1 << 40)
+    with pytest.raises(InputError, match="negative_sampler: expected.*from 0 to 59, got the index"):
         gru.fit(train_data)
 
 
@@ -415,6 +427,153 @@ def test_untrained_models_say_so(tmp_path):
     ):
         with pytest.raises(InputError, match="not trained"):
             action()
+    for name in ("Wx", "Wh", "Wrz", "Bh", "Wy", "By", "E"):
+        with pytest.raises(AttributeError, match=f"{name}: the model is not trained"):
+            getattr(gru, name)
+    assert gru.item_ids is None
+
+
+def test_parameters_without_a_name():
+    with pytest.raises(InputError, match=r"GRU4Rec takes its parameters by name.*got \[100\]"):
+        GRU4Rec([100])
+
+
+@pytest.mark.parametrize("settings", [None, [], "x", 3])
+def test_what_apply_takes(settings):
+    with pytest.raises(InputError, match="parameters: expected a mapping"):
+        GRU4Rec().apply(settings)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(X="x"), "X: expected a Theano vector of integers, got 'x'"),
+        (dict(X=None), "X: expected"),
+        (dict(X=tt.fvector()), "X: expected"),
+        (dict(X=tt.imatrix()), "X: expected"),
+        (dict(X=slice(1)), "X: expected"),
+        (dict(Y=None, items=tt.ivector()), "Y: expected"),
+        (dict(items="x"), "items: expected"),
+        (dict(items=5), "items: expected"),
+        (dict(items=tt.fvector()), "items: expected"),
+        (dict(M=None), "M: expected"),
+        (dict(M=2.5), "M: expected"),
+        (dict(M=True), "M: expected"),
+        (dict(M=-1), "M: expected"),
+        (dict(M=4), "M: expected.*up to batch_size"),
+        (dict(M=tt.fscalar()), "M: expected"),
+        (dict(M=tt.ivector()), "M: expected"),
+    ],
+)
+def test_arguments_of_symbolic_predict(model, changes, words):
+    good = dict(X=tt.ivector(), Y=tt.ivector(), M=3, items=None, batch_size=3)
+    model.symbolic_predict(**{**good, "M": tt.iscalar(), "items": np.array([3, 1])})
+    with pytest.raises(InputError, match=words):
+        model.symbolic_predict(**{**good, **changes})
+
+
+# --- what belongs to the weights ------------------------------------------------------------------
+
+
+def test_the_ids_and_the_weights_belong_together(model):
+    gru = copy.deepcopy(model)
+    with pytest.raises(InputError, match="item_ids belong to the weights"):
+        gru.item_ids = gru.item_ids[::-1]
+    with pytest.raises(ValueError, match="read-only"):
+        gru.item_ids[0] = "5"
+    with pytest.raises(InputError, match="Wy cannot be replaced.*set_value"):
+        gru.Wy = None
+    again = pickle.loads(pickle.dumps(gru))
+    with pytest.raises(ValueError, match="read-only"):
+        again.item_ids[0] = "5"
+    assert again.item_ids.tolist() == model.item_ids.tolist()
+
+
+def test_taking_other_weights(model):
+    gru, ids = GRU4Rec(), np.arange(len(model.item_ids))
+    gru.take(model.network, ids)
+    ids[0] = 99  # the caller's array stays writable, and is not the model's
+    assert gru.item_ids.tolist() == list(range(len(ids)))
+    assert gru.predict_next_batch([1], [0], batch=1).shape == (len(ids), 1)
+    for arguments, words in [
+        ((None, None), "take: expected a Network, got None"),
+        ((model.network, None), f"take: expected an array of {len(ids)} item ids"),
+        ((model.network, ids[1:]), "take: expected an array"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            gru.take(*arguments)
+    assert gru.item_ids[0] == 0
+
+
+SET_BY_HAND = {
+    "fewer rows": ("Wy", lambda w: w[:1], r"Wy have the shape \(1, 16\) instead of \(60, 16\)"),
+    "more rows": ("Wy", lambda w: np.tile(w, (2, 1)), "Wy have the shape"),
+    "fewer biases": ("By", lambda w: w[:1], "By have the shape"),
+    "narrow": ("Wh0", lambda w: w[:, :1], "Wh0 have the shape"),
+    "short": ("Bh0", lambda w: w[:1], "Bh0 have the shape"),
+    "NaN": ("Wy", lambda w: w * np.nan, "Wy hold NaN or infinity"),
+    "infinity": ("Wrz0", lambda w: w + np.inf, "Wrz0 hold NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("case", SET_BY_HAND)
+def test_weights_set_by_hand_are_checked(train_data, test_data, model, tmp_path, case):
+    """No good file is replaced by one that cannot be loaded, and no message is Theano's."""
+    path = tmp_path / "model"
+    model.savemodel(path)
+    good = path.read_bytes()
+    gru = GRU4Rec.loadmodel(path)
+    gru.predict_next_batch([1], gru.item_ids[:1], batch=1)
+    name, change, words = SET_BY_HAND[case]
+    table = next(v for v in gru.network.variables() if v.name == name)
+    table.set_value(change(table.get_value()).astype("float32"))
+    actions = {
+        "save": lambda: gru.savemodel(path),
+        "evaluate": lambda: evaluation.evaluate_gpu(gru, test_data),
+        "retrain": lambda: gru.fit(train_data, retrain=True),
+    }
+    if "shape" in words:
+        actions["predict"] = lambda: gru.predict_next_batch([1], gru.item_ids[:1], batch=1)
+        actions["predict anew"] = lambda: gru.predict_next_batch([1, 2], gru.item_ids[:2], batch=2)
+    for action in actions.values():
+        with pytest.raises(InputError, match=f"the model's weights {words}"):
+            action()
+    assert path.read_bytes() == good
+
+
+def test_force_is_true_or_false(model, tmp_path):
+    for force in (pd.NA, None, "yes", np.array([1, 2])):
+        with pytest.raises(InputError, match="force: expected True or False"):
+            model.savemodel(tmp_path / "model", force=force)
+    assert not (tmp_path / "model").exists()
+
+
+def test_threads_share_a_model(model, tmp_path, monkeypatch):
+    """Theano fails where two threads compile at a time, and their calls would mix states."""
+    model.savemodel(tmp_path / "model")
+    gru = GRU4Rec.loadmodel(tmp_path / "model")
+    expected = model.predict_next_batch(["new"], model.item_ids[:1], batch=1)
+    compile_function, inside, most = theano.function, [], []
+
+    def compile_slowly(*args, **options):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return compile_function(*args, **options)
+
+    monkeypatch.setattr(theano, "function", compile_slowly)
+
+    def predict(thread):
+        return [
+            gru.predict_next_batch([(thread, call)], gru.item_ids[:1], batch=1)
+            for call in range(20)
+        ]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for scores in itertools.chain(*pool.map(predict, range(4))):
+            pd.testing.assert_frame_equal(scores, expected)
+    assert most == [1, 1]  # all items, and given ones
 
 
 # --- retraining and saving ------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from gru4rec import GRU4Rec
 from gru4rec_toolkit import parameters
+from gru4rec_toolkit.data import sessions
 from gru4rec_toolkit.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -418,6 +419,34 @@ def test_arguments_are_converted_or_refused(name, value):
         assert str(err).startswith(f"{name}: expected ")
         return
     assert parameters.check_arguments(**{name: converted}) == [converted]
+
+
+def test_messages_are_one_line_of_bounded_length():
+    """Whatever they repeat; what was expected and what to do stand at the end."""
+
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError
+
+    for value in (np.ones((9, 9)), "x" * 9999, ["a\nb"] * 999, Odd()):
+        for refused in (
+            lambda value=value: parameters.convert({"layers": {"a": value}}),
+            lambda value=value: parameters.parse_string(f"{value!r:}" * 9),
+            lambda value=value: sessions.slot_ids([[value]], "session_ids"),
+        ):
+            try:
+                refused()
+            except InputError as err:
+                assert len(str(err)) < 700, str(err)
+                assert str(err).isprintable()
+            except RuntimeError:
+                assert isinstance(value, Odd)  # its text is the test's own doing
+            else:
+                pytest.fail("taken")
+    long = str(InputError(f"{'/a' * 9999}\n: expected that; do this"))
+    assert len(long) < 1600
+    assert long.startswith("/a/a")
+    assert long.endswith("\\n: expected that; do this")
 
 
 def test_arguments_keep_their_order():

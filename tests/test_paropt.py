@@ -646,19 +646,30 @@ def test_jobs_have_devices_and_share_the_threads(folder):
     folder.stub(
         "print('ON', os.environ['THEANO_FLAGS'], os.environ['OPENBLAS_NUM_THREADS'])\n" + SLOW
     )
-    command = folder.command("--devices", "cuda0", "cpu", n_trials=6)
+    command = folder.command("--devices", "auto", "cpu", n_trials=6)
     env = {**folder.env(), "OPENBLAS_NUM_THREADS": "6", "THEANO_FLAGS": None}
     done = succeeds(python(*command, cwd=folder.path, **env))
     assert states(folder.results()) == {"COMPLETE": 6}
     trainings = done.out.split("FINAL TRAINING")[0]
     used = set(re.findall(r"\] ON (\S+) (\d+)", trainings))
-    assert used == {("device=auto,device=cuda0", "3"), ("device=auto,device=cpu", "3")}
+    assert used == {("device=auto,device=auto", "3"), ("device=auto,device=cpu", "3")}
     trials = [t for t in folder.study().trials]
     overlaps = [
         a.datetime_start < b.datetime_complete and b.datetime_start < a.datetime_complete
         for a, b in itertools.combinations(trials, 2)
     ]
     assert sum(overlaps) >= 3
+
+
+@pytest.mark.parametrize(
+    "text, threads",
+    [("7", 3), ("6,2", 3), ("\u00b2", 1), ("9" * 5000, 8)],
+    ids=["number", "list", "no decimal digit", "long number"],
+)
+def test_threads_of_jobs(monkeypatch, text, threads):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", text)
+    monkeypatch.setattr(paropt.machine, "available_cores", lambda: 2)
+    assert paropt._threads(2) == threads
 
 
 def run_workers(folder, n, *options, n_trials):
@@ -901,6 +912,9 @@ MISTAKES = {
     "flags": (("-tf", 'floatX="float32'), "-tf: .*check its quotes"),
     "flag": (("-tf", "cuda0"), "-tf: 'cuda0' is not of the form name=value"),
     "device flag": (("-tf", "device=gpu7"), "-tf: device 'gpu7' is not known"),
+    "flag that Theano refuses": (("-tf", "mode=x"), "THEANO_FLAGS=mode=x .*does not take .*'Mode'"),
+    "no such GPU": (("-tf", "device=cuda7"), "device cuda7 .*cannot be opened"),
+    "no such GPUs": (("--devices", "cpu", "cuda7"), "device cuda7 .*cannot be opened"),
     "storage a result": (("--storage", "results/results.tsv"), "the place of results"),
     "storage a log": (("--storage", "results/logs/x"), "the place of results"),
     "storage is data": (("--storage", str(TEST)), "not a journal"),

@@ -451,6 +451,21 @@ BROKEN_VARIANTS = {
     "exception": ("def f():\n    return 1 / 0\n\nf()\n", ["line 2", "ZeroDivisionError"]),
     "inside a library": ("import json\n\njson.loads('[')\n", ["line 3", "JSONDecodeError"]),
     "import": ("\nimport no_such_module\n", ["line 2", "no_such_module"]),
+    "exit": ("\nimport sys; sys.exit(3)\n", ["line 2", "ends the program"]),
+    "exit of a parser": (
+        "import argparse\n\nargparse.ArgumentParser().parse_args(['--x'])\n",
+        ["line 3", "ends the program"],
+    ),
+    "no methods": ("class GRU4Rec: pass\n", ["has no set_params, session_key", "derive it from"]),
+    "constructor": (
+        "class GRU4Rec:\n    def __init__(self): raise 1\n", ["line 2", "TypeError"]
+    ),
+    "constructor of more": (
+        "class GRU4Rec:\n    def __init__(self, size): pass\n", ["'size'", "its constructor"]
+    ),
+    "constructor that exits": (
+        "class GRU4Rec:\n    def __init__(self): exit()\n", ["line 2", "ends the program"]
+    ),
     "import of ours": ("from gru4rec import GRU5Rec\n", ["line 1", "GRU5Rec"]),
 }
 
@@ -466,6 +481,31 @@ def test_broken_variants(here, tmp_path, monkeypatch, text, told, by_name):
     message = complaint(here(TRAIN, "-ps", SMALL, "-g", name if by_name else path.name))
     assert all(word in message for word in [name, *told])
     assert {k: v for k, v in files_in(tmp_path).items() if "__pycache__" not in k} == before
+
+
+PARTIAL = """
+class GRU4Rec:
+    session_key, item_key, time_key = "SessionId", "ItemId", "Time"
+
+    def set_params(self, **settings): pass
+    def fit(self, *args, **options): print("FIT")
+"""
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["-s", "model"], "has no savemodel;"),
+        (["-t", TEST], "has no item_ids, trained_network;"),
+        (["-l"], "has no loadmodel, apply;"),
+    ],
+)
+def test_what_a_variant_lacks_is_told_before_its_training(job, here, tmp_path, options, words):
+    (tmp_path / "partial.py").write_text(PARTIAL)
+    options = [job.model, "-l"] if options == ["-l"] else [TRAIN, "-ps", SMALL, *options]
+    done = here(*options, "-g", "partial.py")
+    assert words in complaint(done)
+    assert "FIT" not in done.out
 
 
 DATACLASS = """

@@ -289,6 +289,39 @@ def test_threads_that_no_machine_has(team, text):
         assert 1 <= machine.count_threads(team) <= most
 
 
+@pytest.mark.parametrize("text", ["4,2", " 3 , 2", "abc", "1.5", "", "-1", "\u00b2"])
+def test_openmps_list_does_not_end_theano(tmp_path, text):
+    code = """
+before = dict(os.environ)
+setup = theano_setup.configure("cpu")
+assert dict(os.environ) == before
+print(setup.threads)
+"""
+    done = succeeds(run(tmp_path, code, OMP_NUM_THREADS=text, OPENBLAS_NUM_THREADS=None))
+    if text in ("4,2", " 3 , 2"):
+        assert done.out.split() == [text.split(",")[0].strip()]
+    assert ("is not a number of threads and is ignored" in done.err) == (
+        text not in ("4,2", " 3 , 2", "")
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("openmp=maybe", r"Theano does not take.*maybe"),
+        ("mode=x", "Theano does not take.*Mode"),
+        ("floatX=float8", "Theano does not take.*floatX"),
+        ("mode=DebugMode", "mode=DebugMode, linker=cvm do not run"),
+        ("linker=py", "linker=py do not run"),
+        ("floatX=float16", "floatX is float16"),
+    ],
+)
+def test_flags_that_theano_or_we_cannot_use(tmp_path, flags, words):
+    message = complaint(configure(tmp_path, "cpu", THEANO_FLAGS=flags))
+    assert re.search(words, message), message
+    assert "THEANO_FLAGS or a configuration file" in message
+
+
 def test_reasons_for_another_number_of_threads(monkeypatch, caplog):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "many")
     monkeypatch.setenv("OMP_NUM_THREADS", "99999")

@@ -12,13 +12,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shortened, shown
 
 OPTIONS = {"session": "-sk", "item": "-ik", "time": "-tk"}
 
 
 def column_keys(session_key: str, item_key: str, time_key: str) -> dict[str, str]:
-    return {"session": session_key, "item": item_key, "time": time_key}
+    """Return the columns' names by role; raise an InputError at one that names no column."""
+    keys = {"session": session_key, "item": item_key, "time": time_key}
+    for role, key in keys.items():
+        try:
+            hash(key)
+            is_name = bool(key == key)  # not of NaN
+        except (TypeError, ValueError):
+            is_name = False
+        if not is_name:
+            raise InputError(f"{role}_key: expected the name of a column, got {shown(key)}")
+    return keys
 
 
 def row_place(row: int) -> str:
@@ -30,11 +40,11 @@ def check_columns(names: Sequence, keys: dict[str, str], source: str) -> None:
     for role, key in keys.items():
         option = f"{OPTIONS[role]} ({role}_key)"
         if key not in names:
-            shown = ", ".join(" ".join(str(name).split())[:80] for name in names[:20]) + (
+            found = ", ".join(shortened(" ".join(str(n).split()), 80) for n in names[:20]) + (
                 ", ..." if len(names) > 20 else ""
             )
             raise InputError(
-                f'{source}: there is no column "{key}", the columns are: {shown}; '
+                f'{source}: there is no column "{key}", the columns are: {found}; '
                 f"name the {role} column with {option}"
             )
         if list(names).count(key) > 1:
@@ -92,7 +102,7 @@ def check_events(
         row = int(np.isfinite(times).argmin())
         value = column.iloc[row]
         raise InputError(
-            f'{source}: column "{key}" holds {str(value)[:80]!r} in {place(row)}, expected a '
+            f'{source}: column "{key}" holds {shown(str(value), 80)} in {place(row)}, expected a '
             "finite number, such as seconds since 1970, or an ISO date, such as "
             "2014-04-07T10:51:09Z; convert or leave out such times"
         )

@@ -111,10 +111,10 @@ def read_events(
     ----------
     path : str or path-like
         ``.tsv`` or ``.txt``: UTF-8, tab separated, the first line names the columns, nothing is
-        quoted. ``.csv``: the same with commas, fields may be in double quotes. Each of them also
-        compressed, with ``.gz`` behind. ``.pickle`` or ``.pkl``: a pickled DataFrame; the file
-        cannot run code. ``.parquet``, ``.feather`` (version 2): need pyarrow. Others as `register`
-        added them.
+        quoted; in columns that are not read any bytes but zero may stand. ``.csv``: the same with
+        commas, fields may be in double quotes. Each of them also compressed, with ``.gz`` behind.
+        ``.pickle`` or ``.pkl``: a pickled DataFrame; the file cannot run code. ``.parquet``,
+        ``.feather`` (version 2): need pyarrow. Others as `register` added them.
     session_key, item_key, time_key : str
         Names of the three columns that are read.
     announce : bool

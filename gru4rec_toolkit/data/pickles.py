@@ -16,6 +16,7 @@ import os
 import pickle
 import re
 import resource
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -123,7 +124,8 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
     """
     with open(path, "rb") as file:
         try:
-            with _bounded_memory(FREE_MEMORY + MEMORY_A_BYTE * os.fstat(file.fileno()).st_size):
+            n_bytes = os.fstat(file.fileno()).st_size
+            with _quiet_python(), _bounded_memory(FREE_MEMORY + MEMORY_A_BYTE * n_bytes):
                 root = _InertUnpickler(file).load()
             if not _is_call(root, "DataFrame"):
                 raise InputError(
@@ -176,6 +178,26 @@ def _bounded_memory(n_bytes: int) -> Iterator[None]:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@contextlib.contextmanager
+def _quiet_python() -> Iterator[None]:
+    """Keep quiet what Python prints of an array of bytes that it had no memory for.
+
+    A damaged length asks for it. Python clears away what it has not filled in yet, finds a wrong
+    number in it, and reports that as an error of its own beside the MemoryError.
+    """
+    report = sys.excepthook
+
+    def report_others(kind, value, trace) -> None:
+        if not (kind is SystemError and "exported buffers" in str(value)):
+            report(kind, value, trace)
+
+    sys.excepthook = report_others
+    try:
+        yield
+    finally:
+        sys.excepthook = report
 
 
 # --- the tree -------------------------------------------------------------------------------------

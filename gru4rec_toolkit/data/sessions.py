@@ -20,7 +20,7 @@ from gru4rec_toolkit.data.ids import (
     sortable_ids,
     split_ids,
 )
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shown
 
 # --- indexing -------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ def known_items(item_ids: np.ndarray, values: Ids, source: str) -> np.ndarray:
     index = item_indices(item_ids, ids)
     if (index < 0).any():
         unknown = ids.tolist()[int(np.argmax(index < 0))]
-        raise InputError(f"{source}: item {unknown!r} does not occur in the training data")
+        raise InputError(f"{source}: item {shown(unknown)} does not occur in the training data")
     return index.astype(np.int32)
 
 
@@ -183,7 +183,7 @@ def slot_ids(values: Ids, source: str) -> list:
             missing = True
         if missing:
             raise InputError(
-                f"{source}: slot {slot} holds {value!r}, which cannot be an id; use integers, "
+                f"{source}: slot {slot} holds {shown(value)}, which cannot be an id; use integers, "
                 "strings or tuples of them"
             )
     return ids

@@ -69,7 +69,8 @@ class TextFile:
         else:
             reader = csv.reader(lines)
             for row in reader:
-                if any(field.strip(" ") for field in row) or len(row) > 1:
+                # pandas passes over lines of blanks and tabs, too
+                if any(field.strip(" \t") for field in row) or len(row) > 1:
                     yield reader.line_num, row
 
     def line_of_row(self, row: int) -> str:
@@ -229,7 +230,7 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
             frame, separators = _parse(file, parse, positions)
     except UnicodeDecodeError:
         _read_through(file)
-        raise _not_utf8(file) from None
+        raise _not_utf8(file, positions) from None
     except pd.errors.ParserError as err:
         _read_through(file)
         # pandas stops only where all rows are short, and does not say where that is
@@ -382,11 +383,13 @@ def _as_integers(accessor) -> np.ndarray | None:
 
 def _read_header(file: TextFile) -> list[str]:
     """Return the column names in the first line of a text file."""
-    with file.open(encoding="utf-8-sig") as lines:
-        try:
-            header = lines.readline(1 << 20)
-        except UnicodeDecodeError:
-            raise _not_utf8(file) from None
+    # the lines behind it, which are decoded together with it, need not be UTF-8
+    with file.open("utf-8-sig", errors="surrogateescape") as lines:
+        header = lines.readline(1 << 20)
+    if re.search("[\udc80-\udcff]", header):
+        raise _not_utf8(file)
+    if "\0" in header:
+        raise _not_text(file, "it holds zero bytes")
     if not header:
         raise InputError(
             f"{file.path}: the file is empty; expected a line of column names, then one line an "
@@ -415,10 +418,14 @@ def _check_widths(file: TextFile, width: int, is_wrong: Callable[[int], bool]) -
                 )
 
 
-def _not_utf8(file: TextFile) -> InputError:
+def _not_utf8(file: TextFile, positions: Sequence[int] = ()) -> InputError:
+    """Return the message about the first line that is not UTF-8 in the columns that are read."""
     with file.open(errors="surrogateescape") as lines:
-        broken = (n for n, line in enumerate(lines, start=1) if re.search("[\udc80-\udcff]", line))
-        return _not_text(file, f"line {next(broken, 1)} is not UTF-8")
+        for number, fields in file.fields(lines):
+            looked_at = [f for i, f in enumerate(fields) if i in positions or number == 1]
+            if re.search("[\udc80-\udcff]", "".join(looked_at)):
+                break
+        return _not_text(file, f"line {number} is not UTF-8")
 
 
 def _not_text(file: TextFile, reason: str) -> InputError:

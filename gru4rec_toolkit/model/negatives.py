@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.ops import library
 from gru4rec_toolkit.ops.sampling.op import NegativeSampler, merge_in_c, merge_in_numpy
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -18,6 +20,48 @@ def expected_distinct(support: np.ndarray, alpha: float, n_sample: int) -> float
     weights = np.asarray(support, dtype=np.float64) ** alpha
     with np.errstate(divide="ignore"):  # a single item is always drawn
         return float(-np.expm1(n_sample * np.log1p(-weights / weights.sum())).sum())
+
+
+def checked(draw: Callable[[int], np.ndarray], n_sample: int, n_items: int) -> Callable:
+    """Return a user's function that draws negatives, with a check of what it returns.
+
+    Parameters
+    ----------
+    draw : callable
+        As `SampleStore` takes it.
+    n_sample, n_items : int
+        The shape and the range of the indices that are expected.
+    """
+
+    def draw_and_check(n_batches: int) -> np.ndarray:
+        drawn = draw(n_batches)
+        shape = (n_batches, n_sample)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy's of rows of different lengths
+                found = np.asarray(drawn)
+        except ValueError:  # rows of different lengths
+            found = np.empty(0, dtype=object)
+        if found.shape != shape or found.dtype.kind not in "iuf":
+            got = "nothing"
+            if drawn is not None:
+                got = f"{shown(drawn, 60)} (shape {found.shape}, {found.dtype})"
+        elif (
+            # of NaN every comparison is false
+            found.min() >= 0
+            and found.max() < n_items
+            and (found.dtype.kind != "f" or not (found % 1).any())
+        ):
+            return found.astype(np.int32, copy=False)
+        else:
+            fine = (found >= 0) & (found < n_items) & (found % 1 == 0)
+            got = f"the index {found[~fine][0]}"
+        raise InputError(
+            f"negative_sampler: expected an array of integers of shape {shape}, (n_batches, "
+            f"n_sample), with item indices from 0 to {n_items - 1}, got {got}"
+        )
+
+    return draw_and_check
 
 
 class SampleStore:
@@ -104,10 +148,6 @@ class SampleStore:
         if self.on_device and hasattr(self._draw, "draw_on_device"):
             return _Rows(*self._draw.draw_on_device(n_batches, self._merge))
         drawn = np.ascontiguousarray(self._draw(n_batches), dtype=np.int32)
-        if drawn.shape != (n_batches, self._n_sample):
-            raise ValueError(
-                f"negatives: expected shape {(n_batches, self._n_sample)}, got {drawn.shape}"
-            )
         copies = np.empty(drawn.shape if self._merge else (n_batches, 0), dtype=np.float32)
         n_distinct = np.empty(n_batches, dtype=np.int64)
         if self._merge:

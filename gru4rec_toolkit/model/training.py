@@ -17,7 +17,7 @@ from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import losses, optimizers
 from gru4rec_toolkit.model.block import UploadedBlock
 from gru4rec_toolkit.model.dropout import dropout
-from gru4rec_toolkit.model.negatives import SampleStore, expected_distinct
+from gru4rec_toolkit.model.negatives import SampleStore, checked, expected_distinct
 from gru4rec_toolkit.ops.sampling import sampler
 from gru4rec_toolkit.parameters import Values
 from gru4rec_toolkit.progress import progress_bar
@@ -85,12 +85,15 @@ class Training:
         self.steps_done = theano.shared(np.int64(0), name="steps_done")
         self.store = None
         if p.n_sample:
-            draw = negative_sampler or sampler(
-                log.support,
-                p.sample_alpha,
-                p.n_sample,
-                int(sample_seed.generate_state(1, dtype=np.uint64)[0]),
-            )
+            if negative_sampler:
+                draw = checked(negative_sampler, p.n_sample, log.n_items)
+            else:
+                draw = sampler(
+                    log.support,
+                    p.sample_alpha,
+                    p.n_sample,
+                    int(sample_seed.generate_state(1, dtype=np.uint64)[0]),
+                )
             merge = losses.counts_copies(p.loss, p.final_act) and (
                 expected_distinct(log.support, p.sample_alpha, p.n_sample)
                 < MERGE_BELOW * p.n_sample

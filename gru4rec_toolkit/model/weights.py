@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.ops import library
 from gru4rec_toolkit.parameters import Values
 from gru4rec_toolkit.theano_setup import theano
@@ -71,6 +71,31 @@ def _draw(rng: np.random.RandomState, rows: int, cols: int, settings: Values) ->
     return weights
 
 
+def check_shapes(found: Mapping[str, tuple[int, ...]], settings: Values, n_items: int) -> None:
+    """Raise an InputError that names the first weight whose shape does not fit the parameters.
+
+    Parameters
+    ----------
+    found : mapping of str to tuple of int
+        The shapes of a model's weights, which its user may have set.
+    """
+    for name, expected in shapes(settings, n_items).items():
+        if found.get(name) != expected:
+            raise InputError(
+                f"the model's weights {name} have the shape {found.get(name)} instead of "
+                f"{expected}; set them to an array of that shape, or train it again"
+            )
+
+
+def check_values(weights: Mapping[str, np.ndarray], settings: Values, n_items: int) -> None:
+    """Raise an InputError that names the first weight of another shape or with NaN or infinity."""
+    check_shapes({name: w.shape for name, w in weights.items()}, settings, n_items)
+    for name, w in weights.items():
+        # NaN goes through min; no array of booleans is made
+        if not (np.isfinite(w.min()) and np.isfinite(w.max())):
+            raise InputError(f"the model's weights {name} hold NaN or infinity; train it again")
+
+
 def check(
     weights: Mapping[str, np.ndarray], item_ids: np.ndarray | None, settings: Values, path: str
 ) -> np.ndarray:
@@ -86,7 +111,7 @@ def check(
         problem = "its item ids are no list of integers or strings"
     elif not (index := pd.Index(item_ids)).is_unique:
         twice = item_ids[np.argmax(index.duplicated())]
-        problem = f"item {twice!r} is in it twice"
+        problem = f"item {shown(twice)} is in it twice"
     elif {name: w.shape for name, w in weights.items()} != shapes(settings, len(item_ids)):
         problem = "its weights do not fit its parameters"
     elif any(w.dtype.kind != "f" for w in weights.values()):

@@ -6,13 +6,14 @@ With it the tables of losses, activations and optimizers, as far as parameters h
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shown
 
 # The tables of losses, activations and optimizers: their names, and what parameters have to know of
 # them. What they compute is in model/losses.py and model/optimizers.py, under the same names.
@@ -205,8 +206,16 @@ def _list_lengths(value: Any) -> list[int]:
 
 
 def _function(value: Any) -> Callable | None:
-    if value is not None and not callable(value):
+    """Check that a value can be called with one argument, as far as it tells before the call."""
+    if value is None:
+        return None
+    if not callable(value):
         raise ValueError
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # many functions in C tell nothing
+        return value
+    signature.bind(1)
     return value
 
 
@@ -271,6 +280,7 @@ ARGUMENTS: dict[str, Parameter] = {
     "sample_store": Parameter(10_000_000, _integer(0), "a number of ids, 0 or more"),
     "store_type": Parameter("gpu", _choice("gpu", "cpu"), "'gpu' or 'cpu'"),
     "retrain": Parameter(False, _boolean, _YES_NO),
+    "force": Parameter(False, _boolean, _YES_NO),
     "after_epoch": Parameter(None, _function, "a function of an epoch's number, or None"),
     "negative_sampler": Parameter(
         None, _function, "a function of a number of mini-batches, or None"
@@ -294,9 +304,9 @@ def _checked(kind: str, name: str, parameter: Parameter, value: Any) -> Any:
     try:
         return parameter.convert(value)
     except (ValueError, TypeError, AttributeError, ArithmeticError):
-        shown = " ".join(repr(value).split())  # a table's repr has many lines
-        shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
-        raise InputError(f"{kind}{name}: expected {parameter.allowed}, got {shown}") from None
+        raise InputError(
+            f"{kind}{name}: expected {parameter.allowed}, got {shown(value)}"
+        ) from None
 
 
 def check_arguments(**arguments: Any) -> list[Any]:
@@ -344,13 +354,18 @@ def convert(settings: Mapping[str, Any]) -> dict[str, Any]:
         On an unknown name, a wrong type or a value out of range; names the parameter and what it
         takes.
     """
+    if not isinstance(settings, Mapping):
+        raise InputError(
+            f"parameters: expected a mapping of names to values, got {shown(settings)}"
+        )
     converted = {}
     for name, value in settings.items():
         if name not in PARAMETERS:
             close = suggestion(name) if isinstance(name, str) else None
             meant = f", did you mean {close}?" if close else ""
             raise InputError(
-                f"unknown parameter {name!r}{meant}; the parameters are {', '.join(PARAMETERS)}"
+                f"unknown parameter {shown(name)}{meant}; "
+                f"the parameters are {', '.join(PARAMETERS)}"
             )
         converted[name] = _checked("parameter ", name, PARAMETERS[name], value)
     return converted

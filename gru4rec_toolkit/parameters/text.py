@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from gru4rec_toolkit.errors import InputError, check_regular
+from gru4rec_toolkit.errors import InputError, check_regular, shortened, shown
 
 
 def parse_string(text: str) -> dict[str, str]:
@@ -24,11 +24,11 @@ def parse_string(text: str) -> dict[str, str]:
         name, equals, value = (part.strip() for part in piece.partition("="))
         if not equals or not name:
             raise InputError(
-                f"parameter string: {piece.strip()!r} is not of the form name=value; "
+                f"parameter string: {shown(piece.strip())} is not of the form name=value; "
                 "write name=value,name=value (lists with /, as in layers=200/100)"
             )
         if name in settings:
-            raise InputError(f"parameter string: {name} is given twice; give it once")
+            raise InputError(f"parameter string: {shortened(name)} is given twice; give it once")
         settings[name] = value
     return settings
 
@@ -88,9 +88,9 @@ def read_file(path: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, value in pairs:
         if not isinstance(name, str):
-            raise InputError(f"parameter file {path}: {name!r} is not a parameter's name")
+            raise InputError(f"parameter file {path}: {shown(name)} is not a parameter's name")
         if name in settings:
-            raise InputError(f"parameter file {path}: {name!r} is given twice; give it once")
+            raise InputError(f"parameter file {path}: {shown(name)} is given twice; give it once")
         settings[name] = value
     return settings
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.parameters.table import (
     PARAMETERS,
     check_combination,
@@ -156,7 +156,12 @@ class HasParameters:
     # all values as they are set now; immutable
     settings = Values(**defaults()).changed(defaults())
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *unnamed: Any, **settings: Any) -> None:
+        if unnamed:
+            raise InputError(
+                f"{type(self).__name__} takes its parameters by name, as in "
+                f"{type(self).__name__}(layers=[100]), got {shown(unnamed[0])} without a name"
+            )
         self.apply(settings)
 
     def __init_subclass__(cls, **options: Any) -> None:

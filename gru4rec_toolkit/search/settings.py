@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,16 @@ class Settings:
     @property
     def metric_name(self) -> str:
         return f"{self.metric}@{self.length}"
+
+    def environment(self, device: str | None) -> dict[str, str]:
+        """Return the environment variables of a training on a device."""
+        flags = [os.environ.get("THEANO_FLAGS", ""), self.theano_flags]
+        flags += [f"device={device}"] if device else []
+        # of flags that are given twice Theano takes the last
+        environment = {"THEANO_FLAGS": ",".join(filter(None, flags))}
+        if self.threads is not None:
+            environment["OPENBLAS_NUM_THREADS"] = str(self.threads)
+        return environment
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 from gru4rec_toolkit import parameters
-from gru4rec_toolkit.errors import InputError, check_regular
+from gru4rec_toolkit.errors import InputError, check_regular, shortened
 
 if TYPE_CHECKING:
     import optuna
@@ -337,6 +337,15 @@ def _numeric(name, dtype, values, step, log, where, fail) -> SearchParameter:
         step = None if step is None else Decimal(step)
     if step is not None and not log:
         high = low + (high - low) // step * step  # the highest value that steps reach
+        if dtype == "float":
+            # what Optuna computes with: a float's shortest decimal
+            seen_low, seen_high, seen_step = (Decimal(repr(float(n))) for n in (low, high, step))
+            if (seen_high - seen_low) % seen_step:
+                fail(
+                    f"{name}: the lowest value {plain(low)} has more digits beside the step "
+                    f"{plain(step)} than floats have, in which Optuna keeps numbers; round it, to "
+                    "0 or to a multiple of the step, or leave the step out"
+                )
     return SearchParameter(name, dtype, (low, high), step, log, where)
 
 
@@ -355,7 +364,7 @@ def _told(value: Any, within: bool = False) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:50]}..."
+    return shortened(text, 60)
 
 
 # ---------------------------------------------------------------------------- checking

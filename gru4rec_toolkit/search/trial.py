@@ -30,6 +30,12 @@ if os.getppid() != int(sys.argv[1]):
     os._exit(1)
 os.execv(sys.argv[2], sys.argv[2:])
 """
+_SET_UP = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from gru4rec_toolkit import errors, theano_setup
+errors.run_cli(theano_setup.configure)
+"""
 _METRIC = re.compile(r"PRIMARY METRIC: (\S+)$")
 _EPOCH_METRICS = re.compile(r"Epoch(\d+) --> Recall@\d+: (\S+) MRR@\d+: (\S+)$")
 
@@ -144,6 +150,31 @@ class Training:
         with contextlib.suppress(ProcessLookupError):
             if self._process is not None and self._process.poll() is None:
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def check_set_up(environment: Mapping[str, str]) -> None:
+    """Set Theano up as a training does, in a process of its own.
+
+    Parameters
+    ----------
+    environment : mapping
+        Variables to set beside the present ones.
+
+    Raises
+    ------
+    TrainingFailed
+        With the reason for which every training would fail.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _SET_UP, str(RUN.parent)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines()
+        raise TrainingFailed(_reason(done.returncode, lines))
 
 
 def read_metric(line: str) -> float | None:

@@ -300,7 +300,7 @@ class Search:
         log = self.logs / f"trial_{trial.number:04d}.log"
         trial.set_user_attr("log", os.path.relpath(log, settings.results))
         training = Training(
-            self._arguments(chosen), log, self._environment(settings.devices[index])
+            self._arguments(chosen), log, self.settings.environment(settings.devices[index])
         )
         self._print(f"TRIAL {trial.number}: {_string(chosen)}")
         self.shared.last_begun = trial.number
@@ -366,15 +366,6 @@ class Search:
     def _model_and_columns(self) -> list[str]:
         columns = [(f"--{name}", value) for name, value in self.settings.columns.items()]
         return ["-g", self.settings.model, *(text for pair in columns for text in pair)]
-
-    def _environment(self, device: str | None) -> dict[str, str]:
-        flags = [os.environ.get("THEANO_FLAGS", ""), self.settings.theano_flags]
-        flags += [f"device={device}"] if device else []
-        # of flags that are given twice Theano takes the last
-        environment = {"THEANO_FLAGS": ",".join(filter(None, flags))}
-        if self.settings.threads is not None:
-            environment["OPENBLAS_NUM_THREADS"] = str(self.settings.threads)
-        return environment
 
     # ------------------------------------------------------------------------ results
 
@@ -461,7 +452,7 @@ class Search:
             [*arguments, *self._model_and_columns()],
             log,
             # the other jobs have ended, so the threads are not divided
-            {**self._environment(settings.devices[0]), **_undivided()},
+            {**self.settings.environment(settings.devices[0]), **_undivided()},
         )
         self._print(f"FINAL TRAINING with the parameters of trial {best[0].number}")
         try:

@@ -217,6 +217,38 @@ def test_a_place_far_behind_takes_no_memory(tmp_path):
     assert limits == str(resource.getrlimit(resource.RLIMIT_AS))  # as it was
 
 
+def test_a_length_that_no_memory_holds_is_one_sentence(tmp_path):
+    """Python prints a SystemError of its own where an array of bytes gets no memory."""
+    length = (1 << 62).to_bytes(8, "little")
+    path = write(tmp_path / "a.pickle", b"\x80\x05]\x96" + length + b"x.")
+    done = check_log(path, tmp_path)
+    assert "MemoryError" in complaint(done)
+    assert len(done.err.splitlines()) == 1, done.err
+
+
+# --- text that is not read ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, separator", [("a.tsv", b"\t"), ("a.csv", b",")])
+def test_only_columns_that_are_read_have_to_be_utf8(tmp_path, name, separator):
+    rows = [b"SessionId,ItemId,Time,x", b"3,a,1,\xd0", b"3,b,2,\xff\xfe", b"4,b,2,"]
+    content = b"\n".join(rows).replace(b",", separator)
+    events = read(write(tmp_path / name, content))
+    assert events["ItemId"].tolist() == ["a", "b", "b"]
+    content = content.replace(b"4" + separator + b"b", b"4" + separator + b"\xd0")
+    with pytest.raises(InputError, match="line 4 is not UTF-8"):  # lines 2 and 3 do no harm
+        read(write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize("blank", [b"\t", b" ", b" \t ", b""])
+def test_lines_without_content_do_not_count(tmp_path, blank):
+    """pandas passes over them; the line that a message names has to be right all the same."""
+    rows = [b"SessionId,ItemId,Time", b"3,a,1", blank, b"3,b,x"]
+    with pytest.raises(InputError, match="'x' in line 4"):
+        read(write(tmp_path / "a.csv", b"\n".join(rows)))
+    assert len(read(write(tmp_path / "a.csv", b"\n".join(rows[:3])))) == 1
+
+
 # --- pickles of other versions --------------------------------------------------------------------
 
 PICKLES = Path(__file__).parent / "pickles"

@@ -48,7 +48,7 @@ from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError
 
 class GRU4Rec:
-    item_ids = None
+    item_ids = trained_network = None
 
     def __init__(self):
         self.set = {}

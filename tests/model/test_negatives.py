@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gru4rec_toolkit.model.negatives import SampleStore, expected_distinct
+from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model.negatives import SampleStore, checked, expected_distinct
 from gru4rec_toolkit.ops import library
 from gru4rec_toolkit.ops.sampling.op import (
     NegativeSampler,
@@ -198,12 +199,6 @@ def test_a_store_that_merges_gives_each_mini_batchs_ids_with_their_number(on_dev
     assert np.array_equal(drawn, kept)  # the user's
 
 
-def test_a_sampler_of_the_wrong_shape_is_found_out():
-    store = SampleStore(lambda n: np.zeros((n, 2)), 3, 300)
-    with pytest.raises(ValueError, match=r"expected shape \(5, 3\)"):
-        store.serve(5, 5)
-
-
 class DrawsOnDevice(Counter):
     """A sampler that can fill a store on the device, and remembers which way it was asked."""
 
@@ -240,3 +235,39 @@ def test_nothing_is_ready_before_it_is_drawn():
     assert store.samples.get_value().shape == store.copies.get_value().shape == (0, 3)
     assert store.n_distinct.get_value().shape == (0,)
     assert store.n_distinct.tag.target == "cpu"  # Theano would move it to a GPU
+
+
+@pytest.mark.parametrize(
+    "drawn, words",
+    [
+        (np.zeros((5, 2), dtype=int), r"got array.*\(shape \(5, 2\), int64\)"),
+        (np.full((5, 3), 1 << 40), "got the index 1099511627776"),  # int32 would make 0 of it
+        (np.full((5, 3), 10), "got the index 10"),
+        (np.array([[0, 1, 2]] * 4 + [[0, -1, 2]]), "got the index -1"),
+        (np.full((5, 3), 0.5), "got the index 0.5"),
+        (np.full((5, 3), np.nan), "got the index nan"),
+        (np.full((5, 3), np.inf), "got the index inf"),
+        (np.full((5, 3), "1"), "got array.*<U1"),
+        (np.ones((5, 3), dtype=bool), "got array.*bool"),
+        (np.full((5, 3), None), "got array.*object"),
+        ([[1, 2, 3], [4, 5]], "got .*4, 5"),
+        (None, "got nothing"),
+        ("", "got ''"),
+        (7, r"got 7 \(shape \(\), int64\)"),
+    ],
+)
+def test_a_users_sampler_that_draws_no_items(drawn, words):
+    """Whatever it returns, one sentence says what is expected and what came."""
+    with pytest.raises(InputError, match=f"^negative_sampler: expected .* {words}") as failure:
+        checked(lambda n: drawn, 3, 10)(5)
+    assert "shape (5, 3)" in str(failure.value)
+    assert "from 0 to 9" in str(failure.value)
+    assert len(str(failure.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "int32", "float64"])
+def test_a_users_sampler_draws_items(dtype):
+    drawn = np.array([[0, 9, 3]] * 5, dtype=dtype)
+    found = checked(lambda n: drawn.tolist() if dtype == "int64" else drawn, 3, 10)(5)
+    assert found.dtype == np.int32
+    assert np.array_equal(found, drawn)

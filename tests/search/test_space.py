@@ -165,6 +165,10 @@ BAD_LINES = {
     "many digits": (number("9" * 5000), "number 99999"),
     "infinite": (number("-Infinity"), "-Infinity is no number"),
     "step of nothing": (number("1e20", "0.001"), "the step 0.001 is too small beside 1000000"),
+    "low of nothing": (
+        '{"name": "bpreg", "dtype": "float", "values": [1e-26, 0.643052], "step": 0.1}',
+        "the lowest value 0.00000000000000000000000001 has more digits beside the step 0.1",
+    ),
     "large integer": (
         {"name": "n_sample", "dtype": "int", "values": [0, 2**53 + 2]}, "integers up to",
     ),
