@@ -83,7 +83,11 @@ def run_all(suites, directory: Path, core: bool) -> int:
             rows.append([suite, "left out", "", "", ""])
             continue
         copy_project(root)
-        with mounted(root):
+        with mounted(root) as problem:
+            if problem:
+                print(f"{suite}: nothing can run in a root here ({problem}); left out", flush=True)
+                rows.append([suite, "left out", "", "", ""])
+                continue
             versions = run(root, "python3 --version; g++ -dumpfullversion").split("\n")
             python, compiler = versions[0].replace("Python ", ""), versions[1]
             tests = "-n 2 --dist loadfile " + " ".join(CORE if core else ())
@@ -142,15 +146,20 @@ def copy_project(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def mounted(root: Path) -> Iterator[None]:
-    """Mount what programs in a root expect for the block."""
+def mounted(root: Path) -> Iterator[str | None]:
+    """Mount what programs in a root expect for the block; yield why that is impossible, or None."""
     mounts = [["-t", "proc", "proc", root / "proc"], ["--rbind", "/dev", root / "dev"]]
     done = []
     try:
+        problem = None
         for arguments in mounts:
-            subprocess.run(["mount", *map(str, arguments)], check=True)
+            command = ["mount", *map(str, arguments)]
+            mount = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+            if mount.returncode:
+                problem = " ".join(mount.stderr.split())
+                break
             done.append(arguments[-1])
-        yield
+        yield problem
     finally:
         for path in reversed(done):
             subprocess.run(["umount", "--recursive", "--lazy", str(path)], check=False)
