@@ -1,4 +1,4 @@
-"""The runs in fresh Debian roots, and how they go on where none can be made; `.ci/run` makes one."""
+"""Runs in fresh Debian roots, and how they go on where none can be made; `.ci/run` makes one."""
 
 from __future__ import annotations
 
