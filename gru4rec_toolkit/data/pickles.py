@@ -303,6 +303,8 @@ def _is_call(value: _Node, *names: str) -> bool:
 
 def _name_of(value: _Node) -> str:
     """Name the type of a value or of what a record stands for."""
+    if _is_call(value, "_frombuffer"):
+        return "ndarray"
     if _is_call(value, "_reconstruct") and value.args:
         value = value.args[0]  # a call of it makes an object of that class
     elif isinstance(value, _Record):

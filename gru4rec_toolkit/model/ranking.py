@@ -7,8 +7,7 @@ import numpy as np
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.model.block import UploadedBlock
-from gru4rec_toolkit.ops import base
-from gru4rec_toolkit.ops.ranking.op import CountRanks
+from gru4rec_toolkit.ops.ranking.op import counted_ranks
 from gru4rec_toolkit.progress import progress_bar
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
@@ -69,15 +68,16 @@ class RankCounter:
             theano.shared(np.zeros((1, 1), dtype=np.int64)) for _ in range(2)
         )
         self.item_block = theano.shared(np.int64(0))
-        rows, biases, index = network.Wy, network.By, None
-        if candidates is not None:
+        rows, biases = network.Wy, network.By
+        if candidates is None:
+            candidates = np.arange(len(rows.get_value(borrow=True)))
+        else:
             rows, biases = (theano.shared(w.get_value()[candidates]) for w in (rows, biases))
-            index = theano.shared(candidates.astype(np.int32))
-        n_items = len(rows.get_value(borrow=True))
+        ids, n_items = theano.shared(candidates.astype(np.int32)), len(candidates)
         self.n_item_blocks = -(-n_items // ITEM_BLOCK)
         self.activation = losses.ranking_activation(network.settings.final_act)
         self.advance = self._compile_advance()
-        self.count = self._compile_count(rows, biases, index)
+        self.count = self._compile_count(rows, biases, ids)
 
     def _compile_advance(self):
         """Compile one event of each session: new states, scores of the targets with biases."""
@@ -96,46 +96,29 @@ class RankCounter:
         ]
         return theano.function([], [], updates=updates).fn
 
-    def _compile_count(self, rows, biases, index):
-        """Compile the counts over one block of items, added to those of the blocks before."""
-        if base.usable() and base.has_activation(self.activation):
-            return self._compile_count_of_all(rows, biases, index)
-        step = self.block.step
+    def _compile_count(self, rows, biases, ids):
+        """Compile the counts over all items at once, or over the next block of them."""
+        step, totals = self.block.step, (self.better, self.equal)
+        targets, of_targets = self.block.targets, self.target_scores
+        counts = counted_ranks(
+            self.hidden, rows, biases, ids, targets, of_targets, self.activation
+        )
+        if counts is not None:
+            self.n_item_blocks = 1
+            updates = [(all_, tt.set_subtensor(all_[step], n)) for all_, n in zip(totals, counts)]
+            return theano.function([], [], updates=updates).fn
         start = self.item_block * ITEM_BLOCK
         block = slice(start, start + ITEM_BLOCK)
         scores = self.network.scores(self.hidden, rows[block], biases[block])
         # one matrix, so that one computation activates both: two would differ in the last bit, and
         # ties would be lost
-        target = self.target_scores.dimshuffle(0, "x")
-        both = losses.activation(self.activation)(tt.concatenate([target, scores], axis=1))
+        both = tt.concatenate([of_targets.dimshuffle(0, "x"), scores], axis=1)
+        both = losses.activation(self.activation)(both)
         target, scores = both[:, 0].dimshuffle(0, "x"), both[:, 1:]
-        if index is None:
-            ids = start + tt.arange(scores.shape[1])
-        else:
-            ids = index[block]
-        other = tt.neq(ids.dimshuffle("x", 0), self.block.targets.dimshuffle(0, "x"))
-        better = (tt.gt(scores, target) & other).sum(axis=1)
-        equal = (tt.eq(scores, target) & other).sum(axis=1)
-        updates = [
-            (self.better, tt.inc_subtensor(self.better[step], better)),
-            (self.equal, tt.inc_subtensor(self.equal[step], equal)),
-            (self.item_block, self.item_block + 1),
-        ]
-        return theano.function([], [], updates=updates).fn
-
-    def _compile_count_of_all(self, rows, biases, index):
-        """Compile the counts over all items at once, by one kernel."""
-        step, self.n_item_blocks = self.block.step, 1
-        if index is None:
-            n_items = len(rows.get_value(borrow=True))
-            index = theano.shared(np.arange(n_items, dtype=np.int32))
-        better, equal = CountRanks(self.activation)(
-            self.hidden, rows, biases, index, self.block.targets, self.target_scores
-        )
-        updates = [
-            (self.better, tt.set_subtensor(self.better[step], better)),
-            (self.equal, tt.set_subtensor(self.equal[step], equal)),
-        ]
+        other = tt.neq(ids[block].dimshuffle("x", 0), targets.dimshuffle(0, "x"))
+        counts = [(compare(scores, target) & other).sum(axis=1) for compare in (tt.gt, tt.eq)]
+        updates = [(all_, tt.inc_subtensor(all_[step], n)) for all_, n in zip(totals, counts)]
+        updates.append((self.item_block, self.item_block + 1))
         return theano.function([], [], updates=updates).fn
 
     def run_block(self, block: schedule.Block) -> list[tuple[np.ndarray, np.ndarray]]:

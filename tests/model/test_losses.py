@@ -198,13 +198,13 @@ def test_rankings_take_the_scores_where_the_activation_keeps_their_order(name):
 @pytest.mark.parametrize("name", ["relu", "softmax", "elu-0.5"])
 def test_predictions_have_the_final_activation(name):
     x, values = tt.dmatrix(), scores((4, 7))
-    result = evaluate(losses.prediction_activation(name)(x), {x: values})
+    result = evaluate(losses.predicted.__wrapped__(x, name), {x: values})
     np.testing.assert_allclose(result, numpy_activation(name, values), rtol=1e-12)
 
 
 def test_predictions_are_probabilities_where_the_training_has_their_logarithm():
     x, values = tt.dmatrix(), scores((4, 7))
-    result = evaluate(losses.prediction_activation("softmax_logit")(x), {x: values})
+    result = evaluate(losses.predicted.__wrapped__(x, "softmax_logit"), {x: values})
     np.testing.assert_allclose(result, numpy_activation("softmax", values), rtol=1e-12)
 
 

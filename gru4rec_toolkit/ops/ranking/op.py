@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from gru4rec_toolkit.ops.base import KernelOp, activate, cpp_activation, kernel_activation
+from gru4rec_toolkit.ops.base import (
+    KernelOp,
+    activate,
+    cpp_activation,
+    has_activation,
+    kernel_activation,
+    usable,
+)
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
@@ -87,3 +94,10 @@ class CountRanks(KernelOp):
 
     def c_constants(self):
         return (cpp_activation(self.activation),)
+
+
+def counted_ranks(hidden, rows, biases, ids, targets, target_scores, activation: str):
+    """Return better and equal by the Op, over all items at once; None where no kernel runs."""
+    if not usable() or not has_activation(activation):
+        return None
+    return CountRanks(activation)(hidden, rows, biases, ids, targets, target_scores)
