@@ -148,7 +148,12 @@ def copy_project(root: Path) -> None:
 @contextlib.contextmanager
 def mounted(root: Path) -> Iterator[str | None]:
     """Mount what programs in a root expect for the block; yield why that is impossible, or None."""
-    mounts = [["-t", "proc", "proc", root / "proc"], ["--rbind", "/dev", root / "dev"]]
+    mounts = [
+        ["-t", "proc", "proc", root / "proc"],
+        ["--rbind", "/dev", root / "dev"],
+        # else unmounting it would unmount what lies below the host's /dev, too
+        ["--make-rslave", root / "dev"],
+    ]
     done = []
     try:
         problem = None
@@ -161,7 +166,7 @@ def mounted(root: Path) -> Iterator[str | None]:
             done.append(arguments[-1])
         yield problem
     finally:
-        for path in reversed(done):
+        for path in dict.fromkeys(reversed(done)):
             subprocess.run(["umount", "--recursive", "--lazy", str(path)], check=False)
 
 
