@@ -95,7 +95,10 @@ def evaluate_gpu(
     if items is not None:
         candidates = np.unique(sessions.known_items(gru.item_ids, items, "items"))
     print(_announcement(cut_off))
-    better, equal = count_ranks(gru.network, log, candidates, batch_size)
+    if getattr(gru, "predicts_by_network", True):
+        better, equal = count_ranks(gru.network, log, candidates, batch_size)
+    else:  # a variant with a prediction of its own
+        better, equal = _count_by_prediction(gru, gru.item_ids, log, candidates, batch_size)
     return _metrics(_ranks_in_order(gru, better, equal, mode), cut_off)
 
 
@@ -110,17 +113,19 @@ def evaluate_sessions_batch(
     batch_size: int = 100,
     mode: str = "standard",
 ) -> tuple[list[float], list[float]]:
-    """Evaluate through `GRU4Rec.predict_next_batch`, event by event in Python.
+    """Evaluate any model through its ``predict_next_batch``, event by event in Python.
 
     .. deprecated:: 0.1.0
-        `evaluate_gpu` gives the same results much faster. This works with any model that has
-        ``predict_next_batch`` and ``item_ids``, and ``seed`` for tiebreaking.
+        For a `GRU4Rec`: `evaluate_gpu` gives the same results much faster.
+
+    A model has ``item_ids``, an array, ``predict_next_batch`` as `GRU4Rec` has it, and may have
+    ``seed`` for tiebreaking. The scores that it predicts are numbers, one row for each item that it
+    was asked for, in that order, and one column a slot.
 
     Parameters and results are those of `evaluate_gpu`. The sessions that the model predicts for
     meanwhile keep their states. A model of another class ranks by what it predicts, and its slots
     forget their sessions.
     """
-    warnings.warn("use evaluate_gpu: same results, much faster", DeprecationWarning, stacklevel=2)
     if not hasattr(pr, "predict_next_batch") or not hasattr(pr, "item_ids"):
         raise InputError(
             "pr: expected a trained model, with predict_next_batch and item_ids, got "
@@ -128,16 +133,27 @@ def evaluate_sessions_batch(
         )
     scorer = pr
     if hasattr(pr, "trained_network"):
+        message = "use evaluate_gpu: same results, much faster"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
         _check_model(pr)
-        scorer = _scorer(pr)
+        scorer = _scorer(pr) if getattr(pr, "predicts_by_network", True) else pr
     cut_off, batch_size, mode = parameters.check_arguments(
         cut_off=cut_off, batch_size=batch_size, mode=mode
     )
     log = _indexed(test_data, (session_key, item_key, time_key), pr.item_ids)
-    candidates = pr.item_ids
+    candidates = None
     if items is not None:
-        candidates = candidates[np.unique(sessions.known_items(pr.item_ids, items, "items"))]
+        candidates = np.unique(sessions.known_items(pr.item_ids, items, "items"))
     print(_announcement(cut_off))
+    better, equal = _count_by_prediction(scorer, pr.item_ids, log, candidates, batch_size)
+    return _metrics(_ranks_in_order(pr, better, equal, mode), cut_off)
+
+
+def _count_by_prediction(
+    model, item_ids: np.ndarray, log: sessions.SessionLog, candidates, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count what `count_ranks` counts, by the scores that a model predicts."""
+    among = item_ids if candidates is None else item_ids[candidates]
     order = schedule.training_order(log, time_sort=False)
     batch_size = min(batch_size, len(order))
     better, equal = [], []
@@ -147,20 +163,37 @@ def evaluate_sessions_batch(
     for block in schedule.schedule_blocks(log, order, batch_size, STEP_BLOCK):
         slots = slots[block.kept]
         for inputs, targets, ends in zip(block.inputs, block.targets, block.ends):
-            shown = np.full(batch_size, pr.item_ids[inputs[0]], dtype=pr.item_ids.dtype)
-            shown[slots] = pr.item_ids[inputs]
-            scored = pd.unique(np.concatenate([candidates, pr.item_ids[targets]]))
-            scores = scorer.predict_next_batch(session_ids, shown, scored, batch_size)
-            scores = scores[slots].to_numpy()
-            target_ids = pr.item_ids[targets]
+            shown = np.full(batch_size, item_ids[inputs[0]], dtype=item_ids.dtype)
+            shown[slots] = item_ids[inputs]
+            scored = pd.unique(np.concatenate([among, item_ids[targets]]))
+            scores = _as_scores(
+                model.predict_next_batch(session_ids, shown, scored, batch_size), scored, batch_size
+            )[:, slots]
+            target_ids = item_ids[targets]
             target = scores[pd.Index(scored).get_indexer(target_ids), np.arange(len(slots))]
-            others = (scored[:, None] != target_ids) & np.isin(scored, candidates)[:, None]
+            others = (scored[:, None] != target_ids) & np.isin(scored, among)[:, None]
             better.append(((scores > target) & others).sum(axis=0))
             equal.append(((scores == target) & others).sum(axis=0))
             ended = slots[ends == 1]
             session_ids[ended] = np.fromiter(_new_session, dtype=np.int64, count=len(ended))
-    ranks = _ranks_in_order(pr, np.concatenate(better), np.concatenate(equal), mode)
-    return _metrics(ranks, cut_off)
+    return np.concatenate(better), np.concatenate(equal)
+
+
+def _as_scores(predicted, scored: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return predicted scores (n_scored, batch_size); raise an InputError if they are not that."""
+    scores = np.asarray(predicted)
+    labels = getattr(predicted, "index", None)
+    expected = f"expected {len(scored)} rows, one an item in the order asked for, and {batch_size}"
+    if scores.shape != (len(scored), batch_size) or scores.dtype.kind not in "fiub":
+        raise InputError(
+            f"predict_next_batch: {expected} columns of numbers, got {scores.dtype} {scores.shape}"
+        )
+    if isinstance(labels, pd.Index) and not np.array_equal(labels.to_numpy(), scored):
+        raise InputError(f"predict_next_batch: {expected} columns, got rows in another order")
+    # every comparison with NaN is false: all targets would come first
+    if np.isnan(scores).any():
+        raise InputError("predict_next_batch: expected numbers, got NaN among the scores")
+    return scores
 
 
 # ---------------------------------------------------------------------------- arguments, output

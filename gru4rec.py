@@ -216,6 +216,8 @@ class GRU4Rec(parameters.HasParameters):
     """
 
     negative_sampler: Callable[[int], np.ndarray] | None = None
+    # a variant may put a subclass here, with a cell, scores or cost of its own
+    network_class = Network
     # the weights, with the parameters that they were built with
     network: Network | None = None
     _predictor: _Predictor | None = None
@@ -238,6 +240,13 @@ class GRU4Rec(parameters.HasParameters):
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every weight, by name (``Wx0``, ..., ``Wy``, ``By``, ``E``)."""
         return self.trained_network().arrays()
+
+    @property
+    def predicts_by_network(self) -> bool:
+        """Whether items rank by `Network.scores`: no variant predicts in a way of its own."""
+        names = ("symbolic_predict", "predict_next_batch")
+        own = any(getattr(type(self), name) is not getattr(GRU4Rec, name) for name in names)
+        return not own and type(self.trained_network()).scores is Network.scores
 
     def trained_network(self) -> Network:
         """Return the weights and graphs of the trained model.
@@ -270,7 +279,7 @@ class GRU4Rec(parameters.HasParameters):
         n_items = _shape(network.Wy)[0]
         if not isinstance(item_ids, np.ndarray) or item_ids.shape != (n_items,):
             raise InputError(
-                f"take: expected an array of {n_items} item ids, one a row of Wy, got "
+                f"take: expected an array of {n_items} item ids, one for each row of Wy, got "
                 f"{shown(item_ids, 60)}"
             )
         if item_ids.flags.writeable:  # may belong to the caller; do not modify
@@ -297,8 +306,8 @@ class GRU4Rec(parameters.HasParameters):
             One event a row, with the columns ``session_key``, ``item_key``, ``time_key``; it is not
             changed.
         sample_store : int
-            How many negative ids are drawn at a time; fewer than ``n_sample``: as many as a block
-            of steps needs.
+            How many negative ids to draw at once. If this is less than ``n_sample``, just enough
+            for one block of steps are drawn.
         store_type : "gpu" or "cpu"
             ``gpu``: the store lies where Theano computes. ``cpu``: in host memory (legacy).
         retrain : bool
@@ -360,7 +369,7 @@ class GRU4Rec(parameters.HasParameters):
                 # new items keep their initial rows
                 for name, old in self.weights().items():
                     arrays[name][: len(old)] = old
-            network = Network(settings, arrays)
+            network = self.network_class(settings, arrays)
             training = Training(
                 network, log, sample_store, store_type == "gpu", self.negative_sampler
             )
@@ -517,7 +526,8 @@ class GRU4Rec(parameters.HasParameters):
             name: w.astype(theano.config.floatX, order="C", copy=False)
             for name, w in arrays.items()
         }
-        model.take(Network(model.settings, floats), item_ids.astype(kind, copy=False))
+        network = cls.network_class(model.settings, floats)
+        model.take(network, item_ids.astype(kind, copy=False))
         return model
 
 

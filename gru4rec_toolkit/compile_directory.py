@@ -397,7 +397,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def close_to_others(base: Path) -> None:
-    """Take other users' rights to what Theano has created with those of the umask."""
+    """Remove other users' access to what Theano has created with the rights of the umask."""
     for directory in base.glob("compiledir_*"):
         with contextlib.suppress(OSError):
             directory.chmod(0o700)

@@ -195,7 +195,7 @@ def _forget_modules(cache) -> None:
 
 
 def _release_locks(lock, n_locks: int) -> None:
-    """Return back the locks that Theano keeps when a compilation fails."""
+    """Give back the locks that Theano keeps when a compilation fails."""
     while getattr(lock.get_lock, "n_lock", 0) > n_locks:
         lock.release_lock()
 

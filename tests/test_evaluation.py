@@ -188,6 +188,60 @@ def test_the_slow_twin_ranks_scores_that_a_softmax_would_round(model, test_data,
     assert slow == evaluation.evaluate_gpu(gru, test_data, **arguments)
 
 
+class Reversed(GRU4Rec):
+    """A variant that recommends what the model it derives from recommends last."""
+
+    def symbolic_predict(self, *args, **kwargs):
+        yhat, states, updates = super().symbolic_predict(*args, **kwargs)
+        return -yhat, states, updates
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+def test_a_variant_is_evaluated_by_its_own_prediction(model, test_data, evaluate):
+    variant = Reversed(**model.get_params())
+    variant.take(model.network, model.item_ids)
+    n_items = len(model.item_ids)
+    found = evaluate(variant, test_data, cut_off=[1, n_items // 2])
+    of_model = evaluation.evaluate_gpu(model, test_data, cut_off=[n_items // 2])
+    # whatever is ranked in the upper half by one is in the lower half of the other
+    np.testing.assert_allclose(found[0][1], 1 - of_model[0][0], atol=0.02)
+    assert found[0][0] < 0.05
+
+
+class Predicts:
+    """A model of another class."""
+
+    def __init__(self, item_ids, scores):
+        self.item_ids, self.scores = item_ids, scores
+
+    def predict_next_batch(self, session_ids, items, among, batch):
+        return self.scores(among, batch)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (lambda among, n: np.full((len(among), n), np.nan), "got NaN among the scores"),
+        (lambda among, n: np.zeros((len(among), n + 1)), "columns of numbers, got float64"),
+        (lambda among, n: np.full((len(among), n), "a"), "columns of numbers, got <U1"),
+        (
+            lambda among, n: pd.DataFrame(np.zeros((len(among), n)), index=among[::-1]),
+            "got rows in another order",
+        ),
+    ],
+)
+def test_scores_that_cannot_be_ranked(model, test_data, scores, words):
+    with pytest.raises(InputError, match=f"^predict_next_batch: expected .*{words}"):
+        evaluation.evaluate_sessions_batch(Predicts(model.item_ids, scores), test_data)
+
+
+def test_a_model_of_another_class_is_not_warned(model, test_data, recwarn):
+    other = Predicts(model.item_ids, lambda among, n: np.zeros((len(among), n)))
+    recall, _ = evaluation.evaluate_sessions_batch(other, test_data, cut_off=[1])
+    assert recall == [1] and not [w for w in recwarn if w.category is DeprecationWarning]
+
+
 @pytest.mark.filterwarnings("ignore:use evaluate_gpu")
 @pytest.mark.parametrize("other_class", [False, True])
 def test_the_slow_twin_begins_with_fresh_sessions(model, test_data, other_class):

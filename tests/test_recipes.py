@@ -14,7 +14,7 @@ import pytest
 from helpers.cli import ROOT, complaint, python, run_py, succeeds
 
 import evaluation
-from gru4rec import GRU4Rec
+from gru4rec import GRU4Rec, Network
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import events
 from gru4rec_toolkit.errors import InputError
@@ -408,3 +408,45 @@ def test_the_tables_agree():
     assert {*parameters.ACTIVATIONS, *parameters.SOFTMAXES} == losses.ACTIVATIONS.keys()
     assert {None, *parameters.OPTIMIZERS} == optimizers.METHODS.keys()
     assert parameters.OPTIMIZERS.keys() == optimizers.STATES.keys()
+
+
+# --- what recipes must not do ---------------------------------------------------------------------
+
+
+def test_names_of_the_toolkit_are_not_registered_again():
+    """Their kernels would go on computing what is built in."""
+    with pytest.raises(InputError, match=r"losses.register: 'bpr-max' is a loss of the toolkit"):
+        losses.register("bpr-max", lambda y: 0 * y.sum())
+    with pytest.raises(InputError, match=r"optimizers.register: 'adam' is an optimizer"):
+        optimizers.register("adam", lambda access, gradient: (gradient, []), (), ())
+
+
+def test_a_name_that_begins_like_another(monkeypatch):
+    """Only the softmaxes keep the order of the scores."""
+    monkeypatch.setitem(parameters.ACTIVATIONS, "softmaxzero", ())
+    monkeypatch.setitem(losses.ACTIVATIONS, "softmaxzero", lambda x: 0 * x)
+    assert losses.ranking_activation("softmaxzero") == "softmaxzero"
+    assert losses.ranking_activation("softmax_logit") == "linear"
+
+
+class ScaledNetwork(Network):
+    """A network with a part of its own."""
+
+    @staticmethod
+    def scores(h, rows, biases):
+        return 0 * Network.scores(h, rows, biases)
+
+
+class Scaled(GRU4Rec):
+    network_class = ScaledNetwork
+
+
+def test_a_variant_of_the_network(train_data, test_data, tmp_path):
+    model = Scaled(layers=[4], n_epochs=1, batch_size=8, n_sample=8)
+    model.fit(train_data)
+    model.savemodel(str(tmp_path / "model"))
+    for variant in (model, Scaled.loadmodel(str(tmp_path / "model"))):
+        assert type(variant.network) is ScaledNetwork
+        recall, _ = evaluation.evaluate_gpu(variant, test_data, cut_off=[1])
+        pessimist, _ = evaluation.evaluate_gpu(variant, test_data, cut_off=[1], mode="conservative")
+        assert (recall, pessimist) == ([1], [0])  # all scores are equal

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gru4rec_toolkit import parameters
+from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.ops import base
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.losses.op import has_loss, loss_of_scores
@@ -97,7 +98,7 @@ def ranking_activation(name: str) -> str:
     items can be scored in blocks, and no ties arise where probabilities underflow. The others are
     applied, since they saturate: a relu makes equal scores of all negative ones.
     """
-    return "linear" if name.startswith("softmax") else name
+    return "linear" if name in parameters.SOFTMAXES else name
 
 
 # ---------------------------------------------------------------------------- parts of the losses
@@ -198,6 +199,9 @@ LOSSES: dict[str, Callable] = {
 }
 
 
+_BUILT_IN = frozenset(LOSSES)
+
+
 def register(name: str, function: Callable[[tt.TensorVariable], tt.TensorVariable]) -> None:
     """Add a loss from outside: ``loss=name`` trains with it, on its symbolic expression.
 
@@ -212,6 +216,9 @@ def register(name: str, function: Callable[[tt.TensorVariable], tt.TensorVariabl
     --------
     >>> register("hinge", lambda y: tt.nnet.relu(1 + y - diagonal(y).dimshuffle(0, "x")).sum())
     """
+    if name in _BUILT_IN:
+        # its kernel would go on computing the one that is built in
+        raise InputError(f"losses.register: {name!r} is a loss of the toolkit; give another name")
     parameters.LOSSES[name] = parameters.Loss(softmax=None)
     LOSSES[name] = lambda y, smoothing, bpreg: function(y)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gru4rec_toolkit import parameters
+from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.ops import base, library
 from gru4rec_toolkit.ops.updates.op import Update, has_method
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -177,6 +178,9 @@ METHODS: dict[str | None, Callable] = {
 }
 
 
+_BUILT_IN = frozenset(name for name in METHODS if name)
+
+
 def register(name: str, rule: Callable, states: tuple[str, ...], rates: tuple[float, ...]) -> None:
     """Add an optimizer from outside: ``adapt=name`` trains with it, on its symbolic expression.
 
@@ -191,6 +195,11 @@ def register(name: str, rule: Callable, states: tuple[str, ...], rates: tuple[fl
     rates : tuple of float
         Its decay rates, unless adapt_params says otherwise.
     """
+    if name in _BUILT_IN:
+        # its kernel would go on computing the one that is built in
+        raise InputError(
+            f"optimizers.register: {name!r} is an optimizer of the toolkit; give another name"
+        )
     parameters.OPTIMIZERS[name] = rates
     STATES[name], METHODS[name] = states, rule
 

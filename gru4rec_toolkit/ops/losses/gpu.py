@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gru4rec_toolkit.ops.gpu_base import GpuKernelOp, activation_constants, arrays_and_scalars
 from gru4rec_toolkit.ops.losses.op import LOSSES, Loss
+from gru4rec_toolkit.parameters import SOFTMAXES
 from gru4rec_toolkit.theano_setup import theano
 
 # ---------------------------------------------------------------------------- losses
@@ -33,7 +34,7 @@ class GpuLoss(GpuKernelOp):
         return [shapes[3] if self.collects else (), shapes[0], shapes[1]]
 
     def constants(self):
-        activation = "linear" if self.activation.startswith("softmax") else self.activation
+        activation = "linear" if self.activation in SOFTMAXES else self.activation
         return {
             "LOSS": LOSSES.index(self.loss),
             "PARAMETER": f"{float(self.parameter)!r}f",

@@ -12,6 +12,7 @@ from gru4rec_toolkit.ops.base import (
     has_activation,
     sigmoid,
 )
+from gru4rec_toolkit.parameters import SOFTMAXES
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
@@ -125,7 +126,7 @@ class Loss(KernelOp):
         return loss.sum(), gradient
 
     def c_constants(self):
-        activation = "linear" if self.activation.startswith("softmax") else self.activation
+        activation = "linear" if self.activation in SOFTMAXES else self.activation
         codes = cpp_enum(self.loss), cpp_activation(activation)
         return *codes, float(self.scale), float(self.parameter), self.inplace
 
@@ -135,7 +136,7 @@ class Loss(KernelOp):
 
 def has_loss(loss: str, final_act: str) -> bool:
     """Tell whether the kernels know a loss with a final activation."""
-    if final_act.startswith("softmax"):
+    if final_act in SOFTMAXES:
         return loss in ("cross-entropy", "xe_logit")
     return loss in LOSSES and has_activation(final_act)
 
