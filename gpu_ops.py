@@ -6,7 +6,14 @@ are in the same folder. The Op's `perform` in numpy defines both.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+
+# not imported: theano_setup loads CUDA's libraries before it
+if importlib.util.find_spec("pygpu") is None:
+    raise ImportError(
+        "gpu_ops needs pygpu, by which Theano uses a GPU; install it with `make gpu` (README.md)"
+    )
 
 from gru4rec_toolkit.ops.base import KernelOp
 from gru4rec_toolkit.ops.gru.gpu import GpuDropout, GpuGRU, GpuGRUGradient

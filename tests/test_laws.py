@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers.cli import ROOT
+from helpers.cli import ROOT, python
 
 # each face with those that it may import; all of them may import the package
 FACES = {
@@ -43,6 +43,14 @@ def test_the_faces_are_all_that_stands_beside_the_package():
 @pytest.mark.parametrize("face", FACES)
 def test_faces_import_one_way(face):
     assert imported(ROOT / f"{face}.py") & FACES.keys() <= FACES[face]
+
+
+def test_gpu_ops_without_pygpu(tmp_path):
+    """The only face that not every machine can import says what is missing."""
+    code = "import sys; sys.modules['pygpu'] = None; import gpu_ops"
+    done = python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    message = done.err.splitlines()[-1]
+    assert message.startswith("ImportError: gpu_ops needs pygpu") and "`make gpu`" in message
 
 
 def test_the_package_imports_no_face():
