@@ -465,6 +465,7 @@ TAKEN = {
     "batch_size": ("an integer of 1 or more", 0),
     "cut_off": ("one or more list lengths of 1 or more", [0]),
     "mode": ("one of standard, conservative, median, tiebreaking", "best"),
+    "force": ("True or False", "maybe"),
 }
 
 
