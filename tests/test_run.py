@@ -327,6 +327,20 @@ def test_shipped_parameter_files(path):
     assert args.settings == runpy.run_path(str(path))["gru4rec_params"]
 
 
+def test_parameters_beside_the_defaults_of_a_variant(tmp_path):
+    """Its class body decides what they fit, before the data is read."""
+    (tmp_path / "variant.py").write_text(
+        "import gru4rec\n\n\nclass GRU4Rec(gru4rec.GRU4Rec):\n"
+        "    loss, final_act, adapt = 'cross-entropy', 'softmax', 'adam'\n"
+        "    layers, batch_size, n_epochs, n_sample = [4], 8, 1, 8\n"
+    )
+    command = (TRAIN, "-g", "variant.py", "-ps")
+    done = run_py(*command, "smoothing=0.1,adapt_params=0.8/0.99", cwd=tmp_path)
+    assert len(succeeds(done).losses) == 1
+    message = complaint(run_py(*command, "bpreg=1,loss=bpr-max,smoothing=0.1", cwd=tmp_path))
+    assert "smoothing" in message or "final_act" in message
+
+
 def test_store_in_host_memory_and_a_terminal(plain, tmp_path):
     # standard error is a terminal here: progress bars go there and nowhere else
     terminal, end = pty.openpty()
