@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-# ranks are 32 bit integers on the way
+# ranks are computed as 32-bit integers
 LONGEST_LIST = 2**31 - 1
 METRICS = ("recall", "mrr")
 # parameters of the model that name columns, with the letter of their options

@@ -69,13 +69,13 @@ class Log:
 
     @functools.cached_property
     def support(self) -> np.ndarray:
-        """Number of events of each item that occurs."""
+        """Return the number of events of each item that occurs."""
         counts = np.bincount(self.items, minlength=len(self.item_ids))
         return counts[counts > 0]
 
     @functools.cached_property
     def unit(self) -> str | None:
-        """What the times seem to count since 1970; None if they are no dates of our days."""
+        """Return the unit that the times seem to count since 1970; None if they are not dates."""
         typical = float(np.median(self.times))
         for unit, ticks in UNITS.items():
             if 1e8 * ticks <= typical < 1e11 * ticks:
@@ -91,7 +91,7 @@ class Log:
 
 
 def describe(log: Log) -> str:
-    """Say in a few lines how large a log is and what it spans."""
+    """Return a few lines on how large a log is and what time it spans."""
     lengths, support = log.lengths, log.support
     first, last = log.times.min(), log.times.max()
     if log.unit is None:

@@ -53,7 +53,7 @@ class Activate(KernelOp):
 
 def activated_scores(scores, final_act: str):
     """Return activated scores by the Op; None where every way gives the same bits, or no kernel."""
-    if final_act.split("-")[0] not in (*ROUNDED, "elu"):
+    if not has_activation(final_act) or kernel_activation(final_act)[0] not in ROUNDED:
         return None
     return Activate(final_act)(scores)
 
