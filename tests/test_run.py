@@ -337,8 +337,9 @@ def test_parameters_beside_the_defaults_of_a_variant(tmp_path):
     command = (TRAIN, "-g", "variant.py", "-ps")
     done = run_py(*command, "smoothing=0.1,adapt_params=0.8/0.99", cwd=tmp_path)
     assert len(succeeds(done).losses) == 1
-    message = complaint(run_py(*command, "bpreg=1,loss=bpr-max,smoothing=0.1", cwd=tmp_path))
-    assert "smoothing" in message or "final_act" in message
+    done = run_py(*command, "loss=bpr-max,final_act=linear,smoothing=0.1", cwd=tmp_path)
+    assert "smoothing works with loss=cross-entropy or xe_logit only, but" in complaint(done)
+    assert "Loading training data" not in done.out
 
 
 def test_store_in_host_memory_and_a_terminal(plain, tmp_path):
