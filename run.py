@@ -139,7 +139,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         args.settings = parameters.convert(parameters.read_file(args.parameter_file))
     args.settings.update(arguments.given_columns(args))
     if not args.load_model and args.gru4rec_model == "gru4rec":
-        # a variant has defaults of its own, which are known once it is imported
+        # a variant has defaults of its own: set_params checks beside them, once it is imported
         parameters.check_combination({**parameters.defaults(), **args.settings})
     for path in [args.path, *args.test]:
         if not os.path.exists(path):
@@ -280,8 +280,6 @@ def _train(
     print("Creating GRU4Rec model")
     gru = _new_model(model_class, args)
     gru.set_params(**args.settings)
-    if isinstance(gru, parameters.HasParameters):
-        parameters.check_combination(gru.get_params())
     print("Loading training data...")
     data = events.read_events(args.path, *_keys(gru))
     # before a long training, to find out whether they can be used after it
