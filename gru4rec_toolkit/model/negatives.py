@@ -47,7 +47,7 @@ def checked(draw: Callable[[int], np.ndarray], n_sample: int, n_items: int) -> C
             if drawn is not None:
                 got = f"{shown(drawn, 60)} (shape {found.shape}, {found.dtype})"
         elif (
-            # of NaN every comparison is false
+            # every comparison with NaN is false
             found.min() >= 0
             and found.max() < n_items
             and (found.dtype.kind != "f" or not (found % 1).any())
