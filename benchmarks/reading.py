@@ -91,10 +91,16 @@ def read_alone(path: str) -> object:
     columns = ["SessionId", "ItemId", "Time"]
     if path.endswith(".pickle"):
         return pd.read_pickle(path)
+    # pandas would hand pyarrow a Python file, which now and then aborts the process at its exit
+    # (apache/arrow issues 34314 and 50482)
     if path.endswith(".parquet"):
-        return pd.read_parquet(path, columns=columns)
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path, columns=columns).to_pandas()
     if path.endswith(".feather"):
-        return pd.read_feather(path, columns=columns)
+        import pyarrow.feather
+
+        return pyarrow.feather.read_feather(path, columns=columns)
     return pd.read_csv(path, sep="," if path.endswith(".csv") else "\t", usecols=columns)
 
 
