@@ -20,7 +20,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from gru4rec_toolkit import compile_directory, theano_patches
+from gru4rec_toolkit import compile_directory, theano_patches, versions
 from gru4rec_toolkit.errors import InputError, one_line, shown
 from gru4rec_toolkit.machine import (
     APT,
@@ -102,7 +102,8 @@ def configure(device: str | None = None) -> Setup:
     ------
     InputError
         If the device is misspelt, cannot be opened or differs from the one already in use, if
-        there is no compiler, or if Theano was imported before with settings that cannot work.
+        there is no compiler, if a package's version does not fit (`versions`), or if Theano was
+        imported before with settings that cannot work.
     """
     global _setup
     if device is not None and not re.fullmatch(DEVICE_PATTERN, device):
@@ -110,6 +111,7 @@ def configure(device: str | None = None) -> Setup:
             f"device {shown(device)} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
         )
     if _setup is None:
+        versions.check()
         check_compiler()
         _setup = _adopt_theano() if "theano" in sys.modules else _import_theano(device)
         compile_directory.restore(_setup.compile_dir)
