@@ -12,40 +12,48 @@
 
 #include "kernels.h"
 
-#if defined(__AVX2__) && defined(__FMA__)
+#include "vectors.h"
+
+#if (defined(__AVX2__) && defined(__FMA__)) || (defined(__aarch64__) && defined(__ARM_NEON))
 
 #include <algorithm>
 
-#include "vectors.h"
-
 namespace {
-
-#define UNROLL _Pragma("GCC unroll 32")
 
 typedef const float* __restrict__ In;
 typedef float* __restrict__ Out;
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
 #define IN_REGISTER(x) asm("" : "+v"(x))
+#elif defined(__aarch64__)
+#define IN_REGISTER(x) asm("" : "+w"(x))
 #else
 #define IN_REGISTER(x) asm("" : "+x"(x))
 #endif
 
 // Tall: rows of a tile of two vectors, and of one. Terms: of a sum, so many that they and a tile's
 // part of b stay in L1; rows: of a result. Packed: floats at a time, in L2. The limits are those
-// beyond which BLAS is as fast, measured on a Zen 3 (Eight) and a Zen 4 (Sixteen).
-#ifdef __AVX512F__
+// beyond which BLAS is as fast, measured on a Zen 3 (Eight) and a Zen 4 (Sixteen); those of Four are
+// Eight's, not measured.
+#if defined(__AVX512F__)
 typedef Sixteen Vector;
+typedef Eight Narrow;
 constexpr int TALL = 12, NARROW_TALL = 12, TERMS = 256, PACKED = 1 << 16;
 constexpr long MOST_ROWS_AB = INT32_MAX, MOST_OF_B = INT64_MAX, MOST_ROWS_ABT = 512;
 constexpr long MOST_TERMS_ATB = 1024, PACKING_PAYS = 96;
 #else
-typedef Eight Vector;
+#if defined(__aarch64__)
+typedef Four Vector, Narrow;
+constexpr int TALL = 12, NARROW_TALL = 16, TERMS = 256, PACKED = 1 << 15;
+#else
+typedef Eight Vector, Narrow;
 constexpr int TALL = 6, NARROW_TALL = 8, TERMS = 128, PACKED = 1 << 15;
+#endif
 constexpr long MOST_ROWS_AB = 80, MOST_OF_B = 1 << 17, MOST_ROWS_ABT = 128;
 constexpr long MOST_TERMS_ATB = 96, PACKING_PAYS = INT32_MAX;
 #endif
 
+constexpr int NARROW = Narrow::WIDTH;
 constexpr int WIDTH = Vector::WIDTH, PANEL = 2 * WIDTH;  // floats in a vector, columns of a tile
 constexpr int TERMS_ABT = 4096 / PANEL, ROWS = 8 * TALL;
 
@@ -129,7 +137,7 @@ void panels(long m, long n, long k, Operands x, bool add) {
     if (n > WIDTH) return panel<TRANSPOSED, Vector, TALL, 2, true>(n, m, k, x, add);
     if (n == 0) return;
     // half a vector takes half the time of a whole one on some processors
-    if (n <= Eight::WIDTH) return panel<TRANSPOSED, Eight, NARROW_TALL, 1, true>(n, m, k, x, add);
+    if (n <= NARROW) return panel<TRANSPOSED, Narrow, NARROW_TALL, 1, true>(n, m, k, x, add);
     panel<TRANSPOSED, Vector, NARROW_TALL, 1, true>(n, m, k, x, add);
 }
 
@@ -179,50 +187,30 @@ void with_a_transposed(long m, long n, long k, const Operands& x) {
     }
 }
 
-// store(j, column j) for the eight columns of the rows load(0) .. load(7).
-template <class Load, class Store>
-INLINE void transpose(Load load, Store store) {
-    __m256 x[8], y[8];
-    UNROLL for (int i = 0; i < 8; i++) x[i] = load(i);
-    UNROLL for (int i = 0; i < 8; i += 2) {
-        y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
-        y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 4)
-        UNROLL for (int h = 0; h < 2; h++) {
-            x[i + 2 * h] = _mm256_shuffle_ps(y[i + h], y[i + h + 2], 0x44);
-            x[i + 2 * h + 1] = _mm256_shuffle_ps(y[i + h], y[i + h + 2], 0xee);
-        }
-    UNROLL for (int j = 0; j < 4; j++) {
-        store(j, _mm256_permute2f128_ps(x[j], x[j + 4], 0x20));
-        store(j + 4, _mm256_permute2f128_ps(x[j], x[j + 4], 0x31));
-    }
-}
-
 // a (rows, k), at most PANEL rows, to packed (k, PANEL); rows that a does not have become zeros.
 void pack(long rows, long k, In a, long lda, Out packed) {
-    for (long i = 0; i < PANEL; i += 8)
-        for (long p = 0; p < k; p += 8) {
-            const Eight::Part some(std::min<long>(8, k - p));
-            transpose(
+    for (long i = 0; i < PANEL; i += NARROW)
+        for (long p = 0; p < k; p += NARROW) {
+            const Narrow::Part some(std::min<long>(NARROW, k - p));
+            Narrow::transpose(
                 [&](long r) {
-                    return i + r < rows ? some.load(a + (i + r) * lda + p) : _mm256_setzero_ps();
+                    return i + r < rows ? some.load(a + (i + r) * lda + p) : Narrow::Type{};
                 },
-                [&](long q, __m256 column) {
-                    if (p + q < k) _mm256_storeu_ps(packed + (p + q) * PANEL + i, column);
+                [&](long q, Narrow::Type column) {
+                    if (p + q < k) Narrow::store(packed + (p + q) * PANEL + i, column);
                 });
         }
 }
 
 // from (n, PANEL) to the first m columns' rows of c
 void unpack(long m, long n, In from, Out c, long ldc) {
-    for (long i = 0; i < m; i += 8)
-        for (long j = 0; j < n; j += 8) {
-            const Eight::Part some(std::min<long>(8, n - j));
-            transpose([&](long r) { return _mm256_load_ps(from + (j + r) * PANEL + i); },
-                      [&](long q, __m256 row) {
-                          if (i + q < m) some.store(c + (i + q) * ldc + j, row);
-                      });
+    for (long i = 0; i < m; i += NARROW)
+        for (long j = 0; j < n; j += NARROW) {
+            const Narrow::Part some(std::min<long>(NARROW, n - j));
+            Narrow::transpose([&](long r) { return Narrow::load(from + (j + r) * PANEL + i); },
+                              [&](long q, Narrow::Type row) {
+                                  if (i + q < m) some.store(c + (i + q) * ldc + j, row);
+                              });
         }
 }
 
@@ -241,8 +229,8 @@ void with_b_transposed(long m, long n, long k, const Operands& x) {
                 for (long p = 0; p < k; p += TERMS_ABT) {
                     const Operands part = {x.b + j * x.ldb + p, panel + p * PANEL, result,
                                            x.ldb, PANEL, PANEL};
-                    panels<false>(columns, (rows + 7) / 8 * 8, std::min<long>(TERMS_ABT, k - p),
-                                  part, p > 0);
+                    panels<false>(columns, (rows + NARROW - 1) / NARROW * NARROW,
+                                  std::min<long>(TERMS_ABT, k - p), part, p > 0);
                 }
                 unpack(rows, columns, result, x.c + i * x.ldc + j, x.ldc);
             }

@@ -12,6 +12,8 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #define PAUSE() _mm_pause()
+#elif defined(__aarch64__)
+#define PAUSE() asm volatile("yield")
 #else
 #define PAUSE() std::atomic_signal_fence(std::memory_order_seq_cst)
 #endif

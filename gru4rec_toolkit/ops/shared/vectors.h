@@ -4,6 +4,7 @@
 #include <cmath>
 
 #define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
 
 // What the compiler can turn into vectors itself.
 struct One {
@@ -56,6 +57,25 @@ struct Eight {
             if (size & 1) _mm_store_ss(x, half);
         }
     };
+    // store(j, column j) for the eight columns of the rows load(0) .. load(7)
+    template <class Load, class Store>
+    static INLINE void transpose(Load load, Store store) {
+        Type x[8], y[8];
+        UNROLL for (int i = 0; i < 8; i++) x[i] = load(i);
+        UNROLL for (int i = 0; i < 8; i += 2) {
+            y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+            y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+        }
+        UNROLL for (int i = 0; i < 8; i += 4)
+            UNROLL for (int h = 0; h < 2; h++) {
+                x[i + 2 * h] = _mm256_shuffle_ps(y[i + h], y[i + h + 2], 0x44);
+                x[i + 2 * h + 1] = _mm256_shuffle_ps(y[i + h], y[i + h + 2], 0xee);
+            }
+        UNROLL for (int j = 0; j < 4; j++) {
+            store(j, _mm256_permute2f128_ps(x[j], x[j + 4], 0x20));
+            store(j + 4, _mm256_permute2f128_ps(x[j], x[j + 4], 0x31));
+        }
+    }
 };
 
 #endif
@@ -81,6 +101,48 @@ struct Sixteen {
         INLINE Type load(const float* x) const { return _mm512_maskz_loadu_ps(mask, x); }
         INLINE void store(float* x, Type v) const { _mm512_mask_storeu_ps(x, mask, v); }
     };
+};
+
+#endif
+
+#if defined(__aarch64__) && defined(__ARM_NEON)
+
+#include <arm_neon.h>
+
+struct Four {
+    static constexpr int WIDTH = 4;
+    typedef float32x4_t Type;
+    static INLINE Type load(const float* x) { return vld1q_f32(x); }
+    static INLINE void store(float* x, Type v) { vst1q_f32(x, v); }
+    static INLINE Type all(const float* x) { return vld1q_dup_f32(x); }
+    static INLINE Type multiply_add(Type x, Type y, Type z) { return vfmaq_f32(z, x, y); }
+    struct Part {
+        int size;
+        explicit Part(int size) : size(size) {}
+        INLINE Type load(const float* x) const {
+            if (size >= WIDTH) return Four::load(x);
+            Type v = vdupq_n_f32(0);
+            if (size > 0) v = vld1q_lane_f32(x, v, 0);
+            if (size > 1) v = vld1q_lane_f32(x + 1, v, 1);
+            if (size > 2) v = vld1q_lane_f32(x + 2, v, 2);
+            return v;
+        }
+        INLINE void store(float* x, Type v) const {
+            if (size >= WIDTH) return Four::store(x, v);
+            if (size > 0) vst1q_lane_f32(x, v, 0);
+            if (size > 1) vst1q_lane_f32(x + 1, v, 1);
+            if (size > 2) vst1q_lane_f32(x + 2, v, 2);
+        }
+    };
+    // store(j, column j) for the four columns of the rows load(0) .. load(3)
+    template <class Load, class Store>
+    static INLINE void transpose(Load load, Store store) {
+        const float32x4x2_t x = vtrnq_f32(load(0), load(1)), y = vtrnq_f32(load(2), load(3));
+        UNROLL for (int h = 0; h < 2; h++) {
+            store(h, vcombine_f32(vget_low_f32(x.val[h]), vget_low_f32(y.val[h])));
+            store(h + 2, vcombine_f32(vget_high_f32(x.val[h]), vget_high_f32(y.val[h])));
+        }
+    }
 };
 
 #endif
