@@ -42,11 +42,14 @@ def importable() -> Iterator[None]:
         lent["distutils"] = stand_ins["numpy.distutils"]
     vars(np).update(lent)
     try:
-        yield
-        _lend_numpy_names(lent.get("distutils"))
-        if NUMPY_2:
-            _cast_constants_exactly()
-            _add_to_rows_by_numpy()
+        with warnings.catch_warnings():
+            # of backslashes in Theano's texts, where pip has not compiled its files
+            warnings.simplefilter("ignore", SyntaxWarning)
+            yield
+            _lend_numpy_names(lent.get("distutils"))
+            if NUMPY_2:
+                _cast_constants_exactly()
+                _add_to_rows_by_numpy()
     finally:
         for name in lent:
             delattr(np, name)

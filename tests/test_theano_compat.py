@@ -10,7 +10,7 @@ import sysconfig
 
 import numpy as np
 import pytest
-from helpers.cli import ROOT
+from helpers.cli import ROOT, python, succeeds
 
 from gru4rec_toolkit import theano_compat
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -135,3 +135,10 @@ def test_the_builder_of_theano_restores_what_configparser_lacks(monkeypatch):
     parser = configparser.SafeConfigParser()
     parser.readfp(iter(["[a]\n", "b = c\n"]))
     assert parser.get("a", "b") == "c"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="older Pythons do not show them")
+def test_theanos_own_warnings_are_not_shown(tmp_path):
+    """Python warns of its texts when it compiles its files, which pip does and uv does not."""
+    done = python("-c", "import gru4rec", cwd=ROOT, PYTHONPYCACHEPREFIX=str(tmp_path))
+    assert succeeds(done).err == "" and any(tmp_path.rglob("theano/**/*.pyc"))
