@@ -25,6 +25,8 @@ from gru4rec_toolkit.ops.ranking.gpu import GpuActivate, GpuCountRanks
 from gru4rec_toolkit.ops.ranking.op import Activate, CountRanks
 from gru4rec_toolkit.ops.rows.gpu import GpuGather, GpuLogQ, GpuLookUps, GpuOutputs
 from gru4rec_toolkit.ops.rows.op import Gather, LogQ, Outputs
+from gru4rec_toolkit.ops.topk.gpu import GpuTopK
+from gru4rec_toolkit.ops.topk.op import TopK
 from gru4rec_toolkit.ops.updates.gpu import GpuUpdate
 from gru4rec_toolkit.ops.updates.op import Update
 
@@ -41,6 +43,7 @@ TWINS: dict[type, Callable] = {
     Update: GpuUpdate.twin,
     Activate: GpuActivate,
     CountRanks: GpuCountRanks,
+    TopK: GpuTopK,
 }
 
 __all__ = [
@@ -56,6 +59,7 @@ __all__ = [
     "GpuLoss",
     "GpuOutputs",
     "GpuProductOfColumns",
+    "GpuTopK",
     "GpuUpdate",
     "twin",
 ]

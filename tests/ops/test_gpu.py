@@ -114,7 +114,7 @@ def test_every_kernel_compiles_for_cuda(capability):
         ops = [cpu_ops[name]() for name in ("Gather", "Outputs", "Dropout")]
         ops.append(cpu_ops["LogQ"](1, 0.5))
         for name in ("linear", "relu", "tanh", "leaky-0.1", "elu-0.5", "selu-1.1-1.6"):
-            ops += [cpu_ops[op](name) for op in ("GRU", "GRUGradient", "CountRanks")]
+            ops += [cpu_ops[op](name) for op in ("GRU", "GRUGradient", "CountRanks", "TopK")]
             ops += [Loss(loss, name, 1, 0.1) for loss in LOSSES]
         twins = [gpu_ops.GpuLookUps(None), *map(gpu_ops.twin, ops)]
         most = ((),) * gpu_updates.MOST_DENSE + ((False, True),) * gpu_updates.MOST_ROWS

@@ -22,6 +22,7 @@ from gru4rec_toolkit.ops.losses.op import Loss, has_loss, loss_of_scores
 from gru4rec_toolkit.ops.products.op import Product
 from gru4rec_toolkit.ops.ranking.op import Activate, CountRanks
 from gru4rec_toolkit.ops.rows.op import Gather, LogQ, Outputs
+from gru4rec_toolkit.ops.topk.op import TopK
 from gru4rec_toolkit.ops.updates.op import METHODS, Update
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
@@ -522,6 +523,58 @@ def test_items_of_an_equal_score_tie_with_the_target(activation, scores, n_items
     assert not better.any() and (equal == n_items).all()
 
 
+# ---------------------------------------------------------------------------- the best items
+
+
+def left_out_at_random(rng, m, n_items, most):
+    """Return starts (m + 1,) and ascending positions of up to `most` items of each session."""
+    chosen = [np.sort(rng.permutation(n_items)[: rng.integers(0, most + 1)]) for _ in range(m)]
+    starts = np.cumsum([0, *map(len, chosen)]).astype(np.int32)
+    return starts, np.concatenate([*chosen, []]).astype(np.int32)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@common
+@given(
+    m=ROWS,
+    n_items=st.sampled_from([1, 7, 256, 1000]),
+    n=ROWS,
+    k=st.sampled_from([0, 1, 5, 20, 300]),
+    seed=SEEDS,
+)
+def test_top_k(activation, m, n_items, n, k, seed):
+    n = max(n, 1)
+    rng = np.random.default_rng(seed)
+    # exact products and many ties, as in test_count_ranks
+    hidden, rows, biases = (
+        rng.integers(-2, 3, shape).astype(np.float32)
+        for shape in ((m, n), (n_items, n), (n_items, 1))
+    )
+    hidden, biases = hidden / np.float32(64), biases / np.float32(64)
+    starts, left_out = left_out_at_random(rng, m, n_items, min(n_items, 12))
+    values = [hidden, rows, biases, starts, left_out, np.int64(k)]
+    agree(TopK(activation), values)
+    # the order among equal scores, not only the scores
+    for expected, found in zip(
+        in_numpy(TopK(activation), values), run_compiled(TopK(activation), values)
+    ):
+        if expected.dtype == np.int32:
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("left_out", [[], [0], [0, 1], [0, 1, 2]])
+def test_fewer_items_than_asked_for(left_out):
+    """The rest is no item, of the lowest score."""
+    starts, k = np.array([0, len(left_out)], np.int32), np.int64(4)
+    hidden, rows = np.ones((1, 1), np.float32), np.array([[1], [3], [2]], np.float32)
+    values = [hidden, rows, np.zeros((3, 1), np.float32), starts, np.array(left_out, np.int32), k]
+    items, scores = run_compiled(TopK("linear"), values)
+    expected = [item for item in (1, 2, 0) if item not in left_out]
+    rest = 4 - len(expected)
+    assert items[0].tolist() == [*expected, *[-1] * rest]
+    assert scores[0].tolist() == [*(float(rows[item, 0]) for item in expected), *[-np.inf] * rest]
+
+
 # ---------------------------------------------------------------------------- what does not fit
 
 
@@ -533,6 +586,9 @@ def ones(*shapes):
 MISFITS = {
     "ranks: the shapes do not fit": (
         CountRanks("tanh"), ones((2, 3), (4, 3), (5, 1), [0, 1, 2, 3], [0, 1], (2,)),
+    ),
+    "top k: the shapes do not fit": (
+        TopK("tanh"), [*ones((2, 3), (4, 3), (5, 1), [0, 0, 0], []), np.int64(2)],
     ),
     "loss: expected scores": (Loss("cross-entropy", "softmax", 1.0), ones((2, 3), (2,), (3,))),
     "GRU: the shapes do not fit": (GRU("tanh"), ones((2, 9), (9,), (2, 3), (3, 6), (3, 4))),

@@ -1,15 +1,5 @@
 // Ranking: how many items score better than a target, and how many the same.
 
-// The value of a target's score and of an item's. It is not inlined where it rounds: of two copies the
-// compiler could make computations that differ in the last bit, and equal scores have to stay equal.
-#if ACT == 2 || ACT == 4
-WITHIN_KERNEL __attribute__((noinline)) ga_float value_of(ga_float score) {
-#else
-WITHIN_KERNEL ga_float value_of(ga_float score) {
-#endif
-    return act_value(score);
-}
-
 // activated (n,) gets the values of scores (n,). Bound by memory, 8 n bytes.
 KERNEL void activate(ga_size n, ARRAY(ga_float, scores), ARRAY(ga_float, activated)) {
     OPEN(ga_float, scores);

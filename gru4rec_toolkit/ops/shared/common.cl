@@ -31,6 +31,16 @@ WITHIN_KERNEL ga_float act_value(ga_float x) {
 #endif
 }
 
+// The same for scores that are compared. It is not inlined where it rounds: of two copies the compiler
+// could make computations that differ in the last bit, and equal scores have to stay equal.
+#if ACT == 2 || ACT == 4
+WITHIN_KERNEL __attribute__((noinline)) ga_float value_of(ga_float score) {
+#else
+WITHIN_KERNEL ga_float value_of(ga_float score) {
+#endif
+    return act_value(score);
+}
+
 // the derivative, given the value
 WITHIN_KERNEL ga_float act_slope(ga_float y) {
 #if ACT == 1

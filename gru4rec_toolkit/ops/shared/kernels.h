@@ -107,6 +107,14 @@ int gk_count_ranks(long m, long width, const float* hidden, long n_items, const 
                    const float* biases, const int32_t* ids, const int32_t* targets,
                    const float* target_scores, gk_act act, int64_t* better, int64_t* equal);
 
+// For each of m sessions the k best items, best first, and their activated scores, both (m, k): of
+// equal scores the lower item comes first. Items left_out[starts[i]] .. left_out[starts[i + 1] - 1],
+// in ascending order, are not for session i. The rest of what there is not is -1 and minus infinity.
+// Returns 1 if there is no memory.
+int gk_top_k(long m, long width, const float* hidden, long n_items, const float* rows,
+             const float* biases, const int32_t* starts, const int32_t* left_out, gk_act act,
+             long k, int32_t* items, float* best);
+
 #ifdef __cplusplus
 }
 #endif
