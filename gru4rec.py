@@ -206,6 +206,9 @@ class GRU4Rec(parameters.HasParameters):
         shape (n_batches, n_sample), row by row as the training steps use them.
     item_ids : (n_items,) array
         The ids behind the item indices, in order of first appearance in the training data.
+    support : (n_items,) int64 array or None
+        Each item's number of events in the training data, all trainings of the model together; None
+        if one of its trainings did not tell (model files of format 1 do not hold it).
     Wx, Wh, Wrz, Bh : list of shared float32
         Per layer: (in, 3 units) candidate, reset, update; (units, units); (units, 2 units) reset,
         update; (3 units,).
@@ -225,10 +228,7 @@ class GRU4Rec(parameters.HasParameters):
     @property
     def item_ids(self) -> np.ndarray:
         """Return the ids behind the item indices, in a read-only array; None without weights."""
-        item_ids: Any = vars(self).get("item_ids")
-        if item_ids is not None:
-            item_ids.flags.writeable = False  # a deep copy's could be written
-        return item_ids
+        return self._read_only("item_ids")
 
     @item_ids.setter
     def item_ids(self, _: Any) -> NoReturn:
@@ -236,6 +236,24 @@ class GRU4Rec(parameters.HasParameters):
             "item_ids belong to the weights and cannot be set; fit the model to data with other "
             "ids, or make it the model of other weights and ids with take(network, item_ids)"
         )
+
+    @property
+    def support(self) -> np.ndarray | None:
+        """Return the items' numbers of events in the training, in a read-only array, or None."""
+        return self._read_only("support")
+
+    @support.setter
+    def support(self, _: Any) -> NoReturn:
+        raise InputError(
+            "support belongs to the items and cannot be set; give it with them, as in "
+            "take(gru.network, gru.item_ids, support)"
+        )
+
+    def _read_only(self, name: str) -> Any:
+        array = vars(self).get(name)
+        if array is not None:
+            array.flags.writeable = False  # a deep copy's could be written
+        return array
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of every weight, by name (``Wx0``, ..., ``Wy``, ``By``, ``E``)."""
@@ -260,7 +278,9 @@ class GRU4Rec(parameters.HasParameters):
             raise InputError("the model is not trained; call fit or loadmodel first")
         return self.network
 
-    def take(self, network: Network, item_ids: np.ndarray) -> None:
+    def take(
+        self, network: Network, item_ids: np.ndarray, support: np.ndarray | None = None
+    ) -> None:
         """Become the model of these weights, which belong to these items.
 
         Parameters
@@ -268,11 +288,13 @@ class GRU4Rec(parameters.HasParameters):
         network : Network
         item_ids : (n_items,) array
             int64, or objects that are strings; the model keeps a copy that cannot be written.
+        support : (n_items,) int array, optional
+            The items' numbers of events in the training; None if they are not known.
 
         Raises
         ------
         gru4rec_toolkit.errors.InputError
-            If they are no network, or not one id a row of its table of output items.
+            If they are no network, or not one id and count a row of its table of output items.
         """
         if not all(hasattr(network, name) for name in (*_TABLES, "settings")):
             raise InputError(f"take: expected a Network, got {shown(network)}")
@@ -282,11 +304,20 @@ class GRU4Rec(parameters.HasParameters):
                 f"take: expected an array of {n_items} item ids, one for each row of Wy, got "
                 f"{shown(item_ids, 60)}"
             )
+        if support is not None and not weights.is_support(support, n_items):
+            raise InputError(
+                f"take: expected an array of {n_items} numbers of events, one for each row of Wy, "
+                f"got {shown(support, 60)}"
+            )
         if item_ids.flags.writeable:  # may belong to the caller; do not modify
             item_ids = item_ids.copy()
+        if support is not None:
+            support = support.astype(np.int64)
         tables = {name: getattr(network, name) for name in _TABLES}
         # one assignment: an interrupt leaves the old model or the new one
-        vars(self).update(tables, network=network, item_ids=item_ids, _predictor=None)
+        vars(self).update(
+            tables, network=network, item_ids=item_ids, support=support, _predictor=None
+        )
 
     # ------------------------------------------------------------------------ training
 
@@ -374,8 +405,18 @@ class GRU4Rec(parameters.HasParameters):
                 network, log, sample_store, store_type == "gpu", self.negative_sampler
             )
             # from here on the model is the new one
-            self.take(network, log.item_ids)
+            self.take(network, log.item_ids, self._support_after(log, retrain))
             training.run(after_epoch)
+
+    def _support_after(self, log: sessions.SessionLog, retrain: bool) -> np.ndarray | None:
+        """Return the items' numbers of events with those of a log that is to be trained on."""
+        if not retrain:
+            return log.support
+        if self.support is None:
+            return None
+        support = log.support.copy()
+        support[: len(self.support)] += self.support
+        return support
 
     def __repr__(self) -> str:
         if self.network is None:
@@ -502,6 +543,8 @@ class GRU4Rec(parameters.HasParameters):
         (force,) = parameters.check_arguments(force=force)
         arrays = network.arrays()
         weights.check_values(arrays, network.settings, len(self.item_ids))
+        if self.support is not None:
+            arrays = {"support": self.support, **arrays}
         arrays = {"item_ids": self.item_ids, **arrays}
         modelfile.write(path, network.settings.as_dict(), arrays, force)
 
@@ -520,14 +563,15 @@ class GRU4Rec(parameters.HasParameters):
             model.apply(settings)
         except InputError as err:
             raise InputError(f"model file {path}: {err}") from None
-        item_ids = weights.check(arrays, arrays.pop("item_ids", None), model.settings, path)
+        item_ids, support = arrays.pop("item_ids", None), arrays.pop("support", None)
+        item_ids = weights.check(arrays, item_ids, support, model.settings, path)
         kind = np.int64 if item_ids.dtype.kind == "i" else object
         floats = {
             name: w.astype(theano.config.floatX, order="C", copy=False)
             for name, w in arrays.items()
         }
         network = cls.network_class(model.settings, floats)
-        model.take(network, item_ids.astype(kind, copy=False))
+        model.take(network, item_ids.astype(kind, copy=False), support)
         return model
 
 

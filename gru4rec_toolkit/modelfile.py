@@ -17,7 +17,7 @@ from gru4rec_toolkit import files
 from gru4rec_toolkit.errors import InputError, check_regular
 
 FORMAT = "gru4rec-model"
-VERSION = 1
+VERSION = 2  # since 2 a model may hold its items' support
 HEADER_BYTES = 1 << 20  # bytes of a header at most; it has some hundred
 # numpy's own reader evaluates this text as Python, which damaged and hostile files can make crash
 _ARRAY = re.compile(
@@ -85,7 +85,8 @@ def write(
     parameters : mapping
         What JSON can hold.
     arrays : mapping of str to array
-        Weights and item ids. An object array of strings is stored as UTF-8 bytes and lengths.
+        Weights, item ids and their support. An object array of strings is stored as UTF-8 bytes and
+        lengths.
     force : bool
         Whether an existing file that is no model may be replaced.
 

@@ -13,6 +13,7 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.systems import MODELS
 
 import evaluation
 from gru4rec import GRU4Rec, TrainingDiverged
@@ -492,7 +493,11 @@ def test_the_ids_and_the_weights_belong_together(model):
 def test_taking_other_weights(model):
     gru, ids = GRU4Rec(), np.arange(len(model.item_ids))
     gru.take(model.network, ids)
-    ids[0] = 99  # the caller's array stays writable, and is not the model's
+    assert gru.support is None
+    support = ids + 1
+    gru.take(model.network, ids, support)
+    ids[0] = support[0] = 99  # the caller's arrays stay writable, and are not the model's
+    assert gru.support[0] == 1
     assert gru.item_ids.tolist() == list(range(len(ids)))
     assert gru.predict_next_batch([1], [0], batch=1).shape == (len(ids), 1)
     for arguments, words in [
@@ -503,6 +508,55 @@ def test_taking_other_weights(model):
         with pytest.raises(InputError, match=words):
             gru.take(*arguments)
     assert gru.item_ids[0] == 0
+
+
+def counts(gru):
+    return dict(zip(gru.item_ids.tolist(), gru.support.tolist()))
+
+
+def test_the_support_counts_the_events_of_all_trainings(train_data, tmp_path):
+    gru = trained(train_data)
+    assert gru.support.dtype == np.int64
+    assert counts(gru) == train_data.ItemId.value_counts().to_dict()
+    new = train_data.head(80).copy()
+    new.loc[new.index[:40], "ItemId"] = "brand new"
+    gru.fit(new, retrain=True)
+    both = pd.concat([train_data, new])
+    assert counts(gru) == both.ItemId.value_counts().to_dict()
+    gru.savemodel(tmp_path / "model")
+    again = GRU4Rec.loadmodel(tmp_path / "model")
+    assert again.support.dtype == np.int64 and counts(again) == counts(gru)
+    gru.fit(train_data)
+    assert counts(gru) == train_data.ItemId.value_counts().to_dict()
+
+
+def test_the_support_cannot_be_changed(model):
+    gru = copy.deepcopy(model)
+    with pytest.raises(InputError, match=r"support belongs to the items.*take\("):
+        gru.support = model.support
+    with pytest.raises(ValueError, match="read-only"):
+        gru.support[0] = 0
+
+
+def test_models_of_older_files_have_no_support(train_data, tmp_path):
+    (older, *_) = sorted(MODELS.glob("*-numbers.gru4rec"))
+    gru = GRU4Rec.loadmodel(older)
+    assert gru.support is None
+    gru.n_epochs = 1
+    gru.fit(train_data, retrain=True)
+    assert gru.support is None, "one of two trainings is no support"
+    gru.savemodel(tmp_path / "model")
+    assert GRU4Rec.loadmodel(tmp_path / "model").support is None
+
+
+@pytest.mark.parametrize(
+    "support",
+    [[3] * 60, np.ones(59, int), np.ones((60, 1), int), np.ones(60), np.full(60, -1)],
+    ids=["list", "short", "column", "floats", "negative"],
+)
+def test_taking_what_is_no_support(model, support):
+    with pytest.raises(InputError, match="take: expected an array of 60 numbers of events"):
+        GRU4Rec().take(model.network, model.item_ids, support)
 
 
 SET_BY_HAND = {

@@ -1220,6 +1220,9 @@ BAD_MODELS = {
     "item ids of fields": in_numpys_format(
         "item_ids", lambda ids: np.zeros(len(ids), [("a", "<i8")])
     ),
+    "support of fewer items": changed("support", lambda n: n[:-1]),
+    "support in floats": changed("support", lambda n: n + 0.5),
+    "negative support": changed("support", lambda n: -n),
     "parameter named self": lambda good, path: change_header(good, path, parameters={"self": 1}),
     "huge layer": lambda good, path: change_header(good, path, parameters={"layers": [10**30]}),
     "version in words": lambda good, path: change_header(good, path, version="1"),

@@ -96,10 +96,21 @@ def check_values(weights: Mapping[str, np.ndarray], settings: Values, n_items: i
             raise InputError(f"the model's weights {name} hold NaN or infinity; train it again")
 
 
+def is_support(found: object, n_items: int) -> bool:
+    """Tell whether an object is an array of each item's number of events."""
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "i":
+        return False
+    return found.shape == (n_items,) and not (found < 0).any()
+
+
 def check(
-    weights: Mapping[str, np.ndarray], item_ids: np.ndarray | None, settings: Values, path: str
+    weights: Mapping[str, np.ndarray],
+    item_ids: np.ndarray | None,
+    support: np.ndarray | None,
+    settings: Values,
+    path: str,
 ) -> np.ndarray:
-    """Check that ids and weights from a model file fit the parameters in it; return the ids.
+    """Check that ids, support and weights from a model file fit its parameters; return the ids.
 
     Raises
     ------
@@ -112,6 +123,8 @@ def check(
     elif not (index := pd.Index(item_ids)).is_unique:
         twice = item_ids[np.argmax(index.duplicated())]
         problem = f"item {shown(twice)} is in it twice"
+    elif support is not None and not is_support(support, len(item_ids)):
+        problem = "its support is not one number of events an item"
     elif {name: w.shape for name, w in weights.items()} != shapes(settings, len(item_ids)):
         problem = "its weights do not fit its parameters"
     elif any(w.dtype.kind != "f" for w in weights.values()):
