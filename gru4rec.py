@@ -9,9 +9,8 @@ Reproducibility, RecSys 2023.
 from __future__ import annotations
 
 import numbers
-import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,6 +25,9 @@ from gru4rec_toolkit.model import losses, memory, weights
 from gru4rec_toolkit.model.training import Training, TrainingDiverged
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.gru.op import gru_step
+from gru4rec_toolkit.serving import batch as batches
+from gru4rec_toolkit.serving.session import Session
+from gru4rec_toolkit.serving.topk import Recommendations, Scorer, one_at_a_time
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
@@ -151,8 +153,6 @@ class Network:
 
 # attributes of a network that a trained model has too
 _TABLES = ("Wx", "Wh", "Wrz", "Bh", "Wy", "By", "E")
-# Theano neither compiles nor runs a function for two threads at a time
-_predicting = threading.RLock()
 
 
 class GRU4Rec(parameters.HasParameters):
@@ -224,6 +224,7 @@ class GRU4Rec(parameters.HasParameters):
     # the weights, with the parameters that they were built with
     network: Network | None = None
     _predictor: _Predictor | None = None
+    _scorer: Scorer | None = None
 
     @property
     def item_ids(self) -> np.ndarray:
@@ -316,7 +317,12 @@ class GRU4Rec(parameters.HasParameters):
         tables = {name: getattr(network, name) for name in _TABLES}
         # one assignment: an interrupt leaves the old model or the new one
         vars(self).update(
-            tables, network=network, item_ids=item_ids, support=support, _predictor=None
+            tables,
+            network=network,
+            item_ids=item_ids,
+            support=support,
+            _predictor=None,
+            _scorer=None,
         )
 
     # ------------------------------------------------------------------------ training
@@ -514,12 +520,104 @@ class GRU4Rec(parameters.HasParameters):
             outputs = sessions.known_items(
                 self.item_ids, predict_for_item_ids, "predict_for_item_ids"
             )
-        with _predicting:
+        with one_at_a_time:
             if self._predictor is None or self._predictor.batch != batch:
                 self._predictor = _Predictor(self, batch)
             scores = self._predictor(slots, inputs, outputs)
         index = self.item_ids if outputs is None else self.item_ids[outputs]
         return pd.DataFrame(scores.T, index=index, columns=np.arange(batch))
+
+    # ------------------------------------------------------------------------ recommendation
+
+    def recommend(
+        self,
+        sessions: pd.DataFrame | Sequence[Ids],
+        k: int = 20,
+        exclude_seen: bool = False,
+        items: Ids | None = None,
+    ) -> Recommendations:
+        """Return the best next items of sessions.
+
+        A session's list is the same alone and among others. Events on items that the model does not
+        know are skipped and counted in the log; a session without any other gets the items of most
+        events in the training.
+
+        Parameters
+        ----------
+        sessions : list of lists of item ids, or DataFrame
+            Each session's items in the order of time; or one event a row, with the columns that the
+            model was trained with: the result has the sessions in ascending order of their ids.
+        k : int
+            Length of the lists; at most all items to choose from are in one.
+        exclude_seen : bool
+            Leave out the items of the session itself.
+        items : sequence of item ids, optional
+            Choose from these only. Default: all items of the training.
+
+        Returns
+        -------
+        Recommendations
+            ``items`` and ``scores``, arrays (n, k), best first. Of equal scores the item comes
+            first that came first in the training data.
+
+        Raises
+        ------
+        gru4rec_toolkit.errors.InputError
+            If the sessions cannot be used, one of ``items`` is unknown, or the model does not keep
+            the items' support and a session has no known item.
+
+        Examples
+        --------
+        >>> found = gru.recommend([[214536502, 214536500], [214662742]], k=3)  # doctest: +SKIP
+        >>> found.items.shape, found.scores.shape  # doctest: +SKIP
+        ((2, 3), (2, 3))
+        """
+        scorer = self._ready_scorer("recommend")
+        k, exclude_seen = parameters.check_arguments(k=k, exclude_seen=exclude_seen)
+        keys = self.session_key, self.item_key, self.time_key
+        log = batches.histories(sessions, keys, self.item_ids)
+        log.announce()
+        candidates = scorer.candidates(items)
+        parts = list(batches.recommendations(scorer, log, k, exclude_seen, candidates))
+        if not parts:
+            n_choices = len(self.item_ids if candidates is None else candidates)
+            parts = [(np.empty((0, min(k, n_choices)), np.int64), np.empty((0, min(k, n_choices))))]
+        positions, scores = (np.concatenate(part) for part in zip(*parts))
+        return scorer.named(positions, scores)
+
+    def session(self, state: bytes | None = None) -> Session:
+        """Return a running session, to which clicks come one by one.
+
+        Parameters
+        ----------
+        state : bytes, optional
+            Go on with a session whose ``state`` this was. Default: a new one.
+
+        Raises
+        ------
+        gru4rec_toolkit.errors.InputError
+            If the state is damaged or belongs to other weights.
+
+        Examples
+        --------
+        >>> running = gru.session()  # doctest: +SKIP
+        >>> running.click(214536502)  # doctest: +SKIP
+        True
+        >>> running.top(3).items.shape  # doctest: +SKIP
+        (3,)
+        """
+        return Session(self._ready_scorer("session"), state)
+
+    def _ready_scorer(self, caller: str) -> Scorer:
+        network = self.trained_network()
+        if not self.predicts_by_network:
+            raise InputError(
+                f"{caller}: {type(self).__name__} predicts in a way of its own, and items are "
+                "ranked by Network.scores; use predict_next_batch"
+            )
+        if self._scorer is None:
+            self._scorer = Scorer(network, self.item_ids, self.support)
+        return self._scorer
 
     # ------------------------------------------------------------------------ saving
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any, Union
 
@@ -58,6 +59,29 @@ def item_indices(item_ids: Ids, values: Ids) -> np.ndarray:
     codes, ids = split_ids(pd.Series(values), "items")
     # code -1 stands for a missing value and indexes the last one
     return np.append(find_ids(ids, canonical_ids(item_ids)), -1)[codes]
+
+
+class Positions:
+    """Positions of a model's items by their ids, one at a time; compared by value as everywhere.
+
+    Parameters
+    ----------
+    item_ids : array (n_items,)
+    """
+
+    def __init__(self, item_ids: np.ndarray) -> None:
+        self._of = {item: position for position, item in enumerate(item_ids.tolist())}
+        self._are_texts = item_ids.dtype == object
+
+    def of(self, item: Any) -> int:
+        """Return the position of an item; -1 where the model does not know it."""
+        plain = _plain_id(item)
+        if self._are_texts:
+            return self._of.get(str(plain), -1)
+        if isinstance(plain, str):  # 12 is "12", but not "012"
+            number = int(plain) if re.fullmatch(r"-?[0-9]{1,19}", plain) else None
+            plain = number if str(number) == plain else plain
+        return self._of.get(plain, -1)
 
 
 def split_ids(column: pd.Series, source: str) -> tuple[np.ndarray, np.ndarray]:

@@ -287,6 +287,8 @@ ARGUMENTS: dict[str, Parameter] = {
     ),
     "batch": Parameter(100, _integer(1), "an integer of 1 or more"),
     "batch_size": Parameter(100, _integer(1), "an integer of 1 or more"),
+    "k": Parameter(20, _integer(1), "an integer of 1 or more"),
+    "exclude_seen": Parameter(False, _boolean, _YES_NO),
     "cut_off": Parameter([20], _list_lengths, "one or more list lengths of 1 or more"),
     "mode": Parameter("standard", _choice(*TIE_MODES), f"one of {', '.join(TIE_MODES)}"),
 }

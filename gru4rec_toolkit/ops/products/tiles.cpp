@@ -56,6 +56,7 @@ constexpr long MOST_TERMS_ATB = 96, PACKING_PAYS = INT32_MAX;
 constexpr int NARROW = Narrow::WIDTH;
 constexpr int WIDTH = Vector::WIDTH, PANEL = 2 * WIDTH;  // floats in a vector, columns of a tile
 constexpr int TERMS_ABT = 4096 / PANEL, ROWS = 8 * TALL;
+constexpr int FEW_ROWS = 1;  // of a in a b^T: one by one is faster
 
 // one a thread, and not on its stack, which is small on some systems
 alignas(64) thread_local float packed[PACKED], result[ROWS * PANEL];
@@ -214,6 +215,57 @@ void unpack(long m, long n, In from, Out c, long ldc) {
         }
 }
 
+// sum += b a^T for one row of a and GROUPS vectors of rows of b, of which there are `rows`, and for
+// `terms` terms, at most a vector of them. FULL: there are as many as can be.
+template <int GROUPS, bool FULL>
+INLINE void add_terms(long rows, long terms, In a, In b, long ldb, Narrow::Type (&sum)[GROUPS]) {
+    const Narrow::Part some(terms);
+    UNROLL for (long g = 0; g < GROUPS; g++) {
+        Narrow::Type column[NARROW];
+        Narrow::transpose(
+            [&](long r) {
+                const long row = g * NARROW + r;
+                if (FULL) return Narrow::load(b + row * ldb);
+                return row < rows ? some.load(b + row * ldb) : Narrow::Type{};
+            },
+            [&](long q, Narrow::Type x) { column[q] = x; });
+        UNROLL for (long q = 0; q < NARROW; q++)
+            if (FULL || q < terms)
+                sum[g] = Narrow::multiply_add(Narrow::all(a + q), column[q], sum[g]);
+    }
+}
+
+// c (n,) = b a^T of one row of a: squares of b are transposed in registers, and the terms of an element
+// are added up in the order of the tiles. To pack a and to compute whole vectors of columns takes
+// longer.
+void one_row(long n, long k, In a, In b, long ldb, Out c) {
+    constexpr int GROUPS = 4;  // one sum alone would wait for itself
+    constexpr long AT_ONCE = GROUPS * NARROW;
+    for (long j = 0; j < n; j += AT_ONCE, b += AT_ONCE * ldb, c += AT_ONCE) {
+        const long rows = std::min(AT_ONCE, n - j);
+        Narrow::Type total[GROUPS];
+        for (long first = 0; first < k; first += TERMS_ABT) {
+            const long after = std::min(k, first + TERMS_ABT);
+            Narrow::Type sum[GROUPS] = {};
+            for (long p = first; p < after; p += NARROW) {
+                if (p % 16 == 0)  // the processor does not see so many rows coming
+                    UNROLL for (long r = AT_ONCE; r < 2 * AT_ONCE; r++)
+                        __builtin_prefetch(b + r * ldb + p);
+                if (rows == AT_ONCE && p + NARROW <= after)
+                    add_terms<GROUPS, true>(rows, NARROW, a + p, b + p, ldb, sum);
+                else
+                    add_terms<GROUPS, false>(rows, std::min<long>(NARROW, after - p), a + p, b + p,
+                                             ldb, sum);
+            }
+            UNROLL for (int g = 0; g < GROUPS; g++)
+                total[g] = first > 0 ? sum[g] + total[g] : sum[g];
+        }
+        UNROLL for (int g = 0; g < GROUPS; g++)
+            if (rows > g * NARROW)
+                Narrow::Part(std::min<long>(NARROW, rows - g * NARROW)).store(c + g * NARROW, total[g]);
+    }
+}
+
 // c = a b^T, of which a part's transpose is the result; b is read once for every PACKED floats of a
 void with_b_transposed(long m, long n, long k, const Operands& x) {
     const long group = PACKED / (k * PANEL) * PANEL;  // rows of a
@@ -246,7 +298,11 @@ bool tiled_product(int trans_a, int trans_b, int m, int n, int k, const float* a
     if (trans_b) {
         // whatever n is: ranking compares scores of products that differ in it
         if (m > MOST_ROWS_ABT || k > PACKED / PANEL) return false;
-        with_b_transposed(m, n, k, x);
+        if (m > FEW_ROWS) {
+            with_b_transposed(m, n, k, x);
+        } else {
+            for (int i = 0; i < m; i++) one_row(n, k, a + long(i) * lda, b, ldb, c + long(i) * ldc);
+        }
     } else if (trans_a) {
         if (k > MOST_TERMS_ATB) return false;
         with_a_transposed(m, n, k, x);

@@ -1,0 +1,159 @@
+"""Recommendations for many sessions at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gru4rec_toolkit.data.checks import check_events, column_keys, row_place
+from gru4rec_toolkit.data.ids import item_indices, sortable_ids
+from gru4rec_toolkit.errors import InputError, shown
+from gru4rec_toolkit.serving.topk import Scorer
+
+logger = logging.getLogger("gru4rec")
+
+# sessions that advance together; with more, products do not get faster
+AT_ONCE = 256
+# sessions that are ordered by their length together
+CHUNK = 16 * AT_ONCE
+# recommended items that are in memory together
+MOST_ITEMS = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """The events of sessions on items that a model knows.
+
+    Attributes
+    ----------
+    items : int32 array (n_events,)
+        Positions of the items, session after session, in the order of time.
+    offsets : int64 array (n + 1,)
+        Session s has the events ``items[offsets[s]:offsets[s + 1]]``, perhaps none.
+    ids : (n,) array or None
+        The sessions' ids, ascending; None where they came as lists.
+    n_unknown : int
+        Events on other items, which were left out.
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    ids: np.ndarray | None
+    n_unknown: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def announce(self) -> None:
+        """Say in the log how many events were left out."""
+        if self.n_unknown:
+            total = len(self.items) + self.n_unknown
+            logger.info(
+                "%d of %d events are on items that the model does not know; they are skipped",
+                self.n_unknown,
+                total,
+            )
+
+
+def histories(sessions: Any, keys: tuple[str, str, str], item_ids: np.ndarray) -> Histories:
+    """Return sessions, as lists of ids of items or as a DataFrame of events, as `Histories`."""
+    if isinstance(sessions, pd.DataFrame):
+        return _of_events(sessions, keys, item_ids)
+    return _of_lists(sessions, item_ids)
+
+
+def _of_lists(sessions: Any, item_ids: np.ndarray) -> Histories:
+    expected = (
+        "expected a DataFrame of events, or a list with one list of item ids for each session"
+    )
+    if isinstance(sessions, (str, bytes)) or not hasattr(sessions, "__iter__"):
+        raise InputError(f"sessions: {expected}, got {shown(sessions, 60)}")
+    lists = list(sessions)
+    for number, events in enumerate(lists):
+        one_dimension = getattr(events, "ndim", 1) == 1 and hasattr(events, "__iter__")
+        if isinstance(events, (str, bytes, dict)) or not one_dimension:
+            raise InputError(
+                f"sessions: {expected}, got {shown(events, 60)} in place {number}; give one "
+                "session as [[item, item]]"
+            )
+    flat = [item for events in lists for item in events]
+    lengths = np.array([len(list(events)) for events in lists], dtype=np.int64)
+    known = item_indices(item_ids, flat) if flat else np.zeros(0, dtype=np.int64)
+    return _without_unknown(known, np.repeat(np.arange(len(lists)), lengths), len(lists), None)
+
+
+def _of_events(data: pd.DataFrame, keys: tuple[str, str, str], item_ids: np.ndarray) -> Histories:
+    session_column, item_column, times = check_events(
+        data, column_keys(*keys), "sessions", row_place
+    )
+    ids, codes = np.unique(sortable_ids(session_column, "sessions"), return_inverse=True)
+    codes = codes.reshape(-1)
+    order = np.lexsort((times, codes))  # stable: ties keep the order of the frame
+    first = np.r_[True, codes[order][1:] != codes[order][:-1]]
+    ids = session_column.to_numpy()[order[first]]
+    known = item_indices(item_ids, item_column)[order]
+    return _without_unknown(known, codes[order], len(ids), ids)
+
+
+def _without_unknown(known: np.ndarray, codes: np.ndarray, n: int, ids) -> Histories:
+    """Return histories of positions (n_events,), -1 for unknown, of sessions 0 to n - 1."""
+    is_known = known >= 0
+    lengths = np.bincount(codes[is_known], minlength=n)
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+    n_unknown = int(len(known) - is_known.sum())
+    return Histories(known[is_known].astype(np.int32), offsets, ids, n_unknown)
+
+
+def recommendations(
+    scorer: Scorer,
+    log: Histories,
+    k: int,
+    exclude_seen: bool = False,
+    candidates: np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the k best items of sessions, part by part: positions and scores, both (n, k).
+
+    Sessions without events get the most popular items.
+    """
+    n_choices = len(scorer.item_ids if candidates is None else candidates)
+    k = min(k, n_choices)
+    chunk = max(1, min(CHUNK, MOST_ITEMS // k))
+    popular = None
+    for begin in range(0, len(log), chunk):
+        offsets = log.offsets[begin : min(begin + chunk, len(log)) + 1]
+        lengths = np.diff(offsets)
+        items = np.empty((len(lengths), k), dtype=np.int64)
+        scores = np.empty((len(lengths), k), dtype=np.float64)
+        order = np.argsort(-lengths, kind="stable")
+        for start in range(0, len(order), AT_ONCE):
+            rows = order[start : start + AT_ONCE]
+            rows = rows[lengths[rows] > 0]
+            if len(rows) == 0:
+                break
+            hidden = _run(scorer, log.items, offsets[rows], lengths[rows])
+            seen: Sequence[np.ndarray] = [
+                np.unique(log.items[a : a + n]) if exclude_seen else log.items[:0]
+                for a, n in zip(offsets[rows], lengths[rows])
+            ]
+            items[rows], scores[rows] = scorer.best(hidden, list(seen), k, candidates)
+        if (lengths == 0).any():
+            if popular is None:
+                popular = scorer.most_popular(k, candidates)
+            items[lengths == 0], scores[lengths == 0] = popular
+        yield items, scores
+
+
+def _run(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the last layer's states (m, units) after all events of sessions, longest first."""
+    states = scorer.zero_states(len(starts))
+    for step in range(lengths[0]):
+        m = int(np.count_nonzero(lengths > step))  # the others have ended and keep their states
+        new_states = scorer.advance(items[starts[:m] + step], [h[:m] for h in states])
+        for h, new in zip(states, new_states):
+            h[:m] = new
+    return states[-1]

@@ -1,0 +1,208 @@
+"""The best items of sessions: what every way of recommending shares."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from gru4rec_toolkit.data.ids import Ids, Positions
+from gru4rec_toolkit.data.sessions import known_items
+from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model import losses
+from gru4rec_toolkit.ops.topk.op import best_items, top_k
+from gru4rec_toolkit.theano_setup import tensor as tt
+from gru4rec_toolkit.theano_setup import theano
+
+# Theano neither compiles nor runs a function for two threads at a time
+one_at_a_time = threading.RLock()
+# where no kernel ranks: items whose scores are in memory together
+ITEM_BLOCK = 8192
+
+
+class Recommendations(NamedTuple):
+    """The best items of n sessions, best first.
+
+    Attributes
+    ----------
+    items : (n, k) array
+        Ids of items. Where a session has fewer than k items, for others are left out, the rest is
+        None; the array is one of objects then.
+    scores : (n, k) float array
+        Scores by which evaluation ranks: after the final activation, but before a softmax. Of a
+        session without events on known items: each item's share of the events of the training.
+        Minus infinity where there is no item.
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+
+
+class Scorer:
+    """A trained model's compiled steps: one more event of sessions, and the best items after it.
+
+    Parameters
+    ----------
+    network : gru4rec.Network
+    item_ids : (n_items,) array
+    support : (n_items,) int array or None
+        Numbers of events in the training.
+    """
+
+    def __init__(self, network, item_ids: np.ndarray, support: np.ndarray | None) -> None:
+        self.network, self.item_ids, self.support = network, item_ids, support
+        self.positions = Positions(item_ids)
+        self.sizes = network.settings.layers
+        self.activation = losses.ranking_activation(network.settings.final_act)
+        # those that rank, by whether items are chosen
+        self._rankers: dict[bool, Ranker] = {}
+
+    # ------------------------------------------------------------------------ states
+
+    def zero_states(self, n: int) -> list[np.ndarray]:
+        """Return the states (n, units) of n sessions without events, one array a layer."""
+        return [np.zeros((n, size), dtype=theano.config.floatX) for size in self.sizes]
+
+    def advance(self, items: np.ndarray, states: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the states (m, units) after one more event on items (m,) of each session."""
+        with one_at_a_time:
+            return self._advance(items, *states)
+
+    @functools.cached_property
+    def _advance(self):
+        items = tt.ivector("items")
+        states = [tt.matrix(f"H{i}") for i in range(len(self.sizes))]
+        new_states = self.network.hidden(self.network.input_table[items], states)
+        return theano.function([items, *states], new_states, allow_input_downcast=False)
+
+    @functools.cached_property
+    def fingerprint(self) -> int:
+        """Return a checksum of the weights, which states belong to."""
+        found = zlib.crc32(repr(self.network.settings.architecture).encode())
+        for name, weight in sorted(self.network.arrays().items()):
+            found = zlib.crc32(np.ascontiguousarray(weight).view(np.uint8).data, found)
+            found = zlib.crc32(name.encode(), found)
+        return found
+
+    # ------------------------------------------------------------------------ items
+
+    def candidates(self, items: Ids | None) -> np.ndarray | None:
+        """Return the positions of the items to choose from, ascending; None for all."""
+        return None if items is None else np.unique(known_items(self.item_ids, items, "items"))
+
+    def best(
+        self,
+        hidden: np.ndarray,
+        left_out: list[np.ndarray],
+        k: int,
+        candidates: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best items (m, k) of sessions, best first, and their scores (m, k).
+
+        Parameters
+        ----------
+        hidden : (m, units) array
+            States of the last layer.
+        left_out : list of m int arrays
+            Positions of the items that each session must not get, ascending.
+        k : int
+        candidates : (n,) int32 array, optional
+            Positions of the items to choose from, ascending.
+
+        Returns
+        -------
+        positions : (m, k) int array
+            Of equal scores the lower position comes first. -1 where there is no item.
+        scores : (m, k) float array
+        """
+        if candidates is not None:
+            left_out = [np.flatnonzero(np.isin(candidates, seen)) for seen in left_out]
+        starts = np.cumsum([0, *map(len, left_out)]).astype(np.int32)
+        flat = np.concatenate([*left_out, []]).astype(np.int32)
+        with one_at_a_time:
+            subset = candidates is not None
+            if subset not in self._rankers:
+                self._rankers[subset] = Ranker(self.network, self.activation, subset)
+            items, scores = self._rankers[subset](hidden, starts, flat, k, candidates)
+        if candidates is not None:
+            items = np.where(items < 0, items, candidates[items])
+        return items, scores
+
+    def most_popular(
+        self, k: int, candidates: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k items (k,) of most events in the training, and their shares (k,) of all.
+
+        Raises
+        ------
+        InputError
+            If the model does not know the items' support.
+        """
+        if self.support is None:
+            raise InputError(
+                "sessions: one has no event on an item that the model knows, for which the most "
+                "popular items are recommended, but this model's file does not tell how often "
+                "items occurred; leave such sessions out, or train the model again"
+            )
+        shares = self.support / self.support.sum()
+        chosen = shares if candidates is None else shares[candidates]
+        order = np.argsort(-chosen, kind="stable")[:k]
+        return (order if candidates is None else candidates[order]), chosen[order]
+
+    def named(self, items: np.ndarray, scores: np.ndarray) -> Recommendations:
+        """Return positions of items, -1 for none, as their ids."""
+        missing = items < 0
+        ids = self.item_ids[np.where(missing, 0, items)]
+        if missing.any():
+            ids = ids.astype(object)
+            ids[missing] = None
+        return Recommendations(ids, scores)
+
+
+class Ranker:
+    """The compiled choice of the best items, among all of a network or among given ones."""
+
+    def __init__(self, network, activation: str, subset: bool) -> None:
+        hidden, starts, left_out, k = tt.matrix(), tt.ivector(), tt.ivector(), tt.lscalar()
+        rows, biases, self.n_items = network.Wy, network.By, network.Wy.shape.eval()[0]
+        chosen = [tt.ivector()] if subset else []
+        if subset:
+            rows, biases = rows[chosen[0]], biases[chosen[0]]
+        self.ranked, self.scores = None, None
+        found = best_items(hidden, rows, biases, starts, left_out, k, activation)
+        if found is not None:
+            self.ranked = theano.function([hidden, starts, left_out, k, *chosen], list(found))
+            return
+        start = tt.lscalar()
+        block = slice(start, start + ITEM_BLOCK)
+        scores = network.scores(hidden, rows[block], biases[block])
+        scores = losses.activation(activation)(scores)
+        self.scores = theano.function([hidden, start, *chosen], scores)
+
+    def __call__(
+        self,
+        hidden: np.ndarray,
+        starts: np.ndarray,
+        left_out: np.ndarray,
+        k: int,
+        chosen: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the Op `TopK` does, of the rows (n,) that are chosen, or of all."""
+        inputs = [] if chosen is None else [chosen]
+        if self.ranked is not None:
+            return tuple(self.ranked(hidden, starts, left_out, np.int64(k), *inputs))
+        items, best = np.empty((len(hidden), 0), np.int32), np.empty((len(hidden), 0), hidden.dtype)
+        for start in range(0, self.n_items if chosen is None else len(chosen), ITEM_BLOCK):
+            scores = self.scores(hidden, np.int64(start), *inputs)
+            inside = (left_out >= start) & (left_out < start + ITEM_BLOCK)
+            of_block = np.append(0, np.cumsum(inside))[starts]
+            found, values = top_k(scores, of_block, left_out[inside] - start, k)
+            # what was the best before has lower positions, and comes first among equal scores
+            items = np.concatenate([items, np.where(found < 0, -1, found + start)], axis=1)
+            best = np.concatenate([best, values], axis=1)
+            order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+            items, best = (np.take_along_axis(array, order, axis=1) for array in (items, best))
+        return items, best
