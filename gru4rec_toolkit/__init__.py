@@ -5,6 +5,7 @@ Rooms, and what each may import::
     data/    events from files, ids, sessions, the schedule of mini-batches    -> errors, arguments
     ops/     Theano Ops, each with its definition in numpy and its kernels     -> theano_setup
     model/   losses, optimizers, negatives, training, ranking                  -> ops, data
+    serving/ the best items of sessions, in batches and one by one             -> model, data
     search/  hyperparameter search with Optuna                                 -> parameters
 
     files.py  parameters/  modelfile.py                            -> errors, processes
