@@ -93,7 +93,7 @@ def test_the_python_code(folder):
     (code,) = blocks("python")
     script = folder / "example.py"
     path = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-    script.write_text(f"{path}{code}\nprint(top20, recall)")
+    script.write_text(f"{path}{code}\nprint(items, scores, recall)")
     assert "Epoch3 --> loss" in run(folder, str(script))
 
 
