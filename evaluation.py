@@ -1,32 +1,40 @@
-"""Recall@N and MRR@N of next-item prediction, ranked among all items or among given ones.
+"""Recall@N, MRR@N and more of next-item prediction, ranked among all items or among given ones.
 
 Every event of a test session but the first is predicted from those before it. The rank of the
 target decides: Recall@N is the share of events with rank <= N, MRR@N the mean of 1 / rank where
-rank <= N and 0 elsewhere.
+rank <= N and 0 elsewhere. `ranks` gives the rank of every target; `compare` and `breakdown` work on
+such ranks.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gru4rec import GRU4Rec
-from gru4rec_toolkit import parameters
+from gru4rec_toolkit import parameters, rankfile, significance
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.data.ids import Ids
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import weights
 from gru4rec_toolkit.model.losses import ranking_activation
 from gru4rec_toolkit.model.ranking import count_ranks
+from gru4rec_toolkit.model.toplists import best_columns, top_lists
+from gru4rec_toolkit.significance import breakdown, compare
+
+__all__ = ["breakdown", "compare", "evaluate_gpu", "evaluate_sessions_batch", "ranks"]
 
 # steps of the schedule that are prepared together
 STEP_BLOCK = 256
+# rows of ranks that are written together
+RANKS_AT_ONCE = 1 << 16
 # ids of sessions that no model has seen, whatever was evaluated or predicted before: a model keeps
 # the state of a slot whose id stays the same from call to call
 _new_session = itertools.count(-(2**62))
@@ -42,7 +50,10 @@ def evaluate_gpu(
     cut_off: Sequence[int] = (20,),
     batch_size: int = 100,
     mode: str = "standard",
-) -> tuple[list[float], list[float]]:
+    extra: Sequence[str] = (),
+    ranks_path: str | os.PathLike | None = None,
+    force: bool = False,
+) -> tuple[list[float], ...]:
     """Evaluate a model on test sessions (on whatever device Theano runs).
 
     Test events on items that the training did not see are dropped first. The state starts from zero
@@ -72,34 +83,50 @@ def evaluate_gpu(
         - median: 1 + better + equal / 2
         - tiebreaking: 1 + better + a random integer of 0 to equal, which follows from the seed of
           the training
+    extra : sequence of str
+        Further metrics. The lists of the last two hold the N items of highest score, of equal
+        scores those that the training has seen first; the mode does not change them.
+
+        - ndcg: mean of 1 / log2(1 + rank) where rank <= N and 0 elsewhere, which is the NDCG where
+          one item is relevant
+        - hitrate: with one relevant item another name of the recall, and equal to it
+        - coverage: share of all items (of ``items``, if given) that are in at least one list
+        - popularity: mean over the lists of the mean share that their items have of all events of
+          the training
+    ranks_path : path, optional
+        Write the rank of every target to this file, as `ranks` returns them: Parquet
+        (``.parquet``, needs pyarrow) or tab separated text (``.tsv``). The file is written part by
+        part, whole or not at all.
+    force : bool
+        Replace an existing file there that is no file of ranks, too.
 
     Returns
     -------
-    (recall, mrr) : two lists of float
-        One value a list length.
+    (recall, mrr, *extra) : lists of float
+        One value a list length in each of them.
 
     Raises
     ------
     gru4rec_toolkit.errors.InputError
         If the data cannot be used, shares no item with the training or was indexed with other items
-        than the model's, or a parameter is wrong.
+        than the model's, the ranks cannot be written, the model's support is not known
+        (popularity), or a parameter is wrong.
     """
     if not hasattr(gru, "trained_network"):
         raise InputError(f"gru: expected a trained GRU4Rec model, got {type(gru).__name__}")
     _check_model(gru)
-    cut_off, batch_size, mode = parameters.check_arguments(
-        cut_off=cut_off, batch_size=batch_size, mode=mode
+    cut_off, batch_size, mode, extra, force = parameters.check_arguments(
+        cut_off=cut_off, batch_size=batch_size, mode=mode, extra=extra, force=force
     )
-    log = _indexed(test_data, (session_key, item_key, time_key), gru.item_ids)
-    candidates = None
-    if items is not None:
-        candidates = np.unique(sessions.known_items(gru.item_ids, items, "items"))
-    print(_announcement(cut_off))
-    if getattr(gru, "predicts_by_network", True):
-        better, equal = count_ranks(gru.network, log, candidates, batch_size)
-    else:  # a variant with a prediction of its own
-        better, equal = _count_by_prediction(gru, gru.item_ids, log, candidates, batch_size)
-    return _metrics(_ranks_in_order(gru, better, equal, mode), cut_off)
+    if ranks_path is not None:
+        rankfile.check_writable(ranks_path, force)
+    keys = (session_key, item_key, time_key)
+    keep_ids = ranks_path is not None
+    task = _Task(gru, _own_scorer(gru), test_data, items, keys, batch_size, keep_ids)
+    found = task.metrics(cut_off, mode, extra)
+    if ranks_path is not None:
+        rankfile.write(ranks_path, task.tables(mode, RANKS_AT_ONCE), force)
+    return found
 
 
 def evaluate_sessions_batch(
@@ -112,41 +139,189 @@ def evaluate_sessions_batch(
     cut_off: Sequence[int] = (20,),
     batch_size: int = 100,
     mode: str = "standard",
-) -> tuple[list[float], list[float]]:
+    extra: Sequence[str] = (),
+) -> tuple[list[float], ...]:
     """Evaluate any model through its ``predict_next_batch``, event by event in Python.
 
     .. deprecated:: 0.1.0
         For a `GRU4Rec`: `evaluate_gpu` gives the same results much faster.
 
     A model has ``item_ids``, an array, ``predict_next_batch`` as `GRU4Rec` has it, and may have
-    ``seed`` for tiebreaking. The scores that it predicts are numbers, one row for each item that it
-    was asked for, in that order, and one column a slot.
+    ``seed`` for tiebreaking and ``support`` for the metric popularity. The scores that it predicts
+    are numbers, one row for each item that it was asked for, in that order, and one column a slot.
 
     Parameters and results are those of `evaluate_gpu`. The sessions that the model predicts for
     meanwhile keep their states. A model of another class ranks by what it predicts, and its slots
     forget their sessions.
     """
-    if not hasattr(pr, "predict_next_batch") or not hasattr(pr, "item_ids"):
-        raise InputError(
-            "pr: expected a trained model, with predict_next_batch and item_ids, got "
-            f"{type(pr).__name__}"
-        )
+    _check_predicts(pr, "pr")
     scorer = pr
     if hasattr(pr, "trained_network"):
         message = "use evaluate_gpu: same results, much faster"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         _check_model(pr)
         scorer = _scorer(pr) if getattr(pr, "predicts_by_network", True) else pr
-    cut_off, batch_size, mode = parameters.check_arguments(
-        cut_off=cut_off, batch_size=batch_size, mode=mode
+    cut_off, batch_size, mode, extra = parameters.check_arguments(
+        cut_off=cut_off, batch_size=batch_size, mode=mode, extra=extra
     )
-    log = _indexed(test_data, (session_key, item_key, time_key), pr.item_ids)
-    candidates = None
-    if items is not None:
-        candidates = np.unique(sessions.known_items(pr.item_ids, items, "items"))
-    print(_announcement(cut_off))
-    better, equal = _count_by_prediction(scorer, pr.item_ids, log, candidates, batch_size)
-    return _metrics(_ranks_in_order(pr, better, equal, mode), cut_off)
+    task = _Task(pr, scorer, test_data, items, (session_key, item_key, time_key), batch_size)
+    return task.metrics(cut_off, mode, extra)
+
+
+def ranks(
+    model: Any,
+    test_data: pd.DataFrame | sessions.SessionLog,
+    items: Ids | None = None,
+    session_key: str = "SessionId",
+    item_key: str = "ItemId",
+    time_key: str = "Time",
+    batch_size: int = 100,
+    mode: str = "standard",
+) -> pd.DataFrame:
+    """Return the rank of every target: what `compare` and `breakdown` work on.
+
+    Parameters
+    ----------
+    model : GRU4Rec, or any model that `evaluate_sessions_batch` takes
+    test_data : DataFrame or SessionLog
+        As for `evaluate_gpu`; a log has to be indexed with ``keep_session_ids=True``.
+    items, session_key, item_key, time_key, batch_size, mode
+        As for `evaluate_gpu`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each event that is predicted, by session id, then by time, with the columns:
+
+        - SessionId, ItemId: of the target; integers, or strings
+        - Position: of the target among the events of its session that are on items of the training,
+          int64; the first that is predicted has 2
+        - Better, Equal: how many other items have a higher and the same score, int64
+        - Rank: by the mode; int64, float64 in the median mode
+
+    Raises
+    ------
+    gru4rec_toolkit.errors.InputError
+        As `evaluate_gpu`.
+    """
+    batch_size, mode = parameters.check_arguments(batch_size=batch_size, mode=mode)
+    if hasattr(model, "trained_network"):
+        _check_model(model)
+        scorer = _own_scorer(model)
+    else:
+        _check_predicts(model, "model")
+        scorer = model
+    keys = (session_key, item_key, time_key)
+    task = _Task(model, scorer, test_data, items, keys, batch_size, keep_session_ids=True)
+    (table,) = task.tables(mode, task.log.n_events)
+    return table
+
+
+# ---------------------------------------------------------------------------- one evaluation
+
+
+class _Task:
+    """A model and a test log: the targets' counts, their ranks, and the lists of the model.
+
+    Parameters
+    ----------
+    model : object with item_ids
+    scorer : object with predict_next_batch, or None
+        What the items are ranked by; None: the kernels, by the scores of the model's network.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        scorer: Any,
+        test_data: pd.DataFrame | sessions.SessionLog,
+        items: Ids | None,
+        keys: tuple[str, str, str],
+        batch_size: int,
+        keep_session_ids: bool = False,
+    ) -> None:
+        self.model, self.scorer, self.batch_size = model, scorer, batch_size
+        self.log = _indexed(test_data, keys, model.item_ids, keep_session_ids)
+        self.candidates: np.ndarray | None = None
+        if items is not None:
+            self.candidates = np.unique(sessions.known_items(model.item_ids, items, "items"))
+        self._counts: tuple[np.ndarray, np.ndarray] | None = None
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Count the items of higher and of equal score for each target, in the schedule's order."""
+        if self._counts is None:
+            arguments = (self.log, self.candidates, self.batch_size)
+            if self.scorer is None:
+                self._counts = count_ranks(self.model.network, *arguments)
+            else:
+                self._counts = _count_by_prediction(self.scorer, self.model.item_ids, *arguments)
+        return self._counts
+
+    def metrics(
+        self, cut_off: Sequence[int], mode: str, extra: Sequence[str]
+    ) -> tuple[list[float], ...]:
+        """Return recall, mrr and the extra metrics, each a list with one value a list length."""
+        share = _share_of_events(self.model) if "popularity" in extra else None
+        print(_announcement(cut_off))
+        rank = _ranks_in_order(self.model, *self.counts(), mode)
+        recall, mrr = _metrics(rank, cut_off)
+        found = {"hitrate": recall}
+        found["ndcg"] = [float(significance.gains(rank, n)[2].mean()) for n in cut_off]
+        if "coverage" in extra or share is not None:
+            found.update(self._metrics_of_lists(cut_off, share))
+        return recall, mrr, *(found[name] for name in extra)
+
+    def _metrics_of_lists(
+        self, cut_off: Sequence[int], share: np.ndarray | None
+    ) -> dict[str, list[float]]:
+        """Return coverage and, given the items' shares of events, popularity of the top-N lists."""
+        n_items = len(self.model.item_ids)
+        n_listed = n_items if self.candidates is None else len(self.candidates)
+        seen = np.zeros((len(cut_off), n_items), dtype=bool)
+        shares, n_lists = np.zeros(len(cut_off)), 0
+        for lists in self.lists(min(max(cut_off), n_listed)):
+            n_lists += len(lists)
+            for i, n in enumerate(cut_off):
+                seen[i, lists[:, :n]] = True
+                if share is not None:
+                    shares[i] += share[lists[:, :n]].mean(axis=1).sum()
+        return {
+            "coverage": (seen.sum(axis=1) / n_listed).tolist(),
+            "popularity": (shares / n_lists).tolist(),
+        }
+
+    def lists(self, length: int) -> Iterator[np.ndarray]:
+        """Yield top-N lists, (M, length) item indices, step by step of the schedule."""
+        arguments = (self.log, self.candidates, self.batch_size)
+        if self.scorer is None:
+            return top_lists(self.model.network, *arguments, length)
+        return _lists_by_prediction(self.scorer, self.model.item_ids, *arguments, length)
+
+    def tables(self, mode: str, n_rows: int) -> Iterator[pd.DataFrame]:
+        """Yield tables of ranks, n_rows at a time, in the order of the log."""
+        log = self.log
+        order = schedule.training_order(log, time_sort=False)
+        by_log = np.argsort(schedule.target_positions(log, order, self.batch_size))
+        better, equal = (counts[by_log].astype(np.int64) for counts in self.counts())
+        # in the order of the log: which of the equal ones gets which random rank depends on it
+        rank = np.empty(len(better), dtype=np.float64 if mode == "median" else np.int64)
+        rank[np.lexsort((equal, better))] = _ranks_in_order(self.model, better, equal, mode)
+        is_target = np.ones(log.n_events, dtype=bool)
+        is_target[log.offsets[:-1]] = False
+        targets = np.flatnonzero(is_target)
+        for start in range(0, len(targets), n_rows):
+            part = slice(start, start + n_rows)
+            events = targets[part]
+            of = np.searchsorted(log.offsets, events, side="right") - 1
+            columns = (
+                log.session_ids[of],  # type: ignore[index]  # `_indexed` asked for them
+                events - log.offsets[of] + 1,
+                log.item_ids[log.items[events]],
+                better[part],
+                equal[part],
+                rank[part],
+            )
+            yield pd.DataFrame(dict(zip(rankfile.COLUMNS, columns)))
 
 
 def _count_by_prediction(
@@ -154,9 +329,34 @@ def _count_by_prediction(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count what `count_ranks` counts, by the scores that a model predicts."""
     among = item_ids if candidates is None else item_ids[candidates]
+    better, equal = [], []
+    for scored, scores, target_ids in _predicted(model, item_ids, log, among, batch_size):
+        target = scores[pd.Index(scored).get_indexer(target_ids), np.arange(len(target_ids))]
+        others = (scored[:, None] != target_ids) & np.isin(scored, among)[:, None]
+        better.append(((scores > target) & others).sum(axis=0))
+        equal.append(((scores == target) & others).sum(axis=0))
+    return np.concatenate(better), np.concatenate(equal)
+
+
+def _lists_by_prediction(
+    model, item_ids: np.ndarray, log: sessions.SessionLog, candidates, batch_size: int, length: int
+) -> Iterator[np.ndarray]:
+    """Yield what `top_lists` yields, by the scores that a model predicts."""
+    among = item_ids if candidates is None else item_ids[candidates]
+    for _, scores, _ in _predicted(model, item_ids, log, among, batch_size):
+        listed = best_columns(scores[: len(among)].T.astype(np.float64), length)
+        yield listed if candidates is None else candidates[listed]
+
+
+def _predicted(
+    model, item_ids: np.ndarray, log: sessions.SessionLog, among: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield, for each step, ids (n_scored,), their scores (n_scored, M), and targets' ids (M,).
+
+    The ids begin with those of `among`; the targets follow where they are none of these.
+    """
     order = schedule.training_order(log, time_sort=False)
     batch_size = min(batch_size, len(order))
-    better, equal = [], []
     # predict_next_batch wants full batches: slots without a session repeat the first one's item
     session_ids = np.fromiter(_new_session, dtype=np.int64, count=batch_size)
     slots = np.arange(batch_size)
@@ -166,17 +366,11 @@ def _count_by_prediction(
             shown = np.full(batch_size, item_ids[inputs[0]], dtype=item_ids.dtype)
             shown[slots] = item_ids[inputs]
             scored = pd.unique(np.concatenate([among, item_ids[targets]]))
-            scores = _as_scores(
-                model.predict_next_batch(session_ids, shown, scored, batch_size), scored, batch_size
-            )[:, slots]
-            target_ids = item_ids[targets]
-            target = scores[pd.Index(scored).get_indexer(target_ids), np.arange(len(slots))]
-            others = (scored[:, None] != target_ids) & np.isin(scored, among)[:, None]
-            better.append(((scores > target) & others).sum(axis=0))
-            equal.append(((scores == target) & others).sum(axis=0))
+            predicted = model.predict_next_batch(session_ids, shown, scored, batch_size)
+            scores = _as_scores(predicted, scored, batch_size)[:, slots]
+            yield scored, scores, item_ids[targets]
             ended = slots[ends == 1]
             session_ids[ended] = np.fromiter(_new_session, dtype=np.int64, count=len(ended))
-    return np.concatenate(better), np.concatenate(equal)
 
 
 def _as_scores(predicted, scored: np.ndarray, batch_size: int) -> np.ndarray:
@@ -205,17 +399,56 @@ def _check_model(gru: GRU4Rec) -> None:
     weights.check_values(gru.weights(), gru.trained_network().settings, len(gru.item_ids))
 
 
+def _check_predicts(model: Any, name: str) -> None:
+    """Raise an InputError if a model does not have what `evaluate_sessions_batch` needs."""
+    if not hasattr(model, "predict_next_batch") or not hasattr(model, "item_ids"):
+        raise InputError(
+            f"{name}: expected a trained model, with predict_next_batch and item_ids, got "
+            f"{type(model).__name__}"
+        )
+
+
+def _share_of_events(model: Any) -> np.ndarray:
+    """Return the share (n_items,) that each item of a model has of the training's events."""
+    support = getattr(model, "support", None)
+    if support is None:
+        raise InputError(
+            "popularity: the model does not hold its items' support, as models of older files do "
+            "not; train it again, or leave popularity out"
+        )
+    return support / support.sum()
+
+
 def _indexed(
-    test_data: pd.DataFrame | sessions.SessionLog, keys: tuple[str, str, str], item_ids: Ids
+    test_data: pd.DataFrame | sessions.SessionLog,
+    keys: tuple[str, str, str],
+    item_ids: Ids,
+    keep_session_ids: bool,
 ) -> sessions.SessionLog:
     """Return test data as a log of the model's items that has something to predict."""
     if isinstance(test_data, sessions.SessionLog):
         log = test_data
         sessions.check_fit(log, item_ids, "test data")
+        if keep_session_ids and log.session_ids is None:
+            raise InputError(
+                "test data: the log was indexed without the sessions' ids, which ranks need; index "
+                "it with index_sessions(..., keep_session_ids=True)"
+            )
     else:
-        log = sessions.index_sessions(test_data, *keys, item_ids=item_ids, source="test data")
+        log = sessions.index_sessions(
+            test_data,
+            *keys,
+            item_ids=item_ids,
+            source="test data",
+            keep_session_ids=keep_session_ids,
+        )
     sessions.check_test_log(log, "test data")
     return log
+
+
+def _own_scorer(gru: GRU4Rec) -> GRU4Rec | None:
+    """Return the model if it is a variant with a prediction of its own."""
+    return None if getattr(gru, "predicts_by_network", True) else gru
 
 
 def _scorer(gru: GRU4Rec) -> GRU4Rec:

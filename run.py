@@ -65,10 +65,26 @@ def build_parser() -> argparse.ArgumentParser:
         help="train nothing, say what the data at PATH and -t looks like and what ruins results",
     )
     arguments.add_save_model(parser)
-    arguments.add_force(parser, help="let -s replace an existing file that is no GRU4Rec model")
+    arguments.add_force(
+        parser, help="let -s and --ranks replace an existing file that is none of theirs"
+    )
     arguments.add_test_sets(parser, help="one or more test sets")
     arguments.add_list_lengths(parser, "-m", "--measure", help="list lengths of Recall and MRR")
     arguments.add_tie_mode(parser, parameters.TIE_MODES)
+    add(
+        "-x",
+        "--extra_metrics",
+        choices=parameters.EXTRA_METRICS,
+        metavar="METRIC",
+        nargs="+",
+        default=[],
+        help=f"further metrics: {', '.join(parameters.EXTRA_METRICS)}",
+    )
+    add(
+        "--ranks",
+        metavar="RANKS_PATH",
+        help="write the rank of every target to this .parquet or .tsv file (one test set)",
+    )
     add(
         "-ss",
         "--sample_store_size",
@@ -130,8 +146,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if (args.load_model or args.check) and args.save_model is not None:
         option = "-l" if args.load_model else "--check"
         raise InputError(f"-s saves a model after training; leave it out with {option}")
-    if args.force and args.save_model is None:
-        raise InputError("--force lets -s replace a file; give -s MODEL_PATH, too")
+    if args.ranks is not None and (args.check or len(args.test) != 1):
+        raise InputError(
+            "--ranks writes the ranks of one evaluation: it needs exactly one test set (-t) and no "
+            "--check"
+        )
+    if args.force and args.save_model is None and args.ranks is None:
+        raise InputError(
+            "--force lets -s and --ranks replace a file; give -s MODEL_PATH or --ranks RANKS_PATH, "
+            "too"
+        )
     args.settings = {}
     if args.parameter_string is not None:
         args.settings = parameters.convert(parameters.parse_string(args.parameter_string))
@@ -163,6 +187,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.save_model is not None:
         _check_save_path(args)
+    if args.ranks is not None:
+        _check_ranks_path(args)
     # ours at INFO only: Theano's logger would report every wait for another process's compilation
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)
@@ -308,13 +334,28 @@ def _check_save_path(args: argparse.Namespace) -> None:
     """Check that the model can be saved and would replace nothing that the user needs."""
     from gru4rec_toolkit import modelfile
 
-    inputs = {"the training data": args.path}
+    modelfile.check_writable(args.save_model, args.force, _inputs(args))
+
+
+def _check_ranks_path(args: argparse.Namespace) -> None:
+    """Check that the ranks can be written and would replace nothing that the user needs."""
+    from gru4rec_toolkit import rankfile
+
+    inputs = _inputs(args)
+    if args.save_model is not None:
+        inputs["the model of -s"] = args.save_model
+    rankfile.check_writable(args.ranks, args.force, inputs)
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, str]:
+    """Return the files that this run reads, by what they are."""
+    inputs = {"the model" if args.load_model else "the training data": args.path}
     inputs.update((f"the test set {path}", path) for path in args.test)
     if args.parameter_file is not None:
         inputs["the parameter file"] = args.parameter_file
     if args.gru4rec_model.endswith(".py"):
         inputs["the file of -g"] = args.gru4rec_model
-    modelfile.check_writable(args.save_model, args.force, inputs)
+    return inputs
 
 
 def _index_test_sets(gru: GRU4Rec, paths: list[str], item_ids: Ids) -> dict[str, SessionLog]:
@@ -326,7 +367,9 @@ def _index_test_set(gru: GRU4Rec, path: str, item_ids: Ids) -> SessionLog:
     from gru4rec_toolkit.data import events, sessions
 
     data = events.read_events(path, *_keys(gru), announce=False)
-    log = sessions.index_sessions(data, *_keys(gru), item_ids=item_ids, source=path)
+    log = sessions.index_sessions(
+        data, *_keys(gru), item_ids=item_ids, source=path, keep_session_ids=True
+    )
     sessions.check_test_log(log, path)
     return log
 
@@ -346,14 +389,20 @@ def _epoch_evaluation(
 
 
 def _metrics(
-    gru: GRU4Rec, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
-) -> tuple[list[float], list[float]]:
+    gru: GRU4Rec,
+    path: str,
+    logs: dict[str, SessionLog],
+    args: argparse.Namespace,
+    **options: Any,
+) -> tuple[list[float], ...]:
     import evaluation
     from gru4rec_toolkit.data import sessions
 
     if not sessions.fits(logs[path], gru.item_ids):  # a variant's fit may choose its items itself
         logs[path] = _index_test_set(gru, path, gru.item_ids)
-    return evaluation.evaluate_gpu(gru, logs[path], cut_off=args.measure, mode=args.eval_type)
+    return evaluation.evaluate_gpu(
+        gru, logs[path], cut_off=args.measure, mode=args.eval_type, **options
+    )
 
 
 def _metric_text(n: int, recall: float, mrr: float) -> str:
@@ -372,10 +421,18 @@ def _evaluate(
         f"Starting evaluation (cut-off={args.measure}, using {args.eval_type} mode for tiebreaking)"
     )
     start = time.perf_counter()
-    recall, mrr = _metrics(gru, path, logs, args)
+    extra = list(dict.fromkeys(args.extra_metrics))
+    options = {"extra": extra, "ranks_path": args.ranks, "force": args.force}
+    recall, mrr, *others = _metrics(gru, path, logs, args, **options)
     print(f"Evaluation took {time.perf_counter() - start:.2f}s")
     for n, r, m in zip(args.measure, recall, mrr):
         print(_metric_text(n, r, m))
+    if extra:
+        names = [parameters.EXTRA_METRICS[name] for name in extra]
+        for n, values in zip(args.measure, zip(*others)):
+            print(" ".join(f"{name}@{n}: {x:.6f}" for name, x in zip(names, values)))
+    if args.ranks is not None:
+        print(f"Ranks written to: {args.ranks}")
     if args.log_primary_metric:
         print(f"PRIMARY METRIC: {recall[0] if args.primary_metric == 'recall' else mrr[0]}")
 

@@ -8,6 +8,7 @@ Rooms, and what each may import::
     serving/ the best items of sessions, in batches and one by one             -> model, data
     search/  hyperparameter search with Optuna                                 -> parameters
 
+    significance.py -> rankfile.py, parameters/                                -> data, files.py
     files.py  parameters/  modelfile.py                            -> errors, processes
     errors.py  arguments.py  processes.py                                      -> nothing
     theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors

@@ -478,3 +478,250 @@ def test_a_model_of_nan_is_not_perfect(model, test_data, tmp_path, evaluate):
 def test_an_untrained_model(test_data):
     with pytest.raises(InputError, match="not trained"):
         evaluation.evaluate_gpu(GRU4Rec(), test_data)
+
+
+# --- further metrics ------------------------------------------------------------------------------
+
+EXTRA = ["ndcg", "hitrate", "coverage", "popularity"]
+
+
+def brute_force_extra(gru, data, mode, candidates=None):
+    """NDCG, hit rate, coverage and popularity, event by event."""
+    asked = np.arange(len(gru.item_ids)) if candidates is None else np.array(candidates)
+    found = {name: np.zeros(len(CUT_OFF)) for name in EXTRA}
+    listed = [set() for _ in CUT_OFF]
+    n_events = 0
+    for target, scores in brute_force_scores(gru, data):
+        n_events += 1
+        others = np.setdiff1d(asked, [target])
+        better = (scores[others] > scores[target]).sum()
+        equal = (scores[others] == scores[target]).sum()
+        ties = {"standard": 0, "conservative": equal, "median": equal / 2}
+        rank = 1 + better + ties[mode]
+        best_first = asked[np.argsort(-scores[asked], kind="stable")]
+        for i, n in enumerate(CUT_OFF):
+            if rank <= n:
+                found["ndcg"][i] += 1 / np.log2(1 + rank)
+                found["hitrate"][i] += 1
+            listed[i].update(best_first[:n].tolist())
+            counts = [gru.support[item] for item in best_first[:n]]
+            found["popularity"][i] += np.mean(counts) / gru.support.sum()
+    values = {name: total / n_events for name, total in found.items()}
+    values["coverage"] = np.array([len(items) / len(asked) for items in listed])
+    return [values[name] for name in EXTRA]
+
+
+@pytest.mark.parametrize("mode", ["standard", "conservative", "median"])
+@pytest.mark.parametrize("candidates", [None, range(5, 40, 3)], ids=["all", "given"])
+def test_extra_metrics_by_brute_force(model_with_ties, test_data, mode, candidates):
+    gru = model_with_ties
+    items = None if candidates is None else gru.item_ids[list(candidates)]
+    arguments = dict(items=items, cut_off=CUT_OFF, mode=mode)
+    recall, mrr, *found = evaluation.evaluate_gpu(gru, test_data, extra=EXTRA, **arguments)
+    np.testing.assert_allclose(found, brute_force_extra(gru, test_data, mode, candidates))
+    assert (recall, mrr) == evaluation.evaluate_gpu(gru, test_data, **arguments)
+    assert found[1] == recall
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("mode", parameters.TIE_MODES)
+@pytest.mark.parametrize("given_items", [False, True])
+def test_extra_metrics_of_the_slow_twin(exact_ties, test_data, mode, given_items):
+    gru = exact_ties
+    items = gru.item_ids[10:30] if given_items else None
+    arguments = dict(items=items, cut_off=CUT_OFF, mode=mode, extra=EXTRA)
+    fast = evaluation.evaluate_gpu(gru, test_data, **arguments)
+    for batch_size in (7, 100):
+        slow = evaluation.evaluate_sessions_batch(
+            gru, test_data, batch_size=batch_size, **arguments
+        )
+        np.testing.assert_allclose(slow, fast, rtol=1e-12)
+
+
+def test_lists_that_are_longer_than_the_items(model, test_data):
+    found = evaluation.evaluate_gpu(model, test_data, cut_off=[60, 10**9], extra=EXTRA)
+    for name, values in zip(["recall", "mrr", *EXTRA], found):
+        assert values[0] == values[1], name
+    assert found[4] == [1, 1]
+    np.testing.assert_allclose(found[5], 1 / 60)  # the mean share of all items
+
+
+def test_extra_metrics_of_a_variant_with_its_own_prediction(model, test_data):
+    """Its lists of 59 hold all 60 items but the one that the model lists first."""
+    variant = Reversed(**model.get_params())
+    variant.take(model.network, model.item_ids, model.support)
+    (*_, shares) = evaluation.evaluate_gpu(variant, test_data, cut_off=[59], extra="popularity")
+    (*_, of_model) = evaluation.evaluate_gpu(model, test_data, cut_off=[1], extra="popularity")
+    np.testing.assert_allclose(59 * shares[0] + of_model[0], 1)
+
+
+def test_only_asked_for_metrics_and_in_that_order(model, test_data):
+    found = evaluation.evaluate_gpu(model, test_data, cut_off=[5], extra=("coverage", "ndcg"))
+    other = evaluation.evaluate_gpu(model, test_data, cut_off=[5], extra=["ndcg", "coverage"])
+    assert found[2:] == other[:1:-1] and len(found) == 4
+    assert evaluation.evaluate_gpu(model, test_data, cut_off=[5], extra="ndcg") == other[:3]
+
+
+@pytest.mark.filterwarnings("ignore:use evaluate_gpu")
+@pytest.mark.parametrize("evaluate", BOTH)
+def test_popularity_without_a_support(model, test_data, evaluate, capsys):
+    gru = GRU4Rec(**model.get_params())
+    gru.take(model.network, model.item_ids)
+    with pytest.raises(InputError, match="popularity: the model does not hold its items' support"):
+        evaluate(gru, test_data, extra=["popularity"])
+    assert capsys.readouterr().out == ""
+    assert len(evaluate(gru, test_data, extra=["coverage"])) == 3
+
+
+# --- ranks ----------------------------------------------------------------------------------------
+
+
+def brute_force_ranks(gru, data):
+    """Rows of SessionId, Position, ItemId, Better, Equal, by session and time."""
+    scored = brute_force_scores(gru, data)
+    rows = []
+    for session_id, session in data.groupby("SessionId"):
+        session = session.sort_values("Time", kind="stable")
+        known = session[session.ItemId.isin(gru.item_ids)].ItemId.tolist()
+        for position, item in enumerate(known[1:], start=2):
+            target, scores = next(scored)
+            assert gru.item_ids[target] == item
+            better = (scores > scores[target]).sum()
+            equal = (scores == scores[target]).sum() - 1
+            rows.append((session_id, position, item, better, equal))
+    return rows
+
+
+@pytest.mark.parametrize("mode", parameters.TIE_MODES)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_ranks_by_brute_force(model_with_ties, test_data, mode, shuffled):
+    gru = model_with_ties
+    data = test_data.sample(frac=1, random_state=0) if shuffled else test_data
+    found = evaluation.ranks(gru, data, mode=mode)
+    assert found.columns.tolist() == ["SessionId", "Position", "ItemId", "Better", "Equal", "Rank"]
+    rows = found[["SessionId", "Position", "ItemId", "Better", "Equal"]]
+    assert [*rows.itertuples(index=False, name=None)] == brute_force_ranks(gru, data)
+    assert (found.Equal > 0).any() and found.Better.dtype == found.Equal.dtype == np.int64
+    assert found.Rank.dtype == ("float64" if mode == "median" else "int64")
+    low, high = 1 + found.Better, 1 + found.Better + found.Equal
+    expected = {"standard": low, "conservative": high, "median": (low + high) / 2}.get(mode)
+    if expected is None:  # at random
+        assert ((low <= found.Rank) & (found.Rank <= high)).all()
+        assert (found.Rank > low).any() and (found.Rank < high).any()
+    else:
+        assert (found.Rank == expected).all()
+    recall, mrr, ndcg = evaluation.evaluate_gpu(gru, data, cut_off=[5], mode=mode, extra=["ndcg"])
+    hits = (found.Rank <= 5).to_numpy()
+    np.testing.assert_allclose(hits.mean(), recall[0])
+    np.testing.assert_allclose((hits / found.Rank).mean(), mrr[0])
+    np.testing.assert_allclose((hits / np.log2(1 + found.Rank)).mean(), ndcg[0])
+
+
+@pytest.mark.parametrize("mode", parameters.TIE_MODES)
+def test_ranks_do_not_depend_on_the_mini_batches(exact_ties, test_data, mode):
+    expected = evaluation.ranks(exact_ties, test_data, mode=mode)
+    for batch_size in (1, 7, 50):
+        found = evaluation.ranks(exact_ties, test_data, mode=mode, batch_size=batch_size)
+        pd.testing.assert_frame_equal(found, expected)
+
+
+def test_ranks_of_another_class_and_of_a_variant(exact_ties, test_data):
+    class Other:
+        item_ids, seed = exact_ties.item_ids, exact_ties.seed
+        predict_next_batch = exact_ties.predict_next_batch
+
+    variant = Reversed(**exact_ties.get_params())
+    variant.take(exact_ties.network, exact_ties.item_ids)
+    expected = evaluation.ranks(exact_ties, test_data)
+    pd.testing.assert_frame_equal(evaluation.ranks(Other(), test_data), expected)
+    found = evaluation.ranks(variant, test_data)
+    assert (found.Better == 59 - expected.Better - expected.Equal).all()
+    assert (found.Equal == expected.Equal).all()
+
+
+def test_ranks_of_given_items_and_of_a_log(exact_ties, test_data):
+    gru = exact_ties
+    some = gru.item_ids[10:30]
+    found = evaluation.ranks(gru, test_data, items=some)
+    assert (found.Better + found.Equal <= 20).all()
+    log = sessions.index_sessions(test_data, item_ids=gru.item_ids, keep_session_ids=True)
+    pd.testing.assert_frame_equal(evaluation.ranks(gru, log, items=some), found)
+    log = sessions.index_sessions(test_data, item_ids=gru.item_ids)
+    with pytest.raises(InputError, match="without the sessions' ids.*keep_session_ids=True"):
+        evaluation.ranks(gru, log)
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda ids: "s" + ids.astype(str), lambda ids: ids.astype("category"), lambda ids: ids]
+)
+def test_ids_of_sessions(exact_ties, test_data, kind):
+    data = test_data.assign(SessionId=kind(test_data.SessionId))
+    found = evaluation.ranks(exact_ties, data)
+    known = data[data.ItemId.isin(exact_ties.item_ids)]
+    lengths = known.groupby("SessionId", observed=True).size()
+    expected = lengths[lengths > 1] - 1
+    assert found.groupby("SessionId", sort=False).size().to_dict() == expected.to_dict()
+    assert found.SessionId.is_monotonic_increasing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"model": None}, "model: expected a trained model"),
+        ({"model": GRU4Rec()}, "not trained"),
+        ({"mode": "best"}, "mode: expected one of standard"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"items": []}, "items: it is empty"),
+        ({"item_key": "Item"}, "Item"),
+    ],
+)
+def test_ranks_of_wrong_arguments(exact_ties, test_data, arguments, words):
+    with pytest.raises(InputError, match=words):
+        evaluation.ranks(**{"model": exact_ties, "test_data": test_data, **arguments})
+
+
+# --- files of ranks -------------------------------------------------------------------------------
+
+
+def read_ranks(path):
+    if path.suffix == ".tsv":
+        return pd.read_csv(path, sep="\t", dtype={"ItemId": str})
+    return pd.read_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("a.tsv", "standard"), ("a.tsv", "median"), ("A.PARQUET", "median")]
+)
+def test_written_ranks_are_the_ranks(exact_ties, test_data, tmp_path, monkeypatch, name, mode):
+    """Whatever the number of rows that are written together."""
+    path = tmp_path / "files" / name
+    path.parent.mkdir()
+    expected = evaluation.ranks(exact_ties, test_data, mode=mode)
+    metrics = evaluation.evaluate_gpu(exact_ties, test_data, mode=mode)
+    for at_once in (17, 10**6):
+        monkeypatch.setattr(evaluation, "RANKS_AT_ONCE", at_once)
+        found = evaluation.evaluate_gpu(exact_ties, test_data, mode=mode, ranks_path=path)
+        assert found == metrics
+        table = read_ranks(path)
+        pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+        assert table.Rank.dtype == expected.Rank.dtype
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_models_are_compared_by_their_files(model, exact_ties, test_data, tmp_path):
+    paths = [tmp_path / "a.parquet", tmp_path / "b.tsv"]
+    for gru, path in zip((model, exact_ties), paths):
+        evaluation.evaluate_gpu(gru, test_data, ranks_path=path)
+    found = evaluation.compare(*map(read_ranks, paths), n=100)
+    expected = evaluation.compare(
+        evaluation.ranks(model, test_data), evaluation.ranks(exact_ties, test_data), n=100
+    )
+    pd.testing.assert_frame_equal(found, expected)
+    assert (found.low > 0).all()
+
+
+def test_results_by_popularity_of_a_models_support(model, train_data, test_data):
+    ranks = evaluation.ranks(model, test_data)
+    found = evaluation.breakdown(ranks, "popularity", pd.Series(model.support, model.item_ids))
+    expected = evaluation.breakdown(ranks, "popularity", train_data.ItemId.value_counts())
+    pd.testing.assert_frame_equal(found, expected)

@@ -466,6 +466,12 @@ TAKEN = {
     "cut_off": ("one or more list lengths of 1 or more", [0]),
     "mode": ("one of standard, conservative, median, tiebreaking", "best"),
     "force": ("True or False", "maybe"),
+    "extra": ("some of ndcg, hitrate, coverage, popularity", "mrr"),
+    "n": ("a number of resamples, 1 or more", 0),
+    "level": ("a number between 0 and 1", 95),
+    "seed": ("an integer from 0 to 4294967295", -1),
+    "by": ("one of length, position, popularity", "item"),
+    "groups": ("an integer of 1 or more", 0),
 }
 
 

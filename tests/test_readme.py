@@ -90,11 +90,15 @@ def test_the_space_of_the_readme(tmp_path):
 
 
 def test_the_python_code(folder):
-    (code,) = blocks("python")
+    """One block goes on where the one before it ends."""
+    code = "".join(blocks("python"))
     script = folder / "example.py"
     path = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-    script.write_text(f"{path}{code}\nprint(items, scores, recall)")
-    assert "Epoch3 --> loss" in run(folder, str(script))
+    script.write_text(f"{path}{code}\nprint(items, scores, recall)\nprint(difference, groups, sep='\\n')")
+    output = run(folder, str(script))
+    assert "Epoch3 --> loss" in output
+    assert re.search(r"^NDCG@20 +0\.\d+ +0\.\d+ +-?0\.\d+", output, re.MULTILINE)
+    assert re.search(r"^ +low +high +events +recall +mrr +ndcg$", output, re.MULTILINE)
 
 
 def test_the_other_commands_are_targets_of_the_makefile_or_pip():

@@ -259,6 +259,83 @@ def test_evaluation_after_every_epoch(plain, here):
     assert sum(line.startswith("Measuring") for line in done.lines) == 1
 
 
+# --- evaluation for papers ------------------------------------------------------------------------
+
+EXTRA_LINES = [
+    rf"NDCG@{n}: 0\.\d{{6}} HitRate@{n}: 0\.\d{{6}} Coverage@{n}: [01]\.\d{{6}} "
+    rf"Popularity@{n}: 0\.\d{{6}}"
+    for n in (1, 5, 20)
+]
+
+
+def test_extra_metrics_and_ranks(job, loaded, tmp_path):
+    """The lines of a plain evaluation stay as they are, further ones follow."""
+    extra = ("-x", "ndcg", "hitrate", "coverage", "popularity", "ndcg", "--ranks", "a.tsv")
+    args = (job.model, "-l", "-t", TEST, "-m", *job.lengths, *extra)
+    done = succeeds(run_py(*args, cwd=tmp_path))
+    start = done.lines.index("Loading test data...")
+    patterns = [*evaluation_lines(TEST), *EXTRA_LINES, r"Ranks written to: a\.tsv"]
+    assert_matches(done.lines[start:], patterns)
+    assert done.metrics == loaded.metrics[:3]
+    ranks = pd.read_csv(tmp_path / "a.tsv", sep="\t")
+    for n, line, more in zip(job.lengths, done.metrics, done.lines[-4:-1]):
+        hits = (ranks.Rank <= n).to_numpy()
+        ndcg, mrr = (hits / np.log2(1 + ranks.Rank)).mean(), (hits / ranks.Rank).mean()
+        assert line == f"Recall@{n}: {hits.mean():.6f} MRR@{n}: {mrr:.6f}"
+        assert more.startswith(f"NDCG@{n}: {ndcg:.6f} HitRate@{n}: {hits.mean():.6f} ")
+    assert set(files_in(tmp_path)) == {"a.tsv"}
+
+
+def test_extra_metrics_and_ranks_of_a_training(here, tmp_path):
+    """Where -lpm prints its line, that one stays the last; -ee says what it says without them."""
+    args = (TRAIN, "-ps", SMALL, "-t", TEST, "-m", 5, "-lpm", "-ee", "-e", "median")
+    done = succeeds(here(*args, "-x", "ndcg", "--ranks", "ranks.parquet"))
+    assert_matches(
+        done.lines[-4:],
+        [
+            r"Recall@5: \S+ MRR@5: \S+",
+            r"NDCG@5: 0\.\d{6}",
+            r"Ranks written to: ranks\.parquet",
+            r"PRIMARY METRIC: \S+",
+        ],
+    )
+    epochs = [line for line in done.lines if re.match(r"Epoch\d --> Recall", line)]
+    assert [line.count("@5") for line in epochs] == [2, 2]
+    recall, mrr = metric_values(done.metrics[-1])
+    ranks = pd.read_parquet(tmp_path / "ranks.parquet")
+    hits = (ranks.Rank <= 5).to_numpy()
+    assert f"{hits.mean():.6f} {(hits / ranks.Rank).mean():.6f}" == f"{recall:.6f} {mrr:.6f}"
+
+
+def test_popularity_of_an_older_model(here):
+    (older, *_) = sorted((ROOT / "tests" / "models").glob("*-numbers.gru4rec"))
+    done = here(older, "-l", "-t", TEST, "-x", "popularity")
+    assert "popularity: the model does not hold its items' support" in complaint(done)
+    done = succeeds(here(older, "-l", "-t", TEST, "-x", "coverage"))
+    assert re.fullmatch(r"Coverage@20: [01]\.\d{6}", done.lines[-1])
+
+
+def test_ranks_replace_ranks_only(job, here, tmp_path):
+    evaluated = (job.model, "-l", "-t", "test.tsv")
+    (tmp_path / "test.tsv").write_bytes(TEST.read_bytes())
+    (tmp_path / "mine.tsv").write_text("mine\n")
+    before = files_in(tmp_path)
+    for path, options in (("mine.tsv", ()), ("test.tsv", ("--force",))):
+        done = here(*evaluated, "--ranks", path, *options)
+        assert path in complaint(done) and done.metrics == []
+    assert files_in(tmp_path) == before
+    succeeds(here(*evaluated, "--ranks", "mine.tsv", "--force"))
+    first = (tmp_path / "mine.tsv").read_bytes()
+    succeeds(here(*evaluated, "-e", "median", "--ranks", "mine.tsv"))
+    assert first != (tmp_path / "mine.tsv").read_bytes() != b"mine\n"
+
+
+def test_ranks_and_the_model_are_two_files(here, tmp_path):
+    done = here(TRAIN, "-ps", SMALL, "-t", TEST, "-s", "a.tsv", "--ranks", "a.tsv", "--force")
+    assert "it is the model of -s" in complaint(done)
+    assert files_in(tmp_path) == {}
+
+
 # --- ways to train --------------------------------------------------------------------------------
 
 
@@ -759,6 +836,11 @@ TWO_TESTS = ("-t", TEST, TEST)
         (("-ee",), "-ee"),
         (("-d", "gpu0"), "gpu0"),
         (("-d", ""), "cuda0"),
+        (("--ranks", "ranks.tsv"), "--ranks"),
+        (("--ranks", "ranks.tsv", *TWO_TESTS), "--ranks"),
+        (("--ranks", "ranks.csv", "-t", TEST), "ranks.csv"),
+        (("--ranks", "missing/ranks.tsv", "-t", TEST), "missing/ranks.tsv"),
+        (("--ranks", "model.npz", "-t", TEST), "model.npz"),
         (("-t", "missing.tsv"), "missing.tsv"),
         (("-t", TEST, "missing.tsv"), "missing.tsv"),
     ],
@@ -789,6 +871,7 @@ def test_saving_what_is_loaded(job, here, tmp_path):
         (TRAIN, "-ps", SMALL, "-e", "optimistic"),
         (TRAIN, "-ps", SMALL, "-m", "five"),
         (TRAIN, "-ps", SMALL, "-pm", "ndcg"),
+        (TRAIN, "-ps", SMALL, "-x", "map"),
         (TRAIN, "-ps", SMALL, "--no_such_option"),
         ("-ps", SMALL),
         (),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from gru4rec_toolkit.data.sessions import SessionLog
 
 # sessions that are placed at a time: enough to hide numpy's overhead, in little memory
 SESSIONS_AT_ONCE = 4096
+# steps of which the positions of the targets are found together
+STEPS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +134,20 @@ def count_steps(log: SessionLog, order: np.ndarray, batch_size: int, min_rows: i
         pass
     # once sessions run out, slots stay empty, until too few are left
     return sorted(heap, reverse=True)[max(min_rows, 1) - 1] // n_slots
+
+
+def target_positions(log: SessionLog, order: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return where the targets of `schedule_blocks` stand in ``log.items``.
+
+    Returns
+    -------
+    int64 array (n_targets,)
+        Step by step, and by row in a step, as the blocks' targets follow each other.
+    """
+    # the same sessions with their events' positions in the place of items
+    positions = replace(log, items=np.arange(log.n_events, dtype=np.int64))
+    blocks = schedule_blocks(positions, order, batch_size, STEPS_AT_ONCE)
+    return np.concatenate([block.targets.ravel() for block in blocks])
 
 
 def _with_steps(log: SessionLog, order: np.ndarray) -> np.ndarray:

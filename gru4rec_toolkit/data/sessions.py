@@ -39,12 +39,15 @@ class SessionLog:
         Time of each session's first event, in the unit of the data.
     item_ids : int64 array or object array of str (n_items,)
         The id behind each item index.
+    session_ids : int64 array or object array of str (n_sessions,), or None
+        The id of each session, if they were kept.
     """
 
     items: np.ndarray
     offsets: np.ndarray
     start_times: np.ndarray
     item_ids: np.ndarray
+    session_ids: np.ndarray | None = None
 
     @property
     def n_events(self) -> int:
@@ -72,6 +75,7 @@ def index_sessions(
     item_ids: Ids | None = None,
     source: str = "data",
     announce: bool = False,
+    keep_session_ids: bool = False,
 ) -> SessionLog:
     """Turn a DataFrame of events into integer arrays; the frame itself is left as it is.
 
@@ -89,6 +93,8 @@ def index_sessions(
         What to call the data in messages.
     announce : bool
         Say on standard output whether the data had to be sorted.
+    keep_session_ids : bool
+        Keep the id of each session, which only tables of ranks need.
 
     Returns
     -------
@@ -117,6 +123,8 @@ def index_sessions(
             )
         if not known.all():
             items, sessions, times = items[known], sessions[known], times[known]
+            if keep_session_ids:
+                session_column = session_column[known]
 
     columns = f"{session_key}, {time_key}"
     if is_sorted(sessions, times):
@@ -128,6 +136,8 @@ def index_sessions(
         began = time.perf_counter()
         order = np.lexsort((times, sessions))  # stable: ties keep the order of the frame
         items, sessions, times = items[order], sessions[order], times[order]
+        if keep_session_ids:
+            session_column = session_column.iloc[order]
         if announce:
             print(f"Data is sorted in {time.perf_counter() - began:.2f}s")
     starts = np.flatnonzero(np.r_[True, sessions[1:] != sessions[:-1]])
@@ -136,6 +146,9 @@ def index_sessions(
         offsets=np.append(starts, len(items)).astype(np.int64, copy=False),
         start_times=times[starts],
         item_ids=item_ids,
+        session_ids=(
+            canonical_ids(session_column.iloc[starts].to_numpy()) if keep_session_ids else None
+        ),
     )
 
 

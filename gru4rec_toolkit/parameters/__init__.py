@@ -7,6 +7,7 @@
 from gru4rec_toolkit.parameters.table import (
     ACTIVATIONS,
     ARGUMENTS,
+    EXTRA_METRICS,
     LOSSES,
     OPTIMIZERS,
     PARAMETERS,
@@ -26,6 +27,7 @@ from gru4rec_toolkit.parameters.values import HasParameters, ReadOnlyList, Value
 __all__ = [
     "ACTIVATIONS",
     "ARGUMENTS",
+    "EXTRA_METRICS",
     "LOSSES",
     "OPTIMIZERS",
     "PARAMETERS",

@@ -59,6 +59,15 @@ OPTIMIZERS: dict[str, tuple[float, ...]] = {
 }
 # ranks of a target that ties with other items, see evaluation.evaluate_gpu
 TIE_MODES = ("standard", "conservative", "median", "tiebreaking")
+# metrics beside Recall and MRR, by what run.py calls them
+EXTRA_METRICS = {
+    "ndcg": "NDCG",
+    "hitrate": "HitRate",
+    "coverage": "Coverage",
+    "popularity": "Popularity",
+}
+# see significance.breakdown
+GROUPINGS = ("length", "position", "popularity")
 
 
 @dataclass(frozen=True)
@@ -205,6 +214,11 @@ def _list_lengths(value: Any) -> list[int]:
     return lengths
 
 
+def _extra_metrics(value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    return [_choice(*EXTRA_METRICS)(name) for name in names]
+
+
 def _function(value: Any) -> Callable | None:
     """Check that a value can be called with one argument, as far as it tells before the call."""
     if value is None:
@@ -291,6 +305,12 @@ ARGUMENTS: dict[str, Parameter] = {
     "exclude_seen": Parameter(False, _boolean, _YES_NO),
     "cut_off": Parameter([20], _list_lengths, "one or more list lengths of 1 or more"),
     "mode": Parameter("standard", _choice(*TIE_MODES), f"one of {', '.join(TIE_MODES)}"),
+    "extra": Parameter([], _extra_metrics, f"some of {', '.join(EXTRA_METRICS)}"),
+    "n": Parameter(10_000, _integer(1), "a number of resamples, 1 or more"),
+    "level": Parameter(0.95, _number(0, 1, low_open=True), "a number between 0 and 1"),
+    "seed": Parameter(42, _integer(0, 2**32 - 1), "an integer from 0 to 4294967295"),
+    "by": Parameter("length", _choice(*GROUPINGS), f"one of {', '.join(GROUPINGS)}"),
+    "groups": Parameter(10, _integer(1), "an integer of 1 or more"),
 }
 
 

@@ -1,0 +1,144 @@
+"""Files of ranks, one row a target: Parquet, or tab separated text."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import IO, Any
+
+from gru4rec_toolkit import files
+from gru4rec_toolkit.errors import InputError, one_line
+
+COLUMNS = ("SessionId", "Position", "ItemId", "Better", "Equal", "Rank")
+_HEADER = "\t".join(COLUMNS).encode() + b"\n"
+
+
+def check_writable(
+    path: str | os.PathLike, force: bool = False, inputs: Mapping[str, str] | None = None
+) -> None:
+    """Find out before a long evaluation whether its ranks can be written.
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``.parquet`` (needs pyarrow) or ``.tsv``. A symbolic link stays, its target is written.
+    force : bool
+        Whether an existing file that is no file of ranks may be replaced.
+    inputs : mapping of str to path, optional
+        Files that must not be replaced in any case, by what they are: ``the training data``.
+
+    Raises
+    ------
+    InputError
+        Names the path and what keeps it from being written.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"cannot write ranks: expected a path, got {type(path).__name__}")
+    path = os.fspath(path)
+    extension = os.path.splitext(path)[1].lower()
+    if extension not in _WRITERS:
+        raise InputError(
+            f"cannot write ranks to {path or 'an empty path'}: give a name that ends in "
+            f"{' or '.join(_WRITERS)}"
+        )
+    if extension == ".parquet":
+        _import_pyarrow(path)
+    try:
+        reason = files.obstacle(path, "a file of ranks", is_ranks, inputs, force)
+        if reason is None:
+            files.check_writable(path)
+            return
+    except (OSError, ValueError) as err:
+        raise InputError(
+            f"cannot write ranks to {path}: {_reason(err)}; "
+            "give a path in an existing, writable directory"
+        ) from None
+    advice = "give another path"
+    if reason == "it exists and is not a file of ranks":
+        advice += ", or --force (in Python, force=True) to replace it"
+    raise InputError(f"cannot write ranks to {path}: {reason}; {advice}")
+
+
+def write(path: str | os.PathLike, tables: Iterable, force: bool = False) -> None:
+    """Write ranks whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path-like
+        As `check_writable` takes it.
+    tables : iterable of DataFrame
+        The rows, part by part, with the columns `COLUMNS` of the same types.
+    force : bool
+        Whether an existing file that is no file of ranks may be replaced.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written, or is one that must not be replaced.
+    """
+    check_writable(path, force)
+    path = os.fspath(path)
+    try:
+        with files.replacing(path) as file:
+            _WRITERS[os.path.splitext(path)[1].lower()](path, file, tables)
+    except OSError as err:
+        raise InputError(f"cannot write ranks to {path}: {_reason(err)}") from None
+
+
+def is_ranks(path: str) -> bool:
+    """Tell whether a file is one of ranks, by its columns."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_HEADER))
+        if not start.startswith(b"PAR1"):
+            return start == _HEADER
+        return tuple(_import_pyarrow(path).parquet.read_schema(path).names) == COLUMNS
+    except Exception:  # pyarrow raises anything about a damaged file
+        return False
+
+
+def _write_text(path: str, file: IO[bytes], tables: Iterable) -> None:
+    file.write(_HEADER)
+    for table in tables:
+        text = table.to_csv(sep="\t", index=False, header=False, columns=[*COLUMNS])
+        # ids of a pickled DataFrame need not be valid Unicode
+        file.write(text.encode("utf-8", errors="backslashreplace"))
+
+
+def _write_parquet(path: str, file: IO[bytes], tables: Iterable) -> None:
+    pa = _import_pyarrow(path)
+    writer: Any = None
+    try:
+        for table in tables:
+            try:
+                part = pa.table({name: pa.array(table[name].to_numpy()) for name in COLUMNS})
+            except (pa.ArrowException, UnicodeError) as err:
+                raise InputError(
+                    f"cannot write ranks to {path}: Parquet cannot hold an id ({one_line(err)}); "
+                    "give a name that ends in .tsv"
+                ) from None
+            writer = writer or pa.parquet.ParquetWriter(file, part.schema)
+            writer.write_table(part)
+        writer.close()
+    except BaseException:
+        if writer is not None:
+            with contextlib.suppress(Exception):
+                writer.close()  # its destructor would complain about a closed file
+        raise
+
+
+_WRITERS: dict[str, Callable[[str, IO[bytes], Iterable], None]] = {
+    ".parquet": _write_parquet,
+    ".tsv": _write_text,
+}
+
+
+def _import_pyarrow(path: str) -> Any:
+    from gru4rec_toolkit.data.arrow import import_pyarrow
+
+    return import_pyarrow(f"{path}: writing Parquet files")
+
+
+def _reason(err: Exception) -> str:
+    return str(getattr(err, "strerror", None) or err)

@@ -1,0 +1,69 @@
+"""Top-N lists against sorting by scores, ties included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gru4rec import GRU4Rec, Network
+from gru4rec_toolkit.data import schedule, sessions
+from gru4rec_toolkit.model import toplists, weights
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    rows=st.integers(1, 4),
+    n_items=st.integers(1, 30),
+    different=st.integers(1, 10),
+    data=st.data(),
+)
+def test_best_columns(seed, rows, n_items, different, data):
+    """A stable sort: the highest first, and of equal ones the first."""
+    scores = np.random.default_rng(seed).integers(-different, different, (rows, n_items)) / 3
+    n = data.draw(st.integers(1, n_items))
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :n]
+    assert toplists.best_columns(scores, n).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("item_block", [1, 7, 60, 100])
+@pytest.mark.parametrize("candidates", [None, np.arange(3, 50, 4)], ids=["all", "given"])
+def test_lists_are_sorted_scores(model, test_data, monkeypatch, item_block, candidates):
+    """Step by step what the model predicts for the sessions, in blocks of items of any size."""
+    monkeypatch.setattr(toplists, "ITEM_BLOCK", item_block)
+    log = sessions.index_sessions(test_data, item_ids=model.item_ids)
+    order = schedule.training_order(log, time_sort=False)
+    positions = schedule.target_positions(log, order, 13)
+    lists = np.concatenate([*toplists.top_lists(model.network, log, candidates, 13, 10)])
+    assert lists.shape == (len(positions), 10)
+    starts = log.offsets[np.searchsorted(log.offsets, positions, side="right") - 1]
+    for target, start, listed in list(zip(positions, starts, lists))[::41]:
+        for item in log.items[start:target]:
+            scores = model.predict_next_batch([start], model.item_ids[[item]], batch=1)[0]
+        scores = scores.to_numpy()
+        asked = np.arange(60) if candidates is None else candidates
+        expected = asked[np.argsort(-scores[asked], kind="stable")[:10]]
+        # equal but for the order of scores that differ in their last bits
+        np.testing.assert_allclose(scores[listed], scores[expected], rtol=1e-4)
+        assert len({*listed.tolist()}) == 10 and {*listed.tolist()} <= {*asked.tolist()}
+
+
+@pytest.mark.parametrize("final_act", ["linear", "relu", "softmax"])
+def test_equal_scores_are_listed_by_index(final_act, test_data, monkeypatch):
+    """A relu makes equal scores of all negative ones; a softmax must not make any."""
+    monkeypatch.setattr(toplists, "ITEM_BLOCK", 7)
+    loss = "cross-entropy" if final_act == "softmax" else "bpr-max"
+    gru = GRU4Rec(loss=loss, final_act=final_act, layers=[4])
+    item_ids = test_data.ItemId.unique().astype(object)
+    arrays = weights.initial(gru.settings, len(item_ids))
+    arrays["Wy"][:] = 0
+    arrays["By"][:, 0] = np.random.default_rng(0).integers(-150, 3, len(item_ids)) // 2
+    gru.take(Network(gru.settings, arrays), item_ids)
+    log = sessions.index_sessions(test_data, item_ids=gru.item_ids)
+    scores = arrays["By"][:, 0]
+    scores = np.maximum(scores, 0) if final_act == "relu" else scores
+    expected = np.argsort(-scores, kind="stable")[:25].tolist()
+    for lists in toplists.top_lists(gru.network, log, None, 20, 25):
+        assert lists.tolist() == [expected] * len(lists)
