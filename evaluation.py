@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from gru4rec import GRU4Rec
 from gru4rec_toolkit import parameters
+from gru4rec_toolkit.baselines import Baseline
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.data.ids import Ids
 from gru4rec_toolkit.errors import InputError
-from gru4rec_toolkit.model import weights
-from gru4rec_toolkit.model.losses import ranking_activation
-from gru4rec_toolkit.model.ranking import count_ranks
+
+# what imports Theano is imported where it is used: baselines do without
+if TYPE_CHECKING:
+    from gru4rec import GRU4Rec
 
 # steps of the schedule that are prepared together
 STEP_BLOCK = 256
@@ -33,7 +35,7 @@ _new_session = itertools.count(-(2**62))
 
 
 def evaluate_gpu(
-    gru: GRU4Rec,
+    gru: GRU4Rec | Baseline,
     test_data: pd.DataFrame | sessions.SessionLog,
     items: Ids | None = None,
     session_key: str = "SessionId",
@@ -50,7 +52,7 @@ def evaluate_gpu(
 
     Parameters
     ----------
-    gru : GRU4Rec
+    gru : GRU4Rec or Baseline
         A trained model.
     test_data : DataFrame or SessionLog
         One event a row; not changed. Or what `gru4rec_toolkit.data.sessions.index_sessions` made of
@@ -63,7 +65,8 @@ def evaluate_gpu(
     cut_off : sequence of int
         List lengths N.
     batch_size : int
-        Sessions that are evaluated in parallel; does not change the result.
+        Sessions that are evaluated in parallel; does not change the result, and is not used for a
+        baseline.
     mode : str
         Rank of a target with ``better`` items of higher and ``equal`` ones of the same score:
 
@@ -72,6 +75,9 @@ def evaluate_gpu(
         - median: 1 + better + equal / 2
         - tiebreaking: 1 + better + a random integer of 0 to equal, which follows from the seed of
           the training
+
+        The items that a baseline has no score for all tie. Where the standard mode owes them hits,
+        a warning says so.
 
     Returns
     -------
@@ -84,9 +90,12 @@ def evaluate_gpu(
         If the data cannot be used, shares no item with the training or was indexed with other items
         than the model's, or a parameter is wrong.
     """
-    if not hasattr(gru, "trained_network"):
+    if isinstance(gru, Baseline):
+        gru.check_fitted()
+    elif hasattr(gru, "trained_network"):
+        _check_model(gru)
+    else:
         raise InputError(f"gru: expected a trained GRU4Rec model, got {type(gru).__name__}")
-    _check_model(gru)
     cut_off, batch_size, mode = parameters.check_arguments(
         cut_off=cut_off, batch_size=batch_size, mode=mode
     )
@@ -95,8 +104,14 @@ def evaluate_gpu(
     if items is not None:
         candidates = np.unique(sessions.known_items(gru.item_ids, items, "items"))
     print(_announcement(cut_off))
-    if getattr(gru, "predicts_by_network", True):
-        better, equal = count_ranks(gru.network, log, candidates, batch_size)
+    if isinstance(gru, Baseline):
+        better, equal = gru.count_ranks(log, candidates)
+        if mode == "standard":
+            _warn_of_ties(better, equal, cut_off)
+    elif getattr(gru, "predicts_by_network", True):
+        from gru4rec_toolkit.model import ranking
+
+        better, equal = ranking.count_ranks(gru.network, log, candidates, batch_size)
     else:  # a variant with a prediction of its own
         better, equal = _count_by_prediction(gru, gru.item_ids, log, candidates, batch_size)
     return _metrics(_ranks_in_order(gru, better, equal, mode), cut_off)
@@ -201,6 +216,8 @@ def _as_scores(predicted, scored: np.ndarray, batch_size: int) -> np.ndarray:
 
 def _check_model(gru: GRU4Rec) -> None:
     """Raise an InputError if the model is not trained or its weights cannot be used."""
+    from gru4rec_toolkit.model import weights
+
     # every comparison with NaN is false: all targets would come first
     weights.check_values(gru.weights(), gru.trained_network().settings, len(gru.item_ids))
 
@@ -223,6 +240,8 @@ def _scorer(gru: GRU4Rec) -> GRU4Rec:
 
     A softmax rounds different scores to one probability. The model's own slots are left alone.
     """
+    from gru4rec_toolkit.model.losses import ranking_activation
+
     network = copy.copy(gru.trained_network())  # the shared variables stay the same
     final_act = ranking_activation(network.settings.final_act)
     network.settings = network.settings.changed({"final_act": final_act})
@@ -234,6 +253,17 @@ def _scorer(gru: GRU4Rec) -> GRU4Rec:
 def _announcement(cut_off: Sequence[int]) -> str:
     lengths = ",".join(map(str, cut_off))
     return f"Measuring Recall@{lengths} and MRR@{lengths}"
+
+
+def _warn_of_ties(better: np.ndarray, equal: np.ndarray, cut_off: Sequence[int]) -> None:
+    """Log how many targets are hits of the standard mode alone, if they are many."""
+    shares = [float(((better < n) & (better + equal >= n)).mean()) for n in cut_off]
+    share, n = max(zip(shares, cut_off))
+    if share > 0.01:
+        logging.getLogger("gru4rec").warning(
+            f"{share:.1%} of the targets are among the first {n} only because a target comes first "
+            "among the items that tie with it; look at -e conservative (mode='conservative'), too"
+        )
 
 
 # ---------------------------------------------------------------------------- ranks and metrics

@@ -6,6 +6,7 @@ Rooms, and what each may import::
     ops/     Theano Ops, each with its definition in numpy and its kernels     -> theano_setup
     model/   losses, optimizers, negatives, training, ranking                  -> ops, data
     search/  hyperparameter search with Optuna                                 -> parameters
+    baselines/  other methods, evaluated as the model is                -> data, parameters
 
     files.py  parameters/  modelfile.py                            -> errors, processes
     errors.py  arguments.py  processes.py                                      -> nothing

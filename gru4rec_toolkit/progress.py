@@ -7,8 +7,11 @@ import sys
 from tqdm.auto import tqdm
 
 
-def progress_bar(n_steps: int, what: str) -> tqdm:
-    """Return a bar of mini-batches: in a notebook, else on standard error if it is a terminal."""
+def progress_bar(n_steps: int, what: str, unit: str = "mb") -> tqdm:
+    """Return a bar of mini-batches, or of other units.
+
+    It is in a notebook, else on standard error if that is a terminal.
+    """
     # without ipywidgets a notebook shows the bar of terminals; its standard error is none
     disable = False if "ipykernel.zmqshell" in sys.modules else None
-    return tqdm(total=n_steps, desc=what, unit="mb", disable=disable)
+    return tqdm(total=n_steps, desc=what, unit=unit, disable=disable)

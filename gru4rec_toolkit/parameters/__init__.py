@@ -7,6 +7,7 @@
 from gru4rec_toolkit.parameters.table import (
     ACTIVATIONS,
     ARGUMENTS,
+    BASELINES,
     LOSSES,
     OPTIMIZERS,
     PARAMETERS,
@@ -21,11 +22,12 @@ from gru4rec_toolkit.parameters.table import (
     split_activation,
 )
 from gru4rec_toolkit.parameters.text import parse_string, read_file
-from gru4rec_toolkit.parameters.values import HasParameters, ReadOnlyList, Values
+from gru4rec_toolkit.parameters.values import HasParameters, ReadOnlyList, Values, announce
 
 __all__ = [
     "ACTIVATIONS",
     "ARGUMENTS",
+    "BASELINES",
     "LOSSES",
     "OPTIMIZERS",
     "PARAMETERS",
@@ -36,6 +38,7 @@ __all__ = [
     "Parameter",
     "ReadOnlyList",
     "Values",
+    "announce",
     "check_arguments",
     "check_combination",
     "convert",
