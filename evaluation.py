@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from gru4rec import GRU4Rec
 from gru4rec_toolkit import parameters, rankfile, significance
+from gru4rec_toolkit.baselines import Baseline
+from gru4rec_toolkit.baselines.counting import best_columns
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.data.ids import Ids
 from gru4rec_toolkit.errors import InputError
-from gru4rec_toolkit.model import weights
-from gru4rec_toolkit.model.losses import ranking_activation
-from gru4rec_toolkit.model.ranking import count_ranks
-from gru4rec_toolkit.model.toplists import best_columns, top_lists
 from gru4rec_toolkit.significance import breakdown, compare
+
+# what imports Theano is imported where it is used: baselines do without
+if TYPE_CHECKING:
+    from gru4rec import GRU4Rec
 
 __all__ = ["breakdown", "compare", "evaluate_gpu", "evaluate_sessions_batch", "ranks"]
 
@@ -41,7 +43,7 @@ _new_session = itertools.count(-(2**62))
 
 
 def evaluate_gpu(
-    gru: GRU4Rec,
+    gru: GRU4Rec | Baseline,
     test_data: pd.DataFrame | sessions.SessionLog,
     items: Ids | None = None,
     session_key: str = "SessionId",
@@ -61,7 +63,7 @@ def evaluate_gpu(
 
     Parameters
     ----------
-    gru : GRU4Rec
+    gru : GRU4Rec or Baseline
         A trained model.
     test_data : DataFrame or SessionLog
         One event a row; not changed. Or what `gru4rec_toolkit.data.sessions.index_sessions` made of
@@ -74,7 +76,8 @@ def evaluate_gpu(
     cut_off : sequence of int
         List lengths N.
     batch_size : int
-        Sessions that are evaluated in parallel; does not change the result.
+        Sessions that are evaluated in parallel; does not change the result, and is not used for a
+        baseline.
     mode : str
         Rank of a target with ``better`` items of higher and ``equal`` ones of the same score:
 
@@ -100,6 +103,9 @@ def evaluate_gpu(
     force : bool
         Replace an existing file there that is no file of ranks, too.
 
+        The items that a baseline has no score for all tie. Where the standard mode owes them hits,
+        a warning says so.
+
     Returns
     -------
     (recall, mrr, *extra) : lists of float
@@ -112,9 +118,12 @@ def evaluate_gpu(
         than the model's, the ranks cannot be written, the model's support is not known
         (popularity), or a parameter is wrong.
     """
-    if not hasattr(gru, "trained_network"):
+    if isinstance(gru, Baseline):
+        gru.check_fitted()
+    elif hasattr(gru, "trained_network"):
+        _check_model(gru)
+    else:
         raise InputError(f"gru: expected a trained GRU4Rec model, got {type(gru).__name__}")
-    _check_model(gru)
     cut_off, batch_size, mode, extra, force = parameters.check_arguments(
         cut_off=cut_off, batch_size=batch_size, mode=mode, extra=extra, force=force
     )
@@ -124,6 +133,8 @@ def evaluate_gpu(
     keep_ids = ranks_path is not None
     task = _Task(gru, _own_scorer(gru), test_data, items, keys, batch_size, keep_ids)
     found = task.metrics(cut_off, mode, extra)
+    if isinstance(gru, Baseline) and mode == "standard":
+        _warn_of_ties(*task.counts(), cut_off)
     if ranks_path is not None:
         rankfile.write(ranks_path, task.tables(mode, RANKS_AT_ONCE), force)
     return found
@@ -182,7 +193,7 @@ def ranks(
 
     Parameters
     ----------
-    model : GRU4Rec, or any model that `evaluate_sessions_batch` takes
+    model : GRU4Rec, Baseline, or any model that `evaluate_sessions_batch` takes
     test_data : DataFrame or SessionLog
         As for `evaluate_gpu`; a log has to be indexed with ``keep_session_ids=True``.
     items, session_key, item_key, time_key, batch_size, mode
@@ -205,7 +216,10 @@ def ranks(
         As `evaluate_gpu`.
     """
     batch_size, mode = parameters.check_arguments(batch_size=batch_size, mode=mode)
-    if hasattr(model, "trained_network"):
+    scorer: Any = None
+    if isinstance(model, Baseline):
+        model.check_fitted()
+    elif hasattr(model, "trained_network"):
         _check_model(model)
         scorer = _own_scorer(model)
     else:
@@ -248,11 +262,18 @@ class _Task:
         self._counts: tuple[np.ndarray, np.ndarray] | None = None
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Count the items of higher and of equal score for each target, in the schedule's order."""
+        """Count the items of higher and of equal score for each target.
+
+        They are in the schedule's order; those of a baseline are in the order of the log.
+        """
         if self._counts is None:
             arguments = (self.log, self.candidates, self.batch_size)
-            if self.scorer is None:
-                self._counts = count_ranks(self.model.network, *arguments)
+            if isinstance(self.model, Baseline):
+                self._counts = self.model.count_ranks(self.log, self.candidates)
+            elif self.scorer is None:
+                from gru4rec_toolkit.model import ranking
+
+                self._counts = ranking.count_ranks(self.model.network, *arguments)
             else:
                 self._counts = _count_by_prediction(self.scorer, self.model.item_ids, *arguments)
         return self._counts
@@ -291,18 +312,24 @@ class _Task:
         }
 
     def lists(self, length: int) -> Iterator[np.ndarray]:
-        """Yield top-N lists, (M, length) item indices, step by step of the schedule."""
+        """Yield top-N lists, (M, length) item indices, in the order of `counts`."""
         arguments = (self.log, self.candidates, self.batch_size)
+        if isinstance(self.model, Baseline):
+            return self.model.top_lists(self.log, self.candidates, length)
         if self.scorer is None:
+            from gru4rec_toolkit.model.toplists import top_lists
+
             return top_lists(self.model.network, *arguments, length)
         return _lists_by_prediction(self.scorer, self.model.item_ids, *arguments, length)
 
     def tables(self, mode: str, n_rows: int) -> Iterator[pd.DataFrame]:
         """Yield tables of ranks, n_rows at a time, in the order of the log."""
         log = self.log
-        order = schedule.training_order(log, time_sort=False)
-        by_log = np.argsort(schedule.target_positions(log, order, self.batch_size))
-        better, equal = (counts[by_log].astype(np.int64) for counts in self.counts())
+        better, equal = self.counts()
+        if not isinstance(self.model, Baseline):
+            order = schedule.training_order(log, time_sort=False)
+            by_log = np.argsort(schedule.target_positions(log, order, self.batch_size))
+            better, equal = better[by_log].astype(np.int64), equal[by_log].astype(np.int64)
         # in the order of the log: which of the equal ones gets which random rank depends on it
         rank = np.empty(len(better), dtype=np.float64 if mode == "median" else np.int64)
         rank[np.lexsort((equal, better))] = _ranks_in_order(self.model, better, equal, mode)
@@ -395,6 +422,8 @@ def _as_scores(predicted, scored: np.ndarray, batch_size: int) -> np.ndarray:
 
 def _check_model(gru: GRU4Rec) -> None:
     """Raise an InputError if the model is not trained or its weights cannot be used."""
+    from gru4rec_toolkit.model import weights
+
     # every comparison with NaN is false: all targets would come first
     weights.check_values(gru.weights(), gru.trained_network().settings, len(gru.item_ids))
 
@@ -456,6 +485,8 @@ def _scorer(gru: GRU4Rec) -> GRU4Rec:
 
     A softmax rounds different scores to one probability. The model's own slots are left alone.
     """
+    from gru4rec_toolkit.model.losses import ranking_activation
+
     network = copy.copy(gru.trained_network())  # the shared variables stay the same
     final_act = ranking_activation(network.settings.final_act)
     network.settings = network.settings.changed({"final_act": final_act})
@@ -467,6 +498,17 @@ def _scorer(gru: GRU4Rec) -> GRU4Rec:
 def _announcement(cut_off: Sequence[int]) -> str:
     lengths = ",".join(map(str, cut_off))
     return f"Measuring Recall@{lengths} and MRR@{lengths}"
+
+
+def _warn_of_ties(better: np.ndarray, equal: np.ndarray, cut_off: Sequence[int]) -> None:
+    """Log how many targets are hits of the standard mode alone, if they are many."""
+    shares = [float(((better < n) & (better + equal >= n)).mean()) for n in cut_off]
+    share, n = max(zip(shares, cut_off))
+    if share > 0.01:
+        logging.getLogger("gru4rec").warning(
+            f"{share:.1%} of the targets are among the first {n} only because a target comes first "
+            "among the items that tie with it; look at -e conservative (mode='conservative'), too"
+        )
 
 
 # ---------------------------------------------------------------------------- ranks and metrics

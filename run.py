@@ -23,10 +23,25 @@ from gru4rec_toolkit import arguments, parameters
 from gru4rec_toolkit.errors import InputError, one_line, run_cli
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gru4rec import GRU4Rec
+    from gru4rec_toolkit.baselines import Baseline
     from gru4rec_toolkit.data.ids import Ids
     from gru4rec_toolkit.data.sessions import SessionLog
 
+# options that mean nothing to a baseline, with their names in the parsed arguments
+GRU4REC_OPTIONS = {
+    "-pf": "parameter_file",
+    "-l": "load_model",
+    "--check": "check",
+    "-s": "save_model",
+    "-ss": "sample_store_size",
+    "--sample_store_on_cpu": "sample_store_on_cpu",
+    "-g": "gru4rec_model",
+    "-d": "device",
+    "-ee": "evaluate_each_epoch",
+}
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
 
 
@@ -34,7 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="run.py",
-        description="Train or load a GRU4Rec model, evaluate it on test sets, save it.",
+        description="Train or load a GRU4Rec model, evaluate it on test sets, save it. Or evaluate "
+        "a baseline.",
     )
     add = parser.add_argument
     add(
@@ -43,7 +59,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="training data: tab separated .tsv or .txt, comma separated .csv, each also as .gz, "
         "a pickled pandas.DataFrame as .pickle, .parquet or .feather; with -l a saved model",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
+    add(
+        "--baseline",
+        metavar="NAME",
+        choices=parameters.BASELINES,
+        help="evaluate another method in GRU4Rec's place, with -ps for its parameters: "
+        + ", ".join(parameters.BASELINES),
+    )
+    # parse_arguments asks for one of them, unless there is a baseline
+    source = parser.add_mutually_exclusive_group()
     arguments.add_parameter_string(
         source,
         help="training parameters as name=value,name=value; booleans as True/False or 1/0, lists "
@@ -125,7 +149,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     InputError
         If options contradict each other, a parameter is wrong or a path cannot be used.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.baseline is not None:
+        _check_baseline_options(parser, args)
+    elif args.parameter_string is args.parameter_file is None and not (
+        args.load_model or args.check
+    ):
+        parser.error("one of the arguments -ps -pf -l --check --baseline is required")
     most = arguments.LONGEST_LIST
     for length in args.measure:
         if not 1 <= length <= most:
@@ -158,17 +189,25 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         )
     args.settings = {}
     if args.parameter_string is not None:
-        args.settings = parameters.convert(parameters.parse_string(args.parameter_string))
+        table = parameters.BASELINES.get(args.baseline, parameters.PARAMETERS)
+        args.settings = parameters.convert(parameters.parse_string(args.parameter_string), table)
     elif args.parameter_file is not None:
         args.settings = parameters.convert(parameters.read_file(args.parameter_file))
     args.settings.update(arguments.given_columns(args))
-    if not args.load_model and args.gru4rec_model == "gru4rec":
+    if args.baseline is None and not args.load_model and args.gru4rec_model == "gru4rec":
         # a variant has defaults of its own: set_params checks beside them, once it is imported
         parameters.check_combination({**parameters.defaults(), **args.settings})
     for path in [args.path, *args.test]:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file; check the path")
     return args
+
+
+def _check_baseline_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raise an InputError at an option that is about GRU4Rec, beside ``--baseline``."""
+    for option, name in GRU4REC_OPTIONS.items():
+        if getattr(args, name) != parser.get_default(name):
+            raise InputError(f"{option} is about GRU4Rec; leave it out with --baseline")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -193,11 +232,15 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)
 
-    from gru4rec_toolkit import theano_setup
+    gru: GRU4Rec | Baseline
+    if args.baseline is not None:
+        gru, logs = _fit_baseline(args)
+    else:
+        from gru4rec_toolkit import theano_setup
 
-    theano_setup.configure(args.device)
-    model_class = _model_class(args.gru4rec_model)
-    gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
+        theano_setup.configure(args.device)
+        model_class = _model_class(args.gru4rec_model)
+        gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
     for path in args.test:
         _evaluate(gru, path, logs, args)
 
@@ -282,7 +325,7 @@ def _line_that_failed(err: BaseException) -> str | None:
     return f"{last[0].filename}, line {last[0].lineno}" if last else None
 
 
-def _keys(gru: GRU4Rec) -> tuple[str, str, str]:
+def _keys(gru: GRU4Rec | Baseline) -> tuple[str, str, str]:
     return gru.session_key, gru.item_key, gru.time_key
 
 
@@ -297,22 +340,29 @@ def _load(
     return gru, _index_test_sets(gru, args.test, gru.item_ids)
 
 
+def _fit_baseline(args: argparse.Namespace) -> tuple[Baseline, dict[str, SessionLog]]:
+    """Fit a baseline; return it and its test sets, indexed."""
+    from gru4rec_toolkit import baselines
+
+    print(f"Creating baseline {args.baseline}")
+    model = baselines.BASELINES[args.baseline]()
+    model.set_params(**args.settings)
+    data, logs = _read_data(model, args)
+    print("Started training", flush=True)
+    start = time.perf_counter()
+    model.fit(data)
+    print(f"Total training time: {time.perf_counter() - start:.2f}s")
+    return model, logs
+
+
 def _train(
     model_class: type[GRU4Rec], args: argparse.Namespace
 ) -> tuple[GRU4Rec, dict[str, SessionLog]]:
     """Train a model; return it and its test sets, indexed."""
-    from gru4rec_toolkit.data import events, ids
-
     print("Creating GRU4Rec model")
     gru = _new_model(model_class, args)
     gru.set_params(**args.settings)
-    print("Loading training data...")
-    data = events.read_events(args.path, *_keys(gru))
-    # before a long training, to find out whether they can be used after it
-    logs = {}
-    if args.test:
-        known = ids.extend_item_ids([], data, gru.item_key)
-        logs = _index_test_sets(gru, args.test, known)
+    data, logs = _read_data(gru, args)
     store_type = "cpu" if args.sample_store_on_cpu else "gpu"
     print("Started training", flush=True)
     start = time.perf_counter()
@@ -328,6 +378,22 @@ def _train(
         # a variant's savemodel need not know force
         gru.savemodel(args.save_model, **({"force": True} if args.force else {}))
     return gru, logs
+
+
+def _read_data(
+    gru: GRU4Rec | Baseline, args: argparse.Namespace
+) -> tuple[pd.DataFrame, dict[str, SessionLog]]:
+    """Return the training data, and the test sets, indexed."""
+    from gru4rec_toolkit.data import events, ids
+
+    print("Loading training data...")
+    data = events.read_events(args.path, *_keys(gru))
+    # before a long training, to find out whether they can be used after it
+    logs = {}
+    if args.test:
+        known = ids.extend_item_ids([], data, gru.item_key)
+        logs = _index_test_sets(gru, args.test, known)
+    return data, logs
 
 
 def _check_save_path(args: argparse.Namespace) -> None:
@@ -358,12 +424,14 @@ def _inputs(args: argparse.Namespace) -> dict[str, str]:
     return inputs
 
 
-def _index_test_sets(gru: GRU4Rec, paths: list[str], item_ids: Ids) -> dict[str, SessionLog]:
+def _index_test_sets(
+    gru: GRU4Rec | Baseline, paths: list[str], item_ids: Ids
+) -> dict[str, SessionLog]:
     """Read every test set once, and keep its index, which is small beside the table itself."""
     return {path: _index_test_set(gru, path, item_ids) for path in dict.fromkeys(paths)}
 
 
-def _index_test_set(gru: GRU4Rec, path: str, item_ids: Ids) -> SessionLog:
+def _index_test_set(gru: GRU4Rec | Baseline, path: str, item_ids: Ids) -> SessionLog:
     from gru4rec_toolkit.data import events, sessions
 
     data = events.read_events(path, *_keys(gru), announce=False)
@@ -389,7 +457,7 @@ def _epoch_evaluation(
 
 
 def _metrics(
-    gru: GRU4Rec,
+    gru: GRU4Rec | Baseline,
     path: str,
     logs: dict[str, SessionLog],
     args: argparse.Namespace,
@@ -410,7 +478,7 @@ def _metric_text(n: int, recall: float, mrr: float) -> str:
 
 
 def _evaluate(
-    gru: GRU4Rec, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
+    gru: GRU4Rec | Baseline, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
 ) -> None:
     from gru4rec_toolkit.data import events
 

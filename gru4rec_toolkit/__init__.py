@@ -7,6 +7,7 @@ Rooms, and what each may import::
     model/   losses, optimizers, negatives, training, ranking                  -> ops, data
     serving/ the best items of sessions, in batches and one by one             -> model, data
     search/  hyperparameter search with Optuna                                 -> parameters
+    baselines/  other methods, evaluated as the model is                -> data, parameters
 
     significance.py -> rankfile.py, parameters/                                -> data, files.py
     files.py  parameters/  modelfile.py                            -> errors, processes

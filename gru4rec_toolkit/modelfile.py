@@ -29,9 +29,7 @@ _LONGEST = 1 << 12  # bytes of that text
 _AT_ONCE = 1 << 24
 
 
-def check_writable(
-    path: str, force: bool = False, inputs: Mapping[str, str] | None = None
-) -> None:
+def check_writable(path: str, force: bool = False, inputs: Mapping[str, str] | None = None) -> None:
     """Find out before a long training whether its model can be saved.
 
     Parameters
@@ -197,9 +195,7 @@ def _opened(path: str) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipI
         yield container, members
 
 
-def _read_header(
-    container: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
-) -> dict[str, Any]:
+def _read_header(container: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> dict[str, Any]:
     """Take the header from the members and return it."""
     info = members.pop("header")
     if info.file_size > HEADER_BYTES:
@@ -264,7 +260,5 @@ def _split_texts(data: bytes, lengths: np.ndarray) -> np.ndarray:
     ends = np.cumsum(lengths, dtype=np.int64)
     if lengths.sum() != len(data):
         raise ValueError("the lengths of the strings do not add up")
-    texts[:] = [
-        data[end - n : end].decode(errors="surrogatepass") for end, n in zip(ends, lengths)
-    ]
+    texts[:] = [data[end - n : end].decode(errors="surrogatepass") for end, n in zip(ends, lengths)]
     return texts

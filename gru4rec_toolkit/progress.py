@@ -8,7 +8,10 @@ from tqdm.auto import tqdm
 
 
 def progress_bar(n_steps: int, what: str, unit: str = "mb") -> tqdm:
-    """Return a bar of mini-batches, or other units: in a notebook, else on a terminal's stderr."""
+    """Return a bar of mini-batches, or of other units.
+
+    It is in a notebook, else on standard error if that is a terminal.
+    """
     # without ipywidgets a notebook shows the bar of terminals; its standard error is none
     disable = False if "ipykernel.zmqshell" in sys.modules else None
     return tqdm(total=n_steps, desc=what, unit=unit, disable=disable)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.cli import TEST, TRAIN
+
 from gru4rec_toolkit.ops import library
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +112,19 @@ def test_preprocessing_of_raw_files():
     rows = run("benchmarks.preprocessing", "20000").splitlines()[1:]
     assert [row.split()[:2] for row in rows] == [["yoochoose", "20000"], ["rees46", "20000"]]
     assert all(float(row.split()[-2]) > 10 for row in rows)
+
+
+def test_baselines_on_several_data_sets():
+    data = ["--data", str(TRAIN), str(TEST)]
+    lines = run("benchmarks.baselines", *data, *data, "--rounds", "1", "markov", "vsknn")
+    rows = [line.strip("| ").split(" | ") for line in lines.splitlines() if line.startswith("| ")]
+    names = ["baseline", "---", "markov", "vsknn", "vsknn idf_weighting=1"]
+    assert [row[0] for row in rows] == 2 * names
+    for _, recall, mrr, optimist, *seconds in rows[2:5]:
+        assert 0 < float(mrr) < float(recall) <= float(optimist) <= 1
+        assert all(re.fullmatch(r"\d+\.\d\d", text) for text in seconds)
+    done = start("benchmarks.baselines", *data, "knn")
+    assert done.returncode == 2 and "unknown: knn; known: random, popularity" in done.stderr
 
 
 def test_modes_beside_the_plain_step():

@@ -317,6 +317,8 @@ def test_a_log_without_anything_to_predict(model, test_data):
     log = sessions.index_sessions(first, item_ids=model.item_ids)
     with pytest.raises(InputError, match="nothing to predict"):
         evaluation.evaluate_gpu(model, log)
+
+
 def test_the_slow_twin_begins_every_evaluation_without_sessions(model, test_data):
     """The states of the session that was the last one in a slot must not reach the next one."""
     lengths = test_data.groupby("SessionId").size()

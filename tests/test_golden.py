@@ -75,7 +75,8 @@ def test_trajectory(name, train_data, test_data, blocks, monkeypatch, capsys):
         GRU4Rec,
         "take",
         lambda self, network, item_ids: (
-            initial.update(network.arrays()), take(self, network, item_ids)
+            initial.update(network.arrays()),
+            take(self, network, item_ids),
         ),
     )
     gru.fit(train_data)

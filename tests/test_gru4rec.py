@@ -862,9 +862,7 @@ def test_a_change_of_a_list_is_not_lost_silently(change):
     assert own == [7, 6, 5] and pickle.loads(pickle.dumps(gru.layers)) == [7, 6]
 
 
-def test_contradicting_attributes_are_found_by_fit(
-    train_data, test_data, load_trained, weights_of
-):
+def test_contradicting_attributes_are_found_by_fit(train_data, test_data, load_trained, weights_of):
     gru = load_trained()
     before = behaviour(gru, test_data)
     gru.final_act = "linear"

@@ -611,9 +611,7 @@ def test_cross_entropy_needs_softmax(activation):
 @pytest.mark.parametrize("activation", ["linear", "tanh", "elu-1", "softmax"])
 def test_xe_logit_needs_softmax_logit(activation):
     combine(loss="xe_logit", final_act="softmax_logit")
-    contradiction(
-        "loss=xe_logit", "final_act=softmax_logit", loss="xe_logit", final_act=activation
-    )
+    contradiction("loss=xe_logit", "final_act=softmax_logit", loss="xe_logit", final_act=activation)
 
 
 @pytest.mark.parametrize("loss", ["bpr-max", "bpr", "top1", "top1-max"])

@@ -276,6 +276,7 @@ def test_other_files_are_left_alone(tmp_path: Path, log: pd.DataFrame):
 STAND_IN = """
 import sys
 kind = "loaded" if "-l" in sys.argv else "trained"
+kind = sys.argv[sys.argv.index("--baseline") + 1] if "--baseline" in sys.argv else kind
 print("Creating GRU4Rec model" if kind == "trained" else "Loading trained model")
 if {fail!r} == kind:
     sys.exit(2)
@@ -291,6 +292,8 @@ for n in sys.argv[sys.argv.index("-m") + 1:]:
         ("0.010000", "", "no better than the popularity list"),
         ("0.500000", "trained", "exit code 2"),
         ("0.500000", "loaded", "exit code 2"),
+        ("0.500000", "vsknn", "exit code 2"),
+        ("{0.5 if kind in ('trained', 'loaded') else 0.3}", "", None),
         ("{0.5 if kind == 'loaded' else 0.6}", "", "evaluates differently"),
     ],
 )
@@ -309,9 +312,12 @@ def test_driver(tmp_path: Path, capfd, recall: str, fail: str, message: str | No
     out = capfd.readouterr().out
     assert "Creating GRU4Rec model" in out
     if not fail:
-        assert [line.split()[-2:] for line in out.splitlines() if line.startswith("GRU4Rec  ")] == [
-            ["0.6000" if "kind" in recall else f"{float(recall):.4f}", "0.2500"]
-        ]
+        rows = {line[:31].strip(): line.split()[-2:] for line in out.splitlines()}
+        kinds = {"GRU4Rec": "trained", "Markov chain": "markov", "V-SkNN": "vsknn"}
+        for title, kind in kinds.items():
+            printed = float(eval(f"f{recall!r}", {"kind": kind}))
+            assert rows[title] == [f"{printed:.4f}", "0.2500"]
+        assert list(rows).index("V-SkNN") < list(rows).index("GRU4Rec")
     train = pd.read_csv(tmp_path / "data" / "train.tsv", sep="\t")
     test = pd.read_csv(tmp_path / "data" / "test.tsv", sep="\t")
     assert train["Time"].max() < test["Time"].min()

@@ -94,7 +94,8 @@ def test_the_python_code(folder):
     code = "".join(blocks("python"))
     script = folder / "example.py"
     path = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-    script.write_text(f"{path}{code}\nprint(items, scores, recall)\nprint(difference, groups, sep='\\n')")
+    shown = "print(items, scores, recall)\nprint(difference, groups, sep='\\n')"
+    script.write_text(f"{path}{code}\n{shown}")
     output = run(folder, str(script))
     assert "Epoch3 --> loss" in output
     assert re.search(r"^NDCG@20 +0\.\d+ +0\.\d+ +-?0\.\d+", output, re.MULTILINE)
@@ -117,8 +118,10 @@ def test_tables_name_every_option_and_parameter():
 
     for action in cli.build_parser()._actions + paropt.build_parser()._actions:
         for option in action.option_strings:
-            assert option in ("-h", "--help") or f"`{option}`" in README or (
-                option.lstrip("-").endswith("_key") and option.startswith("--")
+            assert (
+                option in ("-h", "--help")
+                or f"`{option}`" in README
+                or (option.lstrip("-").endswith("_key") and option.startswith("--"))
             ), option
     for name in parameters.PARAMETERS:
         assert f"`{name}`" in README, name

@@ -549,14 +549,14 @@ BROKEN_VARIANTS = {
         ["line 3", "ends the program"],
     ),
     "no methods": ("class GRU4Rec: pass\n", ["has no set_params, session_key", "derive it from"]),
-    "constructor": (
-        "class GRU4Rec:\n    def __init__(self): raise 1\n", ["line 2", "TypeError"]
-    ),
+    "constructor": ("class GRU4Rec:\n    def __init__(self): raise 1\n", ["line 2", "TypeError"]),
     "constructor of more": (
-        "class GRU4Rec:\n    def __init__(self, size): pass\n", ["'size'", "its constructor"]
+        "class GRU4Rec:\n    def __init__(self, size): pass\n",
+        ["'size'", "its constructor"],
     ),
     "constructor that exits": (
-        "class GRU4Rec:\n    def __init__(self): exit()\n", ["line 2", "ends the program"]
+        "class GRU4Rec:\n    def __init__(self): exit()\n",
+        ["line 2", "ends the program"],
     ),
     "import of ours": ("from gru4rec import GRU5Rec\n", ["line 1", "GRU5Rec"]),
 }
@@ -1117,8 +1117,7 @@ def test_a_model_with_a_name_that_the_encoding_lacks(job, tmp_path):
     path.write_bytes(job.model.read_bytes())
     done = succeeds(run_py(path, "-l", cwd=tmp_path, PYTHONIOENCODING="ascii"))
     assert done.lines == [
-        "Loading trained model from file: "
-        + str(path).encode("ascii", "backslashreplace").decode()
+        "Loading trained model from file: " + str(path).encode("ascii", "backslashreplace").decode()
     ]
 
 

@@ -16,7 +16,7 @@ from helpers.on_gpu import DEVICE, simulated_gpu, succeeds
 import evaluation
 from gru4rec import GRU4Rec, Network
 from gru4rec_toolkit.data import schedule, sessions
-from gru4rec_toolkit.model import weights
+from gru4rec_toolkit.model import ranking, weights
 from gru4rec_toolkit.model.ranking import RankCounter
 from gru4rec_toolkit.ops import base
 from gru4rec_toolkit.ops.library import load, usable
@@ -26,9 +26,7 @@ MODES = ["standard", "conservative", "median", "tiebreaking"]
 CUT_OFF = [1, 2, 3, 5, 20, 300]
 N_ITEMS = 600  # no multiple of a block or of a vector
 N_SCORES = 150  # so that several items share one
-only_with_kernels = pytest.mark.skipif(
-    not usable(), reason="of the kernels on the CPU alone"
-)
+only_with_kernels = pytest.mark.skipif(not usable(), reason="of the kernels on the CPU alone")
 
 
 def biases_alone(final_act: str, seed: int) -> GRU4Rec:
@@ -81,13 +79,13 @@ def ranks_by_bits(gru: GRU4Rec, log: pd.DataFrame, items, mode: str) -> np.ndarr
 @pytest.mark.parametrize("items", [None, np.arange(3, N_ITEMS, 4)], ids=["all", "given"])
 @pytest.mark.parametrize("final_act", FINAL_ACTS)
 def test_equal_scores_are_counted_by_their_bits(final_act, items, log, monkeypatch):
-    count, counted = evaluation.count_ranks, []
+    count, counted = ranking.count_ranks, []
 
     def count_once(*arguments):
         counted.extend([] if counted else [count(*arguments)])
         return counted[0]
 
-    monkeypatch.setattr(evaluation, "count_ranks", count_once)
+    monkeypatch.setattr(ranking, "count_ranks", count_once)
     gru = biases_alone(final_act, seed=len(final_act))
     for mode in MODES:
         arguments = dict(items=items, cut_off=CUT_OFF, batch_size=20, mode=mode)

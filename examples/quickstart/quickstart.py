@@ -1,8 +1,9 @@
 """The quickstart: make a click log, train GRU4Rec on it, evaluate, save, load, evaluate again.
 
 Run it with `make demo`, or as ``python examples/quickstart/quickstart.py``. It calls run.py exactly
-as one would in a shell, shows its output, and compares the result with a popularity list and with
-the best that any model could get, which is known because the log comes from a known process.
+as one would in a shell, shows its output, and compares the result with a popularity list, with two
+baselines, and with the best that any model could get, which is known because the log comes from a
+known process.
 
 Exit codes: 0 all is well; 1 a step failed, the loaded model evaluates differently from the trained
 one, or the model is no better than the popularity list.
@@ -51,6 +52,8 @@ PARAMETERS = ",".join(
         "constrained_embedding=True",
     ]
 )
+# baselines that the model is compared with, by their names in the table
+BASELINES = {"Markov chain": "markov", "V-SkNN": "vsknn"}
 METRIC_LINE = re.compile(r"Recall@(\d+): (\S+) MRR@\1: (\S+)$")
 
 
@@ -191,11 +194,14 @@ def call(command: Sequence[str]) -> dict[int, Metrics]:
     return found
 
 
-def report(popularity: Metrics, model: Metrics, best: Metrics) -> str:
+def report(
+    popularity: Metrics, baselines: dict[str, Metrics], model: Metrics, best: Metrics
+) -> str:
     """The table of the final comparison."""
     lines = [f"{'':31}{f'Recall@{CUT_OFF}':>12}{f'MRR@{CUT_OFF}':>12}"]
     for name, row in [
         ("popularity list", popularity),
+        *baselines.items(),
         ("GRU4Rec", model),
         ("best possible", best),
     ]:
@@ -255,16 +261,24 @@ def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
     best = metrics(process.best_ranks_at(*events, np.flatnonzero(support)), CUT_OFF)
 
     model_path = options.data / "model.gru4rec"
-    common = ["-t", str(test_path), "-m", *map(str, CUT_OFFS)]
-    common += ["-d", options.device] if options.device else []
+    evaluated = ["-t", str(test_path), "-m", *map(str, CUT_OFFS)]
+    common = evaluated + (["-d", options.device] if options.device else [])
     program = [sys.executable, str(run)]
     trained = call(
         [*program, str(train_path), "-ps", options.parameters, "-s", str(model_path), *common]
     )
     loaded = call([*program, str(model_path), "-l", *common])
+    # a baseline gives no score to many items: none of these may come first by a tie
+    baselines = {
+        title: call(
+            [*program, str(train_path), "--baseline", name, "-e", "conservative", *evaluated]
+        )
+        for title, name in BASELINES.items()
+    }
 
     print(f"\n{len(events.target)} events of the last day, {np.count_nonzero(support)} items\n")
-    print(report(popularity, trained[CUT_OFF], best))
+    of_baselines = {title: found[CUT_OFF] for title, found in baselines.items()}
+    print(report(popularity, of_baselines, trained[CUT_OFF], best))
     print(f"\nwhole demo: {time.monotonic() - began:.0f} s", flush=True)
     if loaded != trained:
         sys.exit("error: the loaded model evaluates differently from the trained one")

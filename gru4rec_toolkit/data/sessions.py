@@ -152,6 +152,41 @@ def index_sessions(
     )
 
 
+def last_times(
+    data: pd.DataFrame,
+    session_key: str = "SessionId",
+    item_key: str = "ItemId",
+    time_key: str = "Time",
+    source: str = "data",
+) -> np.ndarray:
+    """Return the time of each session's last event, for the sessions of `index_sessions`.
+
+    A `SessionLog` does not hold them: training needs none.
+
+    Parameters
+    ----------
+    data, session_key, item_key, time_key, source
+        As `index_sessions` got them, without item ids.
+
+    Returns
+    -------
+    int64 or float64 array (n_sessions,)
+        In the order of the log's sessions.
+
+    Raises
+    ------
+    InputError
+        As `index_sessions` does.
+    """
+    keys = column_keys(session_key, item_key, time_key)
+    session_column, _, times = check_events(data, keys, source, row_place)
+    sessions = sortable_ids(session_column, source)
+    order = np.argsort(sessions, kind="stable")
+    sessions = sessions[order]
+    starts = np.flatnonzero(np.r_[True, sessions[1:] != sessions[:-1]])
+    return np.maximum.reduceat(times[order], starts)
+
+
 def known_items(item_ids: np.ndarray, values: Ids, source: str) -> np.ndarray:
     """Return the position of each id among a model's items; it has to know all of them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.model.block import UploadedBlock
 from gru4rec_toolkit.model.ranking import ITEM_BLOCK, STEP_BLOCK
+from gru4rec_toolkit.ops.topk.op import best_items, top_k
 from gru4rec_toolkit.progress import progress_bar
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
@@ -41,62 +42,74 @@ def top_lists(
 
     Yields
     ------
-    int64 array (M, length)
+    int array (M, length)
         Item indices, the highest score first, equal scores by ascending index.
     """
     order = schedule.training_order(log, time_sort=False)
     block, states = UploadedBlock(), network.zero_states(min(batch_size, len(order)))
-    rows, biases = network.Wy, network.By
-    if candidates is not None:
-        rows, biases = (theano.shared(w.get_value()[candidates]) for w in (rows, biases))
-    n_items = len(rows.get_value(borrow=True))
     hidden = theano.shared(np.zeros((1, 1), dtype=theano.config.floatX))
     new_states = network.hidden(network.input_table[block.inputs], states)
     goes_on = block.goes_on.dimshuffle(0, "x")
     updates = [(h, new * goes_on) for h, new in zip(states, new_states)]
     updates += [(hidden, new_states[-1]), (block.step, block.step + 1)]
     advance = theano.function([], [], updates=updates)
-    start = tt.lscalar()
-    part = slice(start, start + ITEM_BLOCK)
-    activate = losses.activation(losses.ranking_activation(network.settings.final_act))
-    score = theano.function([start], activate(network.scores(hidden, rows[part], biases[part])))
+    activation = losses.ranking_activation(network.settings.final_act)
+    rank = Ranker(network, activation, candidates is not None)
+    chosen = None if candidates is None else candidates.astype(np.int32)
     n_steps = schedule.count_steps(log, order, batch_size)
     with progress_bar(n_steps, "Lists") as progress:
         for steps in schedule.schedule_blocks(log, order, batch_size, STEP_BLOCK):
             block.upload(steps, states)
             for _ in steps.inputs:
                 advance()
-                listed = _best_items(score, n_items, steps.inputs.shape[1], length)
+                of_step = hidden.get_value()
+                starts = np.zeros(len(of_step) + 1, dtype=np.int32)
+                listed, _ = rank(of_step, starts, starts[:0], length, chosen)
                 yield listed if candidates is None else candidates[listed]
             progress.update(len(steps.inputs))
 
 
-def _best_items(
-    score: Callable[[int], np.ndarray], n_items: int, n_rows: int, length: int
-) -> np.ndarray:
-    """Return the items (n_rows, length) of highest score; `score` gives a block from an item on."""
-    items = np.zeros((n_rows, 0), dtype=np.int64)
-    best = np.zeros((n_rows, 0), dtype=theano.config.floatX)
-    for start in range(0, n_items, ITEM_BLOCK):
-        scores = score(start)
-        found = np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)
-        # those found before come first: equal scores keep the order of the items
-        items, best = np.hstack([items, found]), np.hstack([best, scores])
-        chosen = best_columns(best, min(length, best.shape[1]))
-        items, best = (np.take_along_axis(x, chosen, axis=1) for x in (items, best))
-    return items
+class Ranker:
+    """The compiled choice of the best items, among all of a network or among given ones."""
 
+    def __init__(self, network, activation: str, subset: bool) -> None:
+        hidden, starts, left_out, k = tt.matrix(), tt.ivector(), tt.ivector(), tt.lscalar()
+        rows, biases, self.n_items = network.Wy, network.By, network.Wy.shape.eval()[0]
+        chosen = [tt.ivector()] if subset else []
+        if subset:
+            rows, biases = rows[chosen[0]], biases[chosen[0]]
+        self.ranked, self.scores = None, None
+        found = best_items(hidden, rows, biases, starts, left_out, k, activation)
+        if found is not None:
+            self.ranked = theano.function([hidden, starts, left_out, k, *chosen], list(found))
+            return
+        start = tt.lscalar()
+        block = slice(start, start + ITEM_BLOCK)
+        scores = network.scores(hidden, rows[block], biases[block])
+        scores = losses.activation(activation)(scores)
+        self.scores = theano.function([hidden, start, *chosen], scores)
 
-def best_columns(scores: np.ndarray, n: int) -> np.ndarray:
-    """Return the columns (M, n) of each row's n highest scores, of (M, k), k >= n.
-
-    The highest comes first, and equal ones in the order of their columns.
-    """
-    least = np.partition(scores, -n, axis=1)[:, [-n]]
-    above, equal = scores > least, scores == least
-    # of the items that tie for the last places, the first ones
-    room = n - above.sum(axis=1, keepdims=True)
-    chosen = above | (equal & (equal.cumsum(axis=1) <= room))
-    columns = np.nonzero(chosen)[1].reshape(len(scores), n)
-    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
+    def __call__(
+        self,
+        hidden: np.ndarray,
+        starts: np.ndarray,
+        left_out: np.ndarray,
+        k: int,
+        chosen: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the Op `TopK` does, of the rows (n,) that are chosen, or of all."""
+        inputs = [] if chosen is None else [chosen]
+        if self.ranked is not None:
+            return tuple(self.ranked(hidden, starts, left_out, np.int64(k), *inputs))
+        items, best = np.empty((len(hidden), 0), np.int32), np.empty((len(hidden), 0), hidden.dtype)
+        for start in range(0, self.n_items if chosen is None else len(chosen), ITEM_BLOCK):
+            scores = self.scores(hidden, np.int64(start), *inputs)
+            inside = (left_out >= start) & (left_out < start + ITEM_BLOCK)
+            of_block = np.append(0, np.cumsum(inside))[starts]
+            found, values = top_k(scores, of_block, left_out[inside] - start, k)
+            # what was the best before has lower positions, and comes first among equal scores
+            items = np.concatenate([items, np.where(found < 0, -1, found + start)], axis=1)
+            best = np.concatenate([best, values], axis=1)
+            order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+            items, best = (np.take_along_axis(array, order, axis=1) for array in (items, best))
+        return items, best

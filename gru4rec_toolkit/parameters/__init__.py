@@ -7,6 +7,7 @@
 from gru4rec_toolkit.parameters.table import (
     ACTIVATIONS,
     ARGUMENTS,
+    BASELINES,
     EXTRA_METRICS,
     LOSSES,
     OPTIMIZERS,
@@ -22,11 +23,12 @@ from gru4rec_toolkit.parameters.table import (
     split_activation,
 )
 from gru4rec_toolkit.parameters.text import parse_string, read_file
-from gru4rec_toolkit.parameters.values import HasParameters, ReadOnlyList, Values
+from gru4rec_toolkit.parameters.values import HasParameters, ReadOnlyList, Values, announce
 
 __all__ = [
     "ACTIVATIONS",
     "ARGUMENTS",
+    "BASELINES",
     "EXTRA_METRICS",
     "LOSSES",
     "OPTIMIZERS",
@@ -38,6 +40,7 @@ __all__ = [
     "Parameter",
     "ReadOnlyList",
     "Values",
+    "announce",
     "check_arguments",
     "check_combination",
     "convert",

@@ -1,6 +1,7 @@
 """The table of parameters: names, defaults, allowed values, and the checks of them.
 
-With it the tables of losses, activations and optimizers, as far as parameters have to know of them.
+With it the tables of losses, activations and optimizers, as far as parameters have to know of them,
+and the parameters of the baselines.
 """
 
 from __future__ import annotations
@@ -288,6 +289,26 @@ PARAMETERS: dict[str, Parameter] = {
     "seed": Parameter(42, _integer(0, 2**32 - 1), "an integer from 0 to 4294967295"),
 }
 
+# The parameters of each baseline, by the name that `run.py --baseline` takes. What they compute is
+# in baselines/, under the same names.
+_COLUMNS = {name: PARAMETERS[name] for name in ("session_key", "item_key", "time_key")}
+_NEIGHBOURS = {
+    "k": Parameter(100, _integer(1), "a number of neighbours, 1 or more"),
+    "sample_size": Parameter(1000, _integer(1), "a number of recent sessions, 1 or more"),
+}
+BASELINES: dict[str, dict[str, Parameter]] = {
+    "random": {"seed": PARAMETERS["seed"], **_COLUMNS},
+    "popularity": _COLUMNS,
+    "sessionpop": _COLUMNS,
+    "markov": _COLUMNS,
+    "itemknn": {
+        "n_sims": Parameter(100, _integer(1), "a number of similar items, 1 or more"),
+        "lmbd": Parameter(20.0, _number(0), _POSITIVE),
+        **_COLUMNS,
+    },
+    "sknn": {**_NEIGHBOURS, **_COLUMNS},
+    "vsknn": {**_NEIGHBOURS, "idf_weighting": Parameter(0.0, _number(0), _POSITIVE), **_COLUMNS},
+}
 
 # arguments of the public functions, which are no parameters of the model
 ARGUMENTS: dict[str, Parameter] = {
@@ -314,11 +335,11 @@ ARGUMENTS: dict[str, Parameter] = {
 }
 
 
-def defaults() -> dict[str, Any]:
+def defaults(table: Mapping[str, Parameter] = PARAMETERS) -> dict[str, Any]:
     """Return a fresh dictionary of every parameter's default value."""
     return {
         name: list(p.default) if isinstance(p.default, list) else p.default
-        for name, p in PARAMETERS.items()
+        for name, p in table.items()
     }
 
 
@@ -352,18 +373,22 @@ def check_arguments(**arguments: Any) -> list[Any]:
     return [_checked("", name, ARGUMENTS[name], value) for name, value in arguments.items()]
 
 
-def suggestion(name: str) -> str | None:
+def suggestion(name: str, table: Mapping[str, Parameter] = PARAMETERS) -> str | None:
     """Return the parameter that a misspelt name may mean."""
-    close = difflib.get_close_matches(name.lower(), PARAMETERS, n=1, cutoff=0.8)
+    close = difflib.get_close_matches(name.lower(), table, n=1, cutoff=0.8)
     return close[0] if close else None
 
 
-def convert(settings: Mapping[str, Any]) -> dict[str, Any]:
+def convert(
+    settings: Mapping[str, Any], table: Mapping[str, Parameter] = PARAMETERS
+) -> dict[str, Any]:
     """Check and convert parameters that come as strings or values.
 
     Parameters
     ----------
     settings : mapping of str to (str or value)
+    table : mapping of str to Parameter
+        The parameters that there are: those of the model, or one entry of `BASELINES`.
 
     Returns
     -------
@@ -382,14 +407,13 @@ def convert(settings: Mapping[str, Any]) -> dict[str, Any]:
         )
     converted = {}
     for name, value in settings.items():
-        if name not in PARAMETERS:
-            close = suggestion(name) if isinstance(name, str) else None
+        if name not in table:
+            close = suggestion(name, table) if isinstance(name, str) else None
             meant = f", did you mean {close}?" if close else ""
             raise InputError(
-                f"unknown parameter {shown(name)}{meant}; "
-                f"the parameters are {', '.join(PARAMETERS)}"
+                f"unknown parameter {shown(name)}{meant}; the parameters are {', '.join(table)}"
             )
-        converted[name] = _checked("parameter ", name, PARAMETERS[name], value)
+        converted[name] = _checked("parameter ", name, table[name], value)
     return converted
 
 

@@ -81,6 +81,14 @@ class Values(_Fields):
         return ", ".join(f"{n}={v!r}" for n, v in self.as_dict().items() if v != theirs[n])
 
 
+def announce(changed: Mapping[str, Any]) -> None:
+    """Print parameters that were set, one ``SET`` line each."""
+    name_width = max(map(len, changed), default=0)
+    value_width = max((len(str(value)) for value in changed.values()), default=0)
+    for name, value in changed.items():
+        print(f"SET   {name:<{name_width}}   TO   {value!s:<{value_width}}   (type: {type(value)})")
+
+
 class ReadOnlyList(list):
     """A parameter that is a list, as an attribute gives it; changes in it would be lost."""
 
@@ -207,14 +215,7 @@ class HasParameters:
             On an unknown name, a wrong type, a value out of range or a contradiction; nothing is
             set then.
         """
-        changed = self.apply(settings)
-        name_width = max(map(len, changed), default=0)
-        value_width = max((len(str(value)) for value in changed.values()), default=0)
-        for name, value in changed.items():
-            print(
-                f"SET   {name:<{name_width}}   TO   {value!s:<{value_width}}   "
-                f"(type: {type(value)})"
-            )
+        announce(self.apply(settings))
         return self
 
     def apply(self, settings: Mapping[str, Any]) -> dict[str, Any]:

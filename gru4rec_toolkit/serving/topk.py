@@ -13,14 +13,12 @@ from gru4rec_toolkit.data.ids import Ids, Positions
 from gru4rec_toolkit.data.sessions import known_items
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import losses
-from gru4rec_toolkit.ops.topk.op import best_items, top_k
+from gru4rec_toolkit.model.toplists import Ranker
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
 # Theano neither compiles nor runs a function for two threads at a time
 one_at_a_time = threading.RLock()
-# where no kernel ranks: items whose scores are in memory together
-ITEM_BLOCK = 8192
 
 
 class Recommendations(NamedTuple):
@@ -160,49 +158,3 @@ class Scorer:
             ids = ids.astype(object)
             ids[missing] = None
         return Recommendations(ids, scores)
-
-
-class Ranker:
-    """The compiled choice of the best items, among all of a network or among given ones."""
-
-    def __init__(self, network, activation: str, subset: bool) -> None:
-        hidden, starts, left_out, k = tt.matrix(), tt.ivector(), tt.ivector(), tt.lscalar()
-        rows, biases, self.n_items = network.Wy, network.By, network.Wy.shape.eval()[0]
-        chosen = [tt.ivector()] if subset else []
-        if subset:
-            rows, biases = rows[chosen[0]], biases[chosen[0]]
-        self.ranked, self.scores = None, None
-        found = best_items(hidden, rows, biases, starts, left_out, k, activation)
-        if found is not None:
-            self.ranked = theano.function([hidden, starts, left_out, k, *chosen], list(found))
-            return
-        start = tt.lscalar()
-        block = slice(start, start + ITEM_BLOCK)
-        scores = network.scores(hidden, rows[block], biases[block])
-        scores = losses.activation(activation)(scores)
-        self.scores = theano.function([hidden, start, *chosen], scores)
-
-    def __call__(
-        self,
-        hidden: np.ndarray,
-        starts: np.ndarray,
-        left_out: np.ndarray,
-        k: int,
-        chosen: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the Op `TopK` does, of the rows (n,) that are chosen, or of all."""
-        inputs = [] if chosen is None else [chosen]
-        if self.ranked is not None:
-            return tuple(self.ranked(hidden, starts, left_out, np.int64(k), *inputs))
-        items, best = np.empty((len(hidden), 0), np.int32), np.empty((len(hidden), 0), hidden.dtype)
-        for start in range(0, self.n_items if chosen is None else len(chosen), ITEM_BLOCK):
-            scores = self.scores(hidden, np.int64(start), *inputs)
-            inside = (left_out >= start) & (left_out < start + ITEM_BLOCK)
-            of_block = np.append(0, np.cumsum(inside))[starts]
-            found, values = top_k(scores, of_block, left_out[inside] - start, k)
-            # what was the best before has lower positions, and comes first among equal scores
-            items = np.concatenate([items, np.where(found < 0, -1, found + start)], axis=1)
-            best = np.concatenate([best, values], axis=1)
-            order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-            items, best = (np.take_along_axis(array, order, axis=1) for array in (items, best))
-        return items, best

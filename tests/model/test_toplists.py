@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gru4rec import GRU4Rec, Network
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.model import toplists, weights
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    rows=st.integers(1, 4),
-    n_items=st.integers(1, 30),
-    different=st.integers(1, 10),
-    data=st.data(),
-)
-def test_best_columns(seed, rows, n_items, different, data):
-    """A stable sort: the highest first, and of equal ones the first."""
-    scores = np.random.default_rng(seed).integers(-different, different, (rows, n_items)) / 3
-    n = data.draw(st.integers(1, n_items))
-    expected = np.argsort(-scores, axis=1, kind="stable")[:, :n]
-    assert toplists.best_columns(scores, n).tolist() == expected.tolist()
+@pytest.fixture(params=[None, 1, 7, 60, 100], ids=lambda n: f"blocks of {n}" if n else "kernel")
+def ranked(request, monkeypatch):
+    """The kernel where one runs, and the symbolic scores in blocks of items of any size."""
+    if request.param is not None:
+        monkeypatch.setattr(toplists, "best_items", lambda *arguments: None)
+        monkeypatch.setattr(toplists, "ITEM_BLOCK", request.param)
 
 
-@pytest.mark.parametrize("item_block", [1, 7, 60, 100])
 @pytest.mark.parametrize("candidates", [None, np.arange(3, 50, 4)], ids=["all", "given"])
-def test_lists_are_sorted_scores(model, test_data, monkeypatch, item_block, candidates):
-    """Step by step what the model predicts for the sessions, in blocks of items of any size."""
-    monkeypatch.setattr(toplists, "ITEM_BLOCK", item_block)
+def test_lists_are_sorted_scores(model, test_data, ranked, candidates):
+    """Step by step what the model predicts for the sessions."""
     log = sessions.index_sessions(test_data, item_ids=model.item_ids)
     order = schedule.training_order(log, time_sort=False)
     positions = schedule.target_positions(log, order, 13)
@@ -51,9 +39,8 @@ def test_lists_are_sorted_scores(model, test_data, monkeypatch, item_block, cand
 
 
 @pytest.mark.parametrize("final_act", ["linear", "relu", "softmax"])
-def test_equal_scores_are_listed_by_index(final_act, test_data, monkeypatch):
+def test_equal_scores_are_listed_by_index(final_act, test_data, ranked):
     """A relu makes equal scores of all negative ones; a softmax must not make any."""
-    monkeypatch.setattr(toplists, "ITEM_BLOCK", 7)
     loss = "cross-entropy" if final_act == "softmax" else "bpr-max"
     gru = GRU4Rec(loss=loss, final_act=final_act, layers=[4])
     item_ids = test_data.ItemId.unique().astype(object)
