@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from gru4rec_toolkit import parameters, rankfile, significance
+from gru4rec_toolkit import parameters, significance, tablefile
 from gru4rec_toolkit.baselines import Baseline
 from gru4rec_toolkit.baselines.counting import best_columns
 from gru4rec_toolkit.data import schedule, sessions
@@ -128,7 +128,7 @@ def evaluate_gpu(
         cut_off=cut_off, batch_size=batch_size, mode=mode, extra=extra, force=force
     )
     if ranks_path is not None:
-        rankfile.check_writable(ranks_path, force)
+        tablefile.check_writable(tablefile.RANKS, ranks_path, force)
     keys = (session_key, item_key, time_key)
     keep_ids = ranks_path is not None
     task = _Task(gru, _own_scorer(gru), test_data, items, keys, batch_size, keep_ids)
@@ -136,7 +136,7 @@ def evaluate_gpu(
     if isinstance(gru, Baseline) and mode == "standard":
         _warn_of_ties(*task.counts(), cut_off)
     if ranks_path is not None:
-        rankfile.write(ranks_path, task.tables(mode, RANKS_AT_ONCE), force)
+        tablefile.write(tablefile.RANKS, ranks_path, task.tables(mode, RANKS_AT_ONCE), force)
     return found
 
 
@@ -348,7 +348,7 @@ class _Task:
                 equal[part],
                 rank[part],
             )
-            yield pd.DataFrame(dict(zip(rankfile.COLUMNS, columns)))
+            yield pd.DataFrame(dict(zip(tablefile.RANKS.columns, columns)))
 
 
 def _count_by_prediction(

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import custom_opt
-from gru4rec_toolkit import modelfile, parameters
+from gru4rec_toolkit import modelfile, parameters, tablefile
 from gru4rec_toolkit.data import sessions
 from gru4rec_toolkit.data.ids import Ids, extend_item_ids
 from gru4rec_toolkit.errors import InputError, shown
@@ -584,6 +584,47 @@ class GRU4Rec(parameters.HasParameters):
             parts = [(np.empty((0, min(k, n_choices)), np.int64), np.empty((0, min(k, n_choices))))]
         positions, scores = (np.concatenate(part) for part in zip(*parts))
         return scorer.named(positions, scores)
+
+    def write_recommendations(
+        self,
+        path: str,
+        sessions: pd.DataFrame,
+        k: int = 20,
+        exclude_seen: bool = False,
+        force: bool = False,
+    ) -> None:
+        """Write the best next items of sessions to a file, whole or not at all.
+
+        One row an item: SessionId, Rank (1 is the best), ItemId, Score. The sessions are in
+        ascending order of their ids. Memory does not grow with what is written.
+
+        Parameters
+        ----------
+        path : str
+            ``.parquet`` (needs pyarrow) or ``.tsv``. An earlier file of recommendations is
+            replaced.
+        sessions, k, exclude_seen
+            As for `recommend`; a DataFrame.
+        force : bool
+            Replace an existing file of another kind, too.
+
+        Raises
+        ------
+        gru4rec_toolkit.errors.InputError
+            As `recommend`; or the file cannot be written or must not be replaced.
+        """
+        scorer = self._ready_scorer("write_recommendations")
+        k, exclude_seen, force = parameters.check_arguments(
+            k=k, exclude_seen=exclude_seen, force=force
+        )
+        if not isinstance(sessions, pd.DataFrame):
+            raise InputError(f"sessions: expected a DataFrame, got {shown(sessions, 60)}")
+        tablefile.check_writable(tablefile.RECOMMENDATIONS, path, force)
+        keys = self.session_key, self.item_key, self.time_key
+        log = batches.histories(sessions, keys, self.item_ids)
+        log.announce()
+        tables = batches.tables(scorer, log, k, exclude_seen)
+        tablefile.write(tablefile.RECOMMENDATIONS, path, tables, force)
 
     def session(self, state: bytes | None = None) -> Session:
         """Return a running session, to which clicks come one by one.

@@ -41,6 +41,7 @@ GRU4REC_OPTIONS = {
     "-g": "gru4rec_model",
     "-d": "device",
     "-ee": "evaluate_each_epoch",
+    "--recommend": "recommend",
 }
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
 
@@ -90,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     arguments.add_save_model(parser)
     arguments.add_force(
-        parser, help="let -s and --ranks replace an existing file that is none of theirs"
+        parser, help="let -s, --ranks and --recommend replace an existing file of another kind"
     )
     arguments.add_test_sets(parser, help="one or more test sets")
     arguments.add_list_lengths(parser, "-m", "--measure", help="list lengths of Recall and MRR")
@@ -108,6 +109,24 @@ def build_parser() -> argparse.ArgumentParser:
         "--ranks",
         metavar="RANKS_PATH",
         help="write the rank of every target to this .parquet or .tsv file (one test set)",
+    )
+    add(
+        "--recommend",
+        metavar="OUT_PATH",
+        help="write the best next items of the test set's sessions to this .parquet or .tsv file, "
+        "in place of an evaluation (one test set)",
+    )
+    add(
+        "-k",
+        metavar="K",
+        type=int,
+        default=20,
+        help="how many items --recommend writes for each session (default: 20)",
+    )
+    add(
+        "--exclude_seen",
+        action="store_true",
+        help="let --recommend leave out the items of the session itself",
     )
     add(
         "-ss",
@@ -182,10 +201,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             "--ranks writes the ranks of one evaluation: it needs exactly one test set (-t) and no "
             "--check"
         )
-    if args.force and args.save_model is None and args.ranks is None:
+    _check_recommend_options(args)
+    # the sessions of --recommend need nothing to predict
+    args.evaluated = args.test if args.recommend is None else []
+    if args.force and args.save_model is args.ranks is args.recommend is None:
         raise InputError(
-            "--force lets -s and --ranks replace a file; give -s MODEL_PATH or --ranks RANKS_PATH, "
-            "too"
+            "--force lets -s, --ranks and --recommend replace a file; give one of them, too"
         )
     args.settings = {}
     if args.parameter_string is not None:
@@ -201,6 +222,23 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file; check the path")
     return args
+
+
+def _check_recommend_options(args: argparse.Namespace) -> None:
+    if args.recommend is None:
+        if args.exclude_seen or args.k != 20:
+            raise InputError(
+                "-k and --exclude_seen are about --recommend; give --recommend OUT_PATH"
+            )
+        return
+    if args.check or len(args.test) != 1:
+        raise InputError("--recommend needs exactly one table of sessions (-t) and no --check")
+    if args.ranks is not None or args.extra_metrics or args.evaluate_each_epoch:
+        raise InputError("--recommend evaluates nothing; leave out --ranks, -x and -ee")
+    if args.log_primary_metric:
+        raise InputError("--recommend evaluates nothing; leave out -lpm")
+    if args.k < 1:
+        raise InputError(f"-k: expected 1 item or more, got {args.k}")
 
 
 def _check_baseline_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -227,7 +265,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.save_model is not None:
         _check_save_path(args)
     if args.ranks is not None:
-        _check_ranks_path(args)
+        _check_table_path(args, "RANKS", args.ranks)
+    if args.recommend is not None:
+        _check_table_path(args, "RECOMMENDATIONS", args.recommend)
     # ours at INFO only: Theano's logger would report every wait for another process's compilation
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)
@@ -240,8 +280,15 @@ def main(argv: list[str] | None = None) -> None:
 
         theano_setup.configure(args.device)
         model_class = _model_class(args.gru4rec_model)
+        if args.recommend is not None and not hasattr(model_class, "write_recommendations"):
+            raise InputError(
+                f"-g {args.gru4rec_model}: its class has no method write_recommendations, which "
+                "--recommend calls; derive it from gru4rec.GRU4Rec"
+            )
         gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
-    for path in args.test:
+    if args.recommend is not None:
+        _recommend(gru, args)
+    for path in args.evaluated:
         _evaluate(gru, path, logs, args)
 
 
@@ -337,7 +384,7 @@ def _load(
     _check_parts(model_class, ["loadmodel", "apply"], args.gru4rec_model)
     gru = model_class.loadmodel(args.path)
     gru.apply(args.settings)
-    return gru, _index_test_sets(gru, args.test, gru.item_ids)
+    return gru, _index_test_sets(gru, args.evaluated, gru.item_ids)
 
 
 def _fit_baseline(args: argparse.Namespace) -> tuple[Baseline, dict[str, SessionLog]]:
@@ -390,9 +437,9 @@ def _read_data(
     data = events.read_events(args.path, *_keys(gru))
     # before a long training, to find out whether they can be used after it
     logs = {}
-    if args.test:
+    if args.evaluated:
         known = ids.extend_item_ids([], data, gru.item_key)
-        logs = _index_test_sets(gru, args.test, known)
+        logs = _index_test_sets(gru, args.evaluated, known)
     return data, logs
 
 
@@ -403,14 +450,14 @@ def _check_save_path(args: argparse.Namespace) -> None:
     modelfile.check_writable(args.save_model, args.force, _inputs(args))
 
 
-def _check_ranks_path(args: argparse.Namespace) -> None:
-    """Check that the ranks can be written and would replace nothing that the user needs."""
-    from gru4rec_toolkit import rankfile
+def _check_table_path(args: argparse.Namespace, kind: str, path: str) -> None:
+    """Check that a table can be written and would replace nothing that the user needs."""
+    from gru4rec_toolkit import tablefile
 
     inputs = _inputs(args)
     if args.save_model is not None:
         inputs["the model of -s"] = args.save_model
-    rankfile.check_writable(args.ranks, args.force, inputs)
+    tablefile.check_writable(getattr(tablefile, kind), path, args.force, inputs)
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, str]:
@@ -471,6 +518,18 @@ def _metrics(
     return evaluation.evaluate_gpu(
         gru, logs[path], cut_off=args.measure, mode=args.eval_type, **options
     )
+
+
+def _recommend(gru: GRU4Rec, args: argparse.Namespace) -> None:
+    from gru4rec_toolkit.data import events
+
+    (path,) = args.test
+    print("Loading sessions...")
+    data = events.read_events(path, *_keys(gru))
+    start = time.perf_counter()
+    gru.write_recommendations(args.recommend, data, args.k, args.exclude_seen, args.force)
+    print(f"Recommending took {time.perf_counter() - start:.2f}s")
+    print(f"Recommendations written to: {args.recommend}")
 
 
 def _metric_text(n: int, recall: float, mrr: float) -> str:

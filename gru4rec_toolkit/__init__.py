@@ -9,7 +9,7 @@ Rooms, and what each may import::
     search/  hyperparameter search with Optuna                                 -> parameters
     baselines/  other methods, evaluated as the model is                -> data, parameters
 
-    significance.py -> rankfile.py, parameters/                                -> data, files.py
+    significance.py -> tablefile.py, parameters/                                -> data, files.py
     files.py  parameters/  modelfile.py                            -> errors, processes
     errors.py  arguments.py  processes.py                                      -> nothing
     theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors

@@ -1,7 +1,7 @@
 """Whether two models differ, and where a model does well, from the ranks of the targets.
 
 Ranks are tables as `evaluation.ranks` returns them, or as pandas reads them from the files of
-``run.py --ranks``: one row an event, with the columns of `rankfile.COLUMNS`. Nothing here needs a
+``run.py --ranks``: one row an event, with the columns of `tablefile.RANKS`. Nothing here needs a
 model.
 """
 
@@ -16,7 +16,7 @@ from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import ids
 from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.progress import progress_bar
-from gru4rec_toolkit.rankfile import COLUMNS
+from gru4rec_toolkit.tablefile import RANKS
 
 METRICS = ("Recall", "MRR", "NDCG")
 # cells of a block of resamples, each a float64 and two integers
@@ -284,7 +284,7 @@ def _check_ranks(ranks: object, name: str) -> None:
     expected = f"{name}: expected a table of evaluation.ranks, or one read from a --ranks file"
     if not isinstance(ranks, pd.DataFrame):
         raise InputError(f"{expected}, got {type(ranks).__name__}")
-    missing = [column for column in COLUMNS if column not in ranks.columns]
+    missing = [column for column in RANKS.columns if column not in ranks.columns]
     if missing:
         raise InputError(f'{expected}, got one without the column "{missing[0]}"')
     if len(ranks) == 0:

@@ -55,6 +55,9 @@ def test_the_run_commands(folder):
         if "--check" in arguments:
             assert re.search(r"^\d+ warnings?, \d+ notes?$", output, re.MULTILINE)
             continue
+        if "--recommend" in arguments:
+            assert "Recommendations written to: recommended.tsv" in output
+            continue
         n_tests = len(re.findall(r"\.tsv", " ".join(arguments[arguments.index("-t") :])))
         assert output.count("Evaluation took") == n_tests
         assert re.search(r"^Recall@20: \d\.\d{6} MRR@20: \d\.\d{6}$", output, re.MULTILINE)

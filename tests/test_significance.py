@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from gru4rec_toolkit import significance
 from gru4rec_toolkit.errors import InputError
-from gru4rec_toolkit.rankfile import COLUMNS
 from gru4rec_toolkit.significance import breakdown, compare
+from gru4rec_toolkit.tablefile import RANKS
 
 METRICS = ("Recall", "MRR", "NDCG")
 
@@ -29,7 +29,7 @@ def table(sessions, rng=None, items=None):
         for s, ranks in enumerate(sessions)
         for i, rank in enumerate(ranks)
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=RANKS.columns)
 
 
 def with_ranks(ranks, new):

@@ -13,7 +13,9 @@ import pandas as pd
 from gru4rec_toolkit.data.checks import check_events, column_keys, row_place
 from gru4rec_toolkit.data.ids import item_indices, sortable_ids
 from gru4rec_toolkit.errors import InputError, shown
+from gru4rec_toolkit.progress import progress_bar
 from gru4rec_toolkit.serving.topk import Scorer
+from gru4rec_toolkit.tablefile import RECOMMENDATIONS
 
 logger = logging.getLogger("gru4rec")
 
@@ -146,6 +148,30 @@ def recommendations(
                 popular = scorer.most_popular(k, candidates)
             items[lengths == 0], scores[lengths == 0] = popular
         yield items, scores
+
+
+def tables(
+    scorer: Scorer, log: Histories, k: int, exclude_seen: bool = False
+) -> Iterator[pd.DataFrame]:
+    """Yield the recommendations for a log as tables, with the columns of RECOMMENDATIONS.
+
+    One row an item that is recommended; the best of a session has rank 1. Progress is shown.
+    """
+    assert log.ids is not None
+    begin = 0
+    with progress_bar(len(log), "Recommending", unit="sessions") as progress:
+        for positions, scores in recommendations(scorer, log, k, exclude_seen):
+            n, width = positions.shape
+            found = positions >= 0
+            columns = (
+                np.repeat(log.ids[begin : begin + n], width).reshape(n, width)[found],
+                np.tile(np.arange(1, width + 1), (n, 1))[found],
+                scorer.item_ids[positions[found]],
+                scores[found],
+            )
+            yield pd.DataFrame(dict(zip(RECOMMENDATIONS.columns, columns)))
+            begin += n
+            progress.update(n)
 
 
 def _run(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

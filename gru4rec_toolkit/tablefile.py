@@ -1,30 +1,46 @@
-"""Files of ranks, one row a target: Parquet, or tab separated text."""
+"""Tables that are written part by part, as Parquet or tab separated text."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from gru4rec_toolkit import files
 from gru4rec_toolkit.errors import InputError, one_line
 
-COLUMNS = ("SessionId", "Position", "ItemId", "Better", "Equal", "Rank")
-_HEADER = "\t".join(COLUMNS).encode() + b"\n"
+
+class Kind(NamedTuple):
+    """What a table holds: ``a file of <name>``, known by its columns."""
+
+    name: str
+    columns: tuple[str, ...]
+
+    @property
+    def header(self) -> bytes:
+        return "\t".join(self.columns).encode() + b"\n"
+
+
+RANKS = Kind("ranks", ("SessionId", "Position", "ItemId", "Better", "Equal", "Rank"))
+RECOMMENDATIONS = Kind("recommendations", ("SessionId", "Rank", "ItemId", "Score"))
 
 
 def check_writable(
-    path: str | os.PathLike, force: bool = False, inputs: Mapping[str, str] | None = None
+    kind: Kind,
+    path: str | os.PathLike,
+    force: bool = False,
+    inputs: Mapping[str, str] | None = None,
 ) -> None:
-    """Find out before a long evaluation whether its ranks can be written.
+    """Find out before long work whether its table can be written.
 
     Parameters
     ----------
+    kind : Kind
     path : str or path-like
         ``.parquet`` (needs pyarrow) or ``.tsv``. A symbolic link stays, its target is written.
     force : bool
-        Whether an existing file that is no file of ranks may be replaced.
+        Whether an existing file of another kind may be replaced.
     inputs : mapping of str to path, optional
         Files that must not be replaced in any case, by what they are: ``the training data``.
 
@@ -34,89 +50,92 @@ def check_writable(
         Names the path and what keeps it from being written.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"cannot write ranks: expected a path, got {type(path).__name__}")
+        raise InputError(f"cannot write {kind.name}: expected a path, got {type(path).__name__}")
     path = os.fspath(path)
     extension = os.path.splitext(path)[1].lower()
     if extension not in _WRITERS:
         raise InputError(
-            f"cannot write ranks to {path or 'an empty path'}: give a name that ends in "
+            f"cannot write {kind.name} to {path or 'an empty path'}: give a name that ends in "
             f"{' or '.join(_WRITERS)}"
         )
     if extension == ".parquet":
         _import_pyarrow(path)
     try:
-        reason = files.obstacle(path, "a file of ranks", is_ranks, inputs, force)
+        reason = files.obstacle(
+            path, f"a file of {kind.name}", lambda p: is_one(kind, p), inputs, force
+        )
         if reason is None:
             files.check_writable(path)
             return
     except (OSError, ValueError) as err:
         raise InputError(
-            f"cannot write ranks to {path}: {_reason(err)}; "
+            f"cannot write {kind.name} to {path}: {_reason(err)}; "
             "give a path in an existing, writable directory"
         ) from None
     advice = "give another path"
-    if reason == "it exists and is not a file of ranks":
+    if reason == f"it exists and is not a file of {kind.name}":
         advice += ", or --force (in Python, force=True) to replace it"
-    raise InputError(f"cannot write ranks to {path}: {reason}; {advice}")
+    raise InputError(f"cannot write {kind.name} to {path}: {reason}; {advice}")
 
 
-def write(path: str | os.PathLike, tables: Iterable, force: bool = False) -> None:
-    """Write ranks whole or not at all.
+def write(kind: Kind, path: str | os.PathLike, tables: Iterable, force: bool = False) -> None:
+    """Write a table whole or not at all.
 
     Parameters
     ----------
+    kind : Kind
     path : str or path-like
         As `check_writable` takes it.
     tables : iterable of DataFrame
-        The rows, part by part, with the columns `COLUMNS` of the same types.
+        The rows, part by part, with the columns of the kind, of the same types.
     force : bool
-        Whether an existing file that is no file of ranks may be replaced.
+        Whether an existing file of another kind may be replaced.
 
     Raises
     ------
     InputError
         If the file cannot be written, or is one that must not be replaced.
     """
-    check_writable(path, force)
+    check_writable(kind, path, force)
     path = os.fspath(path)
     try:
         with files.replacing(path) as file:
-            _WRITERS[os.path.splitext(path)[1].lower()](path, file, tables)
+            _WRITERS[os.path.splitext(path)[1].lower()](kind, path, file, tables)
     except OSError as err:
-        raise InputError(f"cannot write ranks to {path}: {_reason(err)}") from None
+        raise InputError(f"cannot write {kind.name} to {path}: {_reason(err)}") from None
 
 
-def is_ranks(path: str) -> bool:
-    """Tell whether a file is one of ranks, by its columns."""
+def is_one(kind: Kind, path: str) -> bool:
+    """Tell whether a file is of a kind, by its columns."""
     try:
         with open(path, "rb") as file:
-            start = file.read(len(_HEADER))
+            start = file.read(len(kind.header))
         if not start.startswith(b"PAR1"):
-            return start == _HEADER
-        return tuple(_import_pyarrow(path).parquet.read_schema(path).names) == COLUMNS
+            return start == kind.header
+        return tuple(_import_pyarrow(path).parquet.read_schema(path).names) == kind.columns
     except Exception:  # pyarrow raises anything about a damaged file
         return False
 
 
-def _write_text(path: str, file: IO[bytes], tables: Iterable) -> None:
-    file.write(_HEADER)
+def _write_text(kind: Kind, path: str, file: IO[bytes], tables: Iterable) -> None:
+    file.write(kind.header)
     for table in tables:
-        text = table.to_csv(sep="\t", index=False, header=False, columns=[*COLUMNS])
+        text = table.to_csv(sep="\t", index=False, header=False, columns=[*kind.columns])
         # ids of a pickled DataFrame need not be valid Unicode
         file.write(text.encode("utf-8", errors="backslashreplace"))
 
 
-def _write_parquet(path: str, file: IO[bytes], tables: Iterable) -> None:
+def _write_parquet(kind: Kind, path: str, file: IO[bytes], tables: Iterable) -> None:
     pa = _import_pyarrow(path)
     writer: Any = None
     try:
         for table in tables:
             try:
-                part = pa.table({name: pa.array(table[name].to_numpy()) for name in COLUMNS})
+                part = pa.table({name: pa.array(table[name].to_numpy()) for name in kind.columns})
             except (pa.ArrowException, UnicodeError) as err:
                 raise InputError(
-                    f"cannot write ranks to {path}: Parquet cannot hold an id ({one_line(err)}); "
-                    "give a name that ends in .tsv"
+                    f"cannot write {kind.name} to {path}: Parquet cannot hold an id "
+                    f"({one_line(err)}); give a name that ends in .tsv"
                 ) from None
             writer = writer or pa.parquet.ParquetWriter(file, part.schema)
             writer.write_table(part)
@@ -128,7 +147,7 @@ def _write_parquet(path: str, file: IO[bytes], tables: Iterable) -> None:
         raise
 
 
-_WRITERS: dict[str, Callable[[str, IO[bytes], Iterable], None]] = {
+_WRITERS: dict[str, Callable[[Kind, str, IO[bytes], Iterable], None]] = {
     ".parquet": _write_parquet,
     ".tsv": _write_text,
 }

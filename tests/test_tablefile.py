@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from helpers.cli import files_in
 
-from gru4rec_toolkit import rankfile
+from gru4rec_toolkit import tablefile
 from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.tablefile import RANKS
 
 KINDS = [".tsv", ".parquet"]
 
@@ -39,15 +40,15 @@ def read(path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_round_trip(tmp_path, kind):
     path = tmp_path / f"ranks{kind}"
-    rankfile.write(path, iter(tables()))
+    tablefile.write(RANKS, path, iter(tables()))
     expected = pd.concat(tables())
     pd.testing.assert_frame_equal(read(path), expected, check_dtype=False)
-    assert rankfile.is_ranks(str(path))
+    assert tablefile.is_one(RANKS, str(path))
     assert files_in(tmp_path).keys() == {path.name}
 
 
 def test_text(tmp_path):
-    rankfile.write(tmp_path / "ranks.tsv", tables())
+    tablefile.write(RANKS, tmp_path / "ranks.tsv", tables())
     lines = (tmp_path / "ranks.tsv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "SessionId\tPosition\tItemId\tBetter\tEqual\tRank"
     assert lines[3] == "2\t4\tü\t2000000000000\t0\t2.0"
@@ -63,10 +64,10 @@ def test_whole_or_not_at_all(tmp_path, kind, error):
     path = tmp_path / f"ranks{kind}"
     for before in (False, True):
         if before:
-            rankfile.write(path, tables())
+            tablefile.write(RANKS, path, tables())
         seen = files_in(tmp_path)
         with pytest.raises(InputError if isinstance(error, OSError) else type(error)):
-            rankfile.write(path, broken())
+            tablefile.write(RANKS, path, broken())
         assert files_in(tmp_path) == seen
 
 
@@ -75,12 +76,12 @@ def test_whole_or_not_at_all(tmp_path, kind, error):
 def test_other_files_are_left_alone(tmp_path, kind, content):
     path = tmp_path / f"ranks{kind}"
     path.write_text(content)
-    for action in (rankfile.check_writable, lambda p: rankfile.write(p, tables())):
+    for action in (tablefile.check_writable, lambda *of: tablefile.write(*of, tables())):
         with pytest.raises(InputError, match="it exists and is not a file of ranks.*--force"):
-            action(path)
+            action(RANKS, path)
     assert path.read_text() == content
-    rankfile.write(path, tables(), force=True)
-    rankfile.write(path, tables())
+    tablefile.write(RANKS, path, tables(), force=True)
+    tablefile.write(RANKS, path, tables())
     assert len(read(path)) == 4
 
 
@@ -88,16 +89,16 @@ def test_a_parquet_file_of_other_columns_is_left_alone(tmp_path):
     path = tmp_path / "ranks.parquet"
     pd.concat(tables()).drop(columns="Rank").to_parquet(path)
     with pytest.raises(InputError, match="is not a file of ranks"):
-        rankfile.write(path, tables())
+        tablefile.write(RANKS, path, tables())
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_inputs_are_never_replaced(tmp_path, force):
     path = tmp_path / "ranks.tsv"
-    rankfile.write(path, tables())
+    tablefile.write(RANKS, path, tables())
     os.symlink(path, tmp_path / "link.tsv")
     with pytest.raises(InputError, match="link.tsv: it is the test set; give another path$"):
-        rankfile.check_writable(tmp_path / "link.tsv", force, {"the test set": str(path)})
+        tablefile.check_writable(RANKS, tmp_path / "link.tsv", force, {"the test set": str(path)})
 
 
 @pytest.mark.parametrize(
@@ -113,24 +114,24 @@ def test_inputs_are_never_replaced(tmp_path, force):
 )
 def test_paths_that_cannot_be_written(tmp_path, monkeypatch, path, words):
     monkeypatch.chdir(tmp_path)
-    for action in (rankfile.check_writable, lambda p: rankfile.write(p, tables())):
+    for action in (tablefile.check_writable, lambda *of: tablefile.write(*of, tables())):
         with pytest.raises(InputError, match=words):
-            action(path)
+            action(RANKS, path)
     assert files_in(tmp_path) == {}
 
 
 def test_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match="ranks.parquet: writing Parquet files needs.*pyarrow"):
-        rankfile.check_writable(tmp_path / "ranks.parquet")
-    rankfile.write(tmp_path / "ranks.tsv", tables())
+        tablefile.check_writable(RANKS, tmp_path / "ranks.parquet")
+    tablefile.write(RANKS, tmp_path / "ranks.tsv", tables())
 
 
 def test_ids_that_are_no_valid_unicode(tmp_path):
     """A pickled DataFrame can hold them."""
     parts = tables(item_ids=("a", "\ud800", "b", "c"))
-    rankfile.write(tmp_path / "ranks.tsv", parts)
+    tablefile.write(RANKS, tmp_path / "ranks.tsv", parts)
     assert read(tmp_path / "ranks.tsv").ItemId[1] == "\\ud800"
     with pytest.raises(InputError, match="Parquet cannot hold an id.*ends in .tsv"):
-        rankfile.write(tmp_path / "ranks.parquet", parts)
+        tablefile.write(RANKS, tmp_path / "ranks.parquet", parts)
     assert files_in(tmp_path).keys() == {"ranks.tsv"}
