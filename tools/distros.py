@@ -38,7 +38,7 @@ CORE = (
     *("tests/test_golden.py", "tests/test_theano_compat.py", "tests/test_theano_setup.py"),
     *("tests/ops/test_ops.py", "tests/ops/test_products.py", "tests/model/test_losses.py"),
     *("tests/model/test_optimizers.py", "tests/data", "tests/test_modelfile.py"),
-    "tests/test_run.py",
+    *("tests/test_run.py", "tests/test_systems.py", "tests/test_versions.py"),
 )
 # what depends on the processor: kernels, ties, some trajectories, models of other machines
 EMULATED = (
