@@ -5,7 +5,7 @@ an item with it, the neighbours the k of them that are most similar. An item's s
 the weights of the neighbours that have it, added up from the largest on, so that items of the same
 weights tie.
 
-The index (Kersbergen, Sprangers & Schelter, SIGMOD 2022, "Serenade", section 3) has for each item
+The index (Kersbergen, Sprangers & Schelter, SIGMOD 2022, "Serenade") has for each item
 its `sample_size` most recent sessions. That is enough: a session that is among the most recent of
 all candidates is among the most recent of each of its items. So a prediction looks at `sample_size`
 sessions an item of the running session, whatever the size of the log, and finds the same
@@ -197,7 +197,7 @@ class SKNN(_Neighbours):
     """Session-based kNN: items of the most similar sessions, as sets of items.
 
     The similarity of sessions is the cosine of their binary vectors of items, and the weight of a
-    neighbour (Jannach & Ludewig, RecSys 2017, section 3, "kNN"; neighbours among recent sessions
+    neighbour (Jannach & Ludewig, RecSys 2017, "kNN"; neighbours among recent sessions
     as there). Of equally similar sessions the more recent one is the nearer neighbour. The defaults
     are those of the code that its authors published (session-rec).
 
@@ -226,7 +226,7 @@ class VSKNN(_Neighbours):
 
     An item at position p of a running session of n events has the weight p / n, and the last of its
     positions counts; the similarity is the sum of the weights of the items that a session shares
-    with it (Ludewig & Jannach, UMUAI 28, 2018, section 3, V-SKNN). The weight of a neighbour is its
+    with it (Ludewig & Jannach, UMUAI 28, 2018, V-SKNN). The weight of a neighbour is its
     similarity divided by the number of steps back to the most recent item that it shares, 1 for
     the last item. With `idf_weighting` the score of an item of n_i among n training sessions is
     multiplied by ``1 + idf_weighting * log(n / n_i)``. Both are those of the code that its authors

@@ -27,7 +27,7 @@ class Markov(_Pairs):
     """First-order Markov chain: how often each item came directly after the last one.
 
     The score of j after i is the share of j among the training events that follow an i in its
-    session. (Simple Markov chain, MC, of Ludewig & Jannach, UMUAI 28, 2018, section 3.)
+    session. (Simple Markov chain, MC, of Ludewig & Jannach, UMUAI 28, 2018.)
 
     Parameters
     ----------

@@ -217,6 +217,18 @@ def test_scores_are_those_of_the_slow_one(name, data):
     np.testing.assert_allclose(scores, expected, rtol=1e-12, atol=0)
 
 
+def test_equal_weights_tie_in_whatever_order_they_are_found():
+    """6/6 and 12/12 come from sessions of different similarity; floats depend on their order."""
+    train = [[6, 10], [3, 4, 5, 20], [1, 6, 10, 20], [3, 5, 10, 20], [2]]
+    events = [(i, item, 0) for i, session in enumerate(train) for item in session]
+    frame = pd.DataFrame(events, columns=["SessionId", "ItemId", "Time"])
+    test = pd.DataFrame({"SessionId": 1, "ItemId": [1, 2, 3, 4, 5, 6, 10], "Time": 0})
+    model = BASELINES["vsknn"]().fit(frame)
+    log = sessions.index_sessions(test, item_ids=model.item_ids)
+    scores = model.scores(base.predicted_events(log)).toarray()[-1]
+    assert scores[model.item_ids == 10] == scores[model.item_ids == 20] == 1 + 7 / 6 + 8 / 12
+
+
 def test_defaults_on_a_larger_log(train_data, test_data):
     """Lists longer than what the parameters keep, with the parameters as they are."""
     train = pd.concat(
