@@ -475,8 +475,8 @@ def _indexed(
     return log
 
 
-def _own_scorer(gru: GRU4Rec) -> GRU4Rec | None:
-    """Return the model if it is a variant with a prediction of its own."""
+def _own_scorer(gru: GRU4Rec | Baseline) -> Any:
+    """Return the model if it is a variant with a prediction of its own, else None."""
     return None if getattr(gru, "predicts_by_network", True) else gru
 
 

@@ -287,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
             )
         gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
     if args.recommend is not None:
-        _recommend(gru, args)
+        _recommend(gru, args)  # type: ignore[arg-type]  # it is no baseline: see GRU4REC_OPTIONS
     for path in args.evaluated:
         _evaluate(gru, path, logs, args)
 

@@ -78,9 +78,9 @@ class Positions:
         plain = _plain_id(item)
         if self._are_texts:
             return self._of.get(str(plain), -1)
-        if isinstance(plain, str):  # 12 is "12", but not "012"
-            number = int(plain) if re.fullmatch(r"-?[0-9]{1,19}", plain) else None
-            plain = number if str(number) == plain else plain
+        if isinstance(plain, str) and re.fullmatch(r"-?[0-9]{1,19}", plain):
+            # 12 is "12", but not "012"
+            plain = int(plain) if str(int(plain)) == plain else plain
         return self._of.get(plain, -1)
 
 

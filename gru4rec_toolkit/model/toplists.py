@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class Ranker:
         chosen = [tt.ivector()] if subset else []
         if subset:
             rows, biases = rows[chosen[0]], biases[chosen[0]]
-        self.ranked, self.scores = None, None
+        self.ranked: Any = None
         found = best_items(hidden, rows, biases, starts, left_out, k, activation)
         if found is not None:
             self.ranked = theano.function([hidden, starts, left_out, k, *chosen], list(found))
