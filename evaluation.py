@@ -348,7 +348,9 @@ class _Task:
                 equal[part],
                 rank[part],
             )
-            yield pd.DataFrame(dict(zip(tablefile.RANKS.columns, columns)))
+            # with their types: pandas 3 would try to make its own strings of objects
+            series = (pd.Series(values, dtype=values.dtype) for values in columns)
+            yield pd.DataFrame(dict(zip(tablefile.RANKS.columns, series)))
 
 
 def _count_by_prediction(

@@ -134,7 +134,7 @@ def compare(
 
 def _sums_by_session(ranks: pd.DataFrame, codes: np.ndarray, lengths: list[int]) -> np.ndarray:
     """Return each session's sums (n_sessions, 3 * number of list lengths) of `gains`."""
-    rank = ranks["Rank"].to_numpy()
+    rank = ranks["Rank"].to_numpy(dtype=np.float64)
     rows = [np.bincount(codes, weights) for length in lengths for weights in gains(rank, length)]
     return np.stack(rows, axis=1)
 
@@ -232,14 +232,14 @@ def breakdown(
     if by == "popularity":
         values, uppers = _popularity(ranks, support, groups)
     else:
-        values = ranks["Position"].to_numpy()
+        values = ranks["Position"].to_numpy(dtype=np.int64)
         if by == "length":
             codes = pd.factorize(ranks["SessionId"])[0]
             values = np.bincount(codes)[codes] + 1  # the first event is not predicted
         uppers = np.unique(values)[: groups - 1]
     code = np.searchsorted(uppers, values)
     found = pd.DataFrame({"code": code, "value": values})
-    found[["recall", "mrr", "ndcg"]] = gains(ranks["Rank"].to_numpy(), length).T
+    found[["recall", "mrr", "ndcg"]] = gains(ranks["Rank"].to_numpy(dtype=np.float64), length).T
     by_group = found.groupby("code")
     table = by_group["value"].agg(low="min", high="max", events="size")
     return table.join(by_group[["recall", "mrr", "ndcg"]].mean()).reset_index(drop=True)
@@ -289,12 +289,13 @@ def _check_ranks(ranks: object, name: str) -> None:
         raise InputError(f'{expected}, got one without the column "{missing[0]}"')
     if len(ranks) == 0:
         raise InputError(f"{expected}, got one without rows")
-    rank = ranks["Rank"]
-    if rank.dtype.kind not in "iuf" or not (rank >= 1).all():
-        raise InputError(f'{name}: column "Rank" has to hold numbers of 1 or more in every row')
-    for column in ("SessionId", "Position", "ItemId"):
+    for column in ("SessionId", "Position", "ItemId", "Rank"):
         if ranks[column].isna().any():
             raise InputError(f'{name}: column "{column}" has missing values')
+    for column, kinds in (("Position", "iu"), ("Rank", "iuf")):
+        values = ranks[column]
+        if values.dtype.kind not in kinds or (values < 1).any():
+            raise InputError(f'{name}: column "{column}" has to hold numbers of 1 or more')
 
 
 def _check_same_events(a: pd.DataFrame, b: pd.DataFrame) -> None:
@@ -313,7 +314,8 @@ def _check_same_events(a: pd.DataFrame, b: pd.DataFrame) -> None:
         differs = left != right
         if differs.any():
             row = int(np.argmax(differs))
+            in_a, in_b = (shown(ids_[[row]].tolist()[0]) for ids_ in (left, right))
             raise InputError(
-                f"a and b: expected ranks of the same events, but in row {row} {column} is "
-                f"{shown(left[row])} in a and {shown(right[row])} in b; {advice}"
+                f"a and b: expected ranks of the same events, but in row {row} {column} is {in_a} "
+                f"in a and {in_b} in b; {advice}"
             )

@@ -238,6 +238,7 @@ def test_tables_of_other_id_types_match():
     a, b = noisy(2, 30)
     expected = compare(a, b, n=50)
     b = b.assign(SessionId=b.SessionId.astype(str), ItemId=b.ItemId.astype("category"))
+    b = b.astype({"Rank": "Int64", "Position": "Int64"})
     pd.testing.assert_frame_equal(compare(a, b, n=50), expected)
 
 
@@ -252,7 +253,8 @@ A, B = noisy(0, 5)
         (dict(b=B.head(0)), "b: expected .*without rows"),
         (dict(b=B.head(3)), f"got {len(A)} and 3; evaluate both"),
         (dict(b=B.assign(Rank=0)), 'b: column "Rank" has to hold numbers of 1 or more'),
-        (dict(b=B.assign(Rank=np.nan)), 'b: column "Rank"'),
+        (dict(b=B.assign(Rank=np.nan)), 'b: column "Rank" has missing values'),
+        (dict(b=B.assign(Position="2")), 'b: column "Position" has to hold numbers'),
         (dict(b=B.assign(Rank="1")), 'b: column "Rank"'),
         (dict(b=B.assign(ItemId=None)), 'b: column "ItemId" has missing values'),
         (dict(b=B.assign(ItemId=7)), r"in row \d ItemId is \d in a and 7 in b; evaluate"),

@@ -24,7 +24,7 @@ def tables(session_ids=(1, 2, 2, 5), item_ids=("a", "b", "ü", "a")):
     values = {
         "SessionId": np.array(session_ids),
         "Position": np.arange(2, 2 + n),
-        "ItemId": np.array(item_ids, dtype=object),
+        "ItemId": pd.Series(item_ids, dtype=object),
         "Better": np.arange(n) * 10**12,
         "Equal": np.zeros(n, dtype=np.int64),
         "Rank": 1 + np.arange(n) / 2,
@@ -108,7 +108,7 @@ def test_inputs_are_never_replaced(tmp_path, force):
         ("ranks", "ends in .parquet or .tsv"),
         ("", "an empty path: give a name"),
         ("missing/ranks.tsv", "missing/ranks.tsv: No such file.*existing, writable directory"),
-        ("a\0b.tsv", "null byte"),
+        ("a\0b.tsv", "embedded null"),
         (None, "expected a path, got NoneType"),
     ],
 )

@@ -169,7 +169,9 @@ def tables(
                 scorer.item_ids[positions[found]],
                 scores[found],
             )
-            yield pd.DataFrame(dict(zip(RECOMMENDATIONS.columns, columns)))
+            # with their types: pandas 3 would try to make its own strings of objects
+            series = (pd.Series(values, dtype=values.dtype) for values in columns)
+            yield pd.DataFrame(dict(zip(RECOMMENDATIONS.columns, series)))
             begin += n
             progress.update(n)
 

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from gru4rec_toolkit.data import schedule
 from gru4rec_toolkit.data.events import read_events
 from gru4rec_toolkit.data.ids import extend_item_ids, item_indices
-from gru4rec_toolkit.data.schedule import Block, count_steps, schedule_blocks, training_order
+from gru4rec_toolkit.data.schedule import (
+    Block,
+    count_steps,
+    schedule_blocks,
+    target_positions,
+    training_order,
+)
 from gru4rec_toolkit.data.sessions import (
     SessionLog,
     check_training_log,
@@ -122,6 +128,25 @@ def test_schedule_is_the_classic_loop(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "SESSIONS_AT_ONCE", at_once)
         check_schedule(log, order, batch_size, max_steps, min_rows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), max_size=40).map(lambda some: [*some, 2]),
+    batch_size=st.integers(1, 12),
+    steps_at_once=st.integers(1, 9),
+)
+def test_positions_of_the_targets(lengths, batch_size, steps_at_once):
+    """They lead to the blocks' targets, and to every event but the first ones."""
+    log = make_log(lengths)
+    order = training_order(log, False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "STEPS_AT_ONCE", steps_at_once)
+        positions = target_positions(log, order, batch_size)
+    blocks = schedule_blocks(log, order, batch_size, 7)
+    targets = np.concatenate([block.targets.ravel() for block in blocks])
+    assert log.items[positions].tolist() == targets.tolist()
+    assert sorted(positions) == sorted({*range(log.n_events)} - {*log.offsets[:-1].tolist()})
 
 
 @pytest.mark.parametrize("max_steps", [7, 1000])
@@ -325,6 +350,9 @@ def test_index_sessions_is_brute_force(events, session_type, item_type, time_typ
     log = index_sessions(frame)
     pd.testing.assert_frame_equal(frame, before)
     check_log(log, frame)
+    assert log.session_ids is None
+    kept = index_sessions(frame, keep_session_ids=True).session_ids
+    assert kept.tolist() == sorted({as_id(session) for session in frame["SessionId"]})
     integral = item_type in ("int64", "int32", "uint64", "float", "unordered", "Int64", "object")
     if item_type != "halves":
         assert log.item_ids.dtype == (np.int64 if integral else object)
