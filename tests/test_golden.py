@@ -74,9 +74,9 @@ def test_trajectory(name, train_data, test_data, blocks, monkeypatch, capsys):
     monkeypatch.setattr(
         GRU4Rec,
         "take",
-        lambda self, network, item_ids: (
+        lambda self, network, *ids: (
             initial.update(network.arrays()),
-            take(self, network, item_ids),
+            take(self, network, *ids),
         ),
     )
     gru.fit(train_data)
