@@ -160,6 +160,22 @@ def test_what_is_not_a_number_stays_where_it_belongs(m, n, k, layout, value):
                 assert np.array_equal(kind(found), kind(expected))
 
 
+# what a running session needs: its scores alone are those among others
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("k", [1, 7, 8, 100, 127, 129, 255, 257, 600])
+@pytest.mark.parametrize("n", [1, 8, 33, 300])
+def test_one_row_has_the_scores_of_equal_rows_among_others(n, k, threads):
+    if not load().gk_has_tiles():
+        pytest.skip("BLAS does not promise it")
+    rng = np.random.default_rng(0)
+    hidden, rows = (rng.standard_normal((size, k)).astype(np.float32) for size in (5, n))
+    with team_of(threads) as library:
+        together = product(library, "a b^T", hidden, rows.T)
+        for i in range(5):
+            alone = product(library, "a b^T", hidden[i : i + 1], rows.T)
+            assert np.array_equal(alone[0], together[i])
+
+
 # what ranking needs: a target's score comes from a product with the targets' rows, the others' from
 # products with blocks of items
 @pytest.mark.parametrize("threads", [1, 2, 4])
