@@ -463,6 +463,8 @@ TAKEN = {
     "negative_sampler": ("a function of a number of mini-batches, or None", "random"),
     "batch": ("an integer of 1 or more", 0),
     "batch_size": ("an integer of 1 or more", 0),
+    "k": ("an integer of 1 or more", 0),
+    "exclude_seen": ("True or False", "maybe"),
     "cut_off": ("one or more list lengths of 1 or more", [0]),
     "mode": ("one of standard, conservative, median, tiebreaking", "best"),
     "force": ("True or False", "maybe"),
