@@ -68,7 +68,7 @@ def evaluate_gpu(
     test_data : DataFrame or SessionLog
         One event a row; not changed. Or what `gru4rec_toolkit.data.sessions.index_sessions` made of
         it, given ``item_ids=gru.item_ids``. This saves the indexing where a test set is evaluated
-        several times, and memory: a log takes 4 bytes an event and 16 bytes a session.
+        several times, and memory: a log takes 4 bytes an event and 24 bytes a session.
     items : sequence of item ids, optional
         Rank the target among these only (and itself). Default: among all items of the training.
     session_key, item_key, time_key : str
@@ -86,6 +86,9 @@ def evaluate_gpu(
         - median: 1 + better + equal / 2
         - tiebreaking: 1 + better + a random integer of 0 to equal, which follows from the seed of
           the training
+
+        The items that a baseline has no score for all tie. Where the standard mode owes them hits,
+        a warning says so.
     extra : sequence of str
         Further metrics. The lists of the last two hold the N items of highest score, of equal
         scores those that the training has seen first; the mode does not change them.
@@ -102,9 +105,6 @@ def evaluate_gpu(
         part, whole or not at all.
     force : bool
         Replace an existing file there that is no file of ranks, too.
-
-        The items that a baseline has no score for all tie. Where the standard mode owes them hits,
-        a warning says so.
 
     Returns
     -------

@@ -538,9 +538,9 @@ class GRU4Rec(parameters.HasParameters):
     ) -> Recommendations:
         """Return the best next items of sessions.
 
-        A session's list is the same alone and among others. Events on items that the model does not
-        know are skipped and counted in the log; a session without any other gets the items of most
-        events in the training.
+        A session's list is the same alone and among others, but for rounding. Events on items that
+        the model does not know are skipped and counted in the log; a session without any other gets
+        the items of most events in the training.
 
         Parameters
         ----------
@@ -575,7 +575,7 @@ class GRU4Rec(parameters.HasParameters):
         scorer = self._ready_scorer("recommend")
         k, exclude_seen = parameters.check_arguments(k=k, exclude_seen=exclude_seen)
         keys = self.session_key, self.item_key, self.time_key
-        log = batches.histories(sessions, keys, self.item_ids)
+        log = batches.running_sessions(sessions, keys, self.item_ids)
         log.announce()
         candidates = scorer.candidates(items)
         parts = list(batches.recommendations(scorer, log, k, exclude_seen, candidates))
@@ -621,7 +621,7 @@ class GRU4Rec(parameters.HasParameters):
             raise InputError(f"sessions: expected a DataFrame, got {shown(sessions, 60)}")
         tablefile.check_writable(tablefile.RECOMMENDATIONS, path, force)
         keys = self.session_key, self.item_key, self.time_key
-        log = batches.histories(sessions, keys, self.item_ids)
+        log = batches.running_sessions(sessions, keys, self.item_ids)
         log.announce()
         tables = batches.tables(scorer, log, k, exclude_seen)
         tablefile.write(tablefile.RECOMMENDATIONS, path, tables, force)
@@ -657,6 +657,8 @@ class GRU4Rec(parameters.HasParameters):
                 "ranked by Network.scores; use predict_next_batch"
             )
         if self._scorer is None:
+            # NaN would be best of all and of none
+            weights.check_values(self.weights(), network.settings, len(self.item_ids))
             self._scorer = Scorer(network, self.item_ids, self.support)
         return self._scorer
 

@@ -384,7 +384,7 @@ def _load(
     _check_parts(model_class, ["loadmodel", "apply"], args.gru4rec_model)
     gru = model_class.loadmodel(args.path)
     gru.apply(args.settings)
-    return gru, _index_test_sets(gru, args.evaluated, gru.item_ids)
+    return gru, _index_test_sets(gru, args, gru.item_ids)
 
 
 def _fit_baseline(args: argparse.Namespace) -> tuple[Baseline, dict[str, SessionLog]]:
@@ -439,7 +439,9 @@ def _read_data(
     logs = {}
     if args.evaluated:
         known = ids.extend_item_ids([], data, gru.item_key)
-        logs = _index_test_sets(gru, args.evaluated, known)
+        logs = _index_test_sets(gru, args, known)
+    elif args.test:
+        _read_sessions(gru, args, announce=False)  # not kept: they may be many
     return data, logs
 
 
@@ -472,18 +474,22 @@ def _inputs(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _index_test_sets(
-    gru: GRU4Rec | Baseline, paths: list[str], item_ids: Ids
+    gru: GRU4Rec | Baseline, args: argparse.Namespace, item_ids: Ids
 ) -> dict[str, SessionLog]:
     """Read every test set once, and keep its index, which is small beside the table itself."""
-    return {path: _index_test_set(gru, path, item_ids) for path in dict.fromkeys(paths)}
+    paths = dict.fromkeys(args.evaluated)
+    return {path: _index_test_set(gru, path, args, item_ids) for path in paths}
 
 
-def _index_test_set(gru: GRU4Rec | Baseline, path: str, item_ids: Ids) -> SessionLog:
+def _index_test_set(
+    gru: GRU4Rec | Baseline, path: str, args: argparse.Namespace, item_ids: Ids
+) -> SessionLog:
     from gru4rec_toolkit.data import events, sessions
 
     data = events.read_events(path, *_keys(gru), announce=False)
+    keep_ids = args.ranks is not None
     log = sessions.index_sessions(
-        data, *_keys(gru), item_ids=item_ids, source=path, keep_session_ids=True
+        data, *_keys(gru), item_ids=item_ids, source=path, keep_session_ids=keep_ids
     )
     sessions.check_test_log(log, path)
     return log
@@ -514,18 +520,24 @@ def _metrics(
     from gru4rec_toolkit.data import sessions
 
     if not sessions.fits(logs[path], gru.item_ids):  # a variant's fit may choose its items itself
-        logs[path] = _index_test_set(gru, path, gru.item_ids)
+        logs[path] = _index_test_set(gru, path, args, gru.item_ids)
     return evaluation.evaluate_gpu(
         gru, logs[path], cut_off=args.measure, mode=args.eval_type, **options
     )
 
 
-def _recommend(gru: GRU4Rec, args: argparse.Namespace) -> None:
+def _read_sessions(
+    gru: GRU4Rec | Baseline, args: argparse.Namespace, announce: bool = True
+) -> pd.DataFrame:
     from gru4rec_toolkit.data import events
 
     (path,) = args.test
+    return events.read_events(path, *_keys(gru), announce=announce)
+
+
+def _recommend(gru: GRU4Rec, args: argparse.Namespace) -> None:
     print("Loading sessions...")
-    data = events.read_events(path, *_keys(gru))
+    data = _read_sessions(gru, args)
     start = time.perf_counter()
     gru.write_recommendations(args.recommend, data, args.k, args.exclude_seen, args.force)
     print(f"Recommending took {time.perf_counter() - start:.2f}s")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from gru4rec_toolkit import processes
+from gru4rec_toolkit.errors import InputError
 
 _PARTIAL = re.compile(
     r"\.gru4rec-(?P<machine>[0-9a-f]{16})-(?P<pid>[1-9]\d{0,9})-(?P<start>\d{1,20})-[0-9a-f]{8}\.part"
@@ -159,6 +160,49 @@ def obstacle(
     if not force and not is_that_kind(os.fspath(path)):
         return f"it exists and is not {kind}"
     return None
+
+
+def check_target(
+    action: str,
+    path: str,
+    kind: str,
+    is_that_kind: Callable[[str], bool],
+    inputs: Mapping[str, str | os.PathLike] | None = None,
+    force: bool = False,
+) -> None:
+    """Find out before long work whether its result can be written, and may be.
+
+    Parameters
+    ----------
+    action : str
+        For the message: ``save the model``.
+    path, kind, is_that_kind, inputs, force
+        As for `obstacle`.
+
+    Raises
+    ------
+    InputError
+        Names the path and what keeps it from being written.
+    """
+    try:
+        reason = obstacle(path, kind, is_that_kind, inputs, force)
+        if reason is None:
+            check_writable(path)
+            return
+    except (OSError, ValueError) as err:
+        raise InputError(
+            f"cannot {action} to {path}: {reason_of(err)}; "
+            "give a path in an existing, writable directory"
+        ) from None
+    advice = "give another path"
+    if reason == f"it exists and is not {kind}":
+        advice += ", or --force (in Python, force=True) to replace it"
+    raise InputError(f"cannot {action} to {path}: {reason}; {advice}")
+
+
+def reason_of(err: Exception) -> str:
+    """Return what an error of the system says, without its number and its path."""
+    return str(getattr(err, "strerror", None) or err)
 
 
 def is_same(left: str | os.PathLike, right: str | os.PathLike) -> bool:

@@ -29,7 +29,9 @@ _LONGEST = 1 << 12  # bytes of that text
 _AT_ONCE = 1 << 24
 
 
-def check_writable(path: str, force: bool = False, inputs: Mapping[str, str] | None = None) -> None:
+def check_writable(
+    path: str, force: bool = False, inputs: Mapping[str, str] | None = None
+) -> None:
     """Find out before a long training whether its model can be saved.
 
     Parameters
@@ -53,20 +55,7 @@ def check_writable(path: str, force: bool = False, inputs: Mapping[str, str] | N
         raise InputError("cannot save the model: the path is empty; give a file name")
     if path.endswith(os.sep):
         raise InputError(f"cannot save the model to {path}: it names a directory; add a file name")
-    try:
-        reason = files.obstacle(path, "a GRU4Rec model", is_model, inputs, force)
-        if reason is None:
-            files.check_writable(path)
-            return
-    except (OSError, ValueError) as err:
-        raise InputError(
-            f"cannot save the model to {path}: {_reason(err)}; "
-            "give a path in an existing, writable directory"
-        ) from None
-    advice = "give another path"
-    if reason == "it exists and is not a GRU4Rec model":
-        advice += ", or --force (in Python, force=True) to replace it"
-    raise InputError(f"cannot save the model to {path}: {reason}; {advice}")
+    files.check_target("save the model", path, "a GRU4Rec model", is_model, inputs, force)
 
 
 def write(
@@ -108,11 +97,7 @@ def write(
                 with container.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
     except OSError as err:
-        raise InputError(f"cannot save the model to {path}: {_reason(err)}") from None
-
-
-def _reason(err: Exception) -> str:
-    return str(getattr(err, "strerror", None) or err)
+        raise InputError(f"cannot save the model to {path}: {files.reason_of(err)}") from None
 
 
 def is_model(path: str) -> bool:

@@ -60,22 +60,14 @@ def check_writable(
         )
     if extension == ".parquet":
         _import_pyarrow(path)
-    try:
-        reason = files.obstacle(
-            path, f"a file of {kind.name}", lambda p: is_one(kind, p), inputs, force
-        )
-        if reason is None:
-            files.check_writable(path)
-            return
-    except (OSError, ValueError) as err:
-        raise InputError(
-            f"cannot write {kind.name} to {path}: {_reason(err)}; "
-            "give a path in an existing, writable directory"
-        ) from None
-    advice = "give another path"
-    if reason == f"it exists and is not a file of {kind.name}":
-        advice += ", or --force (in Python, force=True) to replace it"
-    raise InputError(f"cannot write {kind.name} to {path}: {reason}; {advice}")
+    files.check_target(
+        f"write {kind.name}",
+        path,
+        f"a file of {kind.name}",
+        lambda existing: is_one(kind, existing),
+        inputs,
+        force,
+    )
 
 
 def write(kind: Kind, path: str | os.PathLike, tables: Iterable, force: bool = False) -> None:
@@ -102,7 +94,7 @@ def write(kind: Kind, path: str | os.PathLike, tables: Iterable, force: bool = F
         with files.replacing(path) as file:
             _WRITERS[os.path.splitext(path)[1].lower()](kind, path, file, tables)
     except OSError as err:
-        raise InputError(f"cannot write {kind.name} to {path}: {_reason(err)}") from None
+        raise InputError(f"cannot write {kind.name} to {path}: {files.reason_of(err)}") from None
 
 
 def is_one(kind: Kind, path: str) -> bool:
@@ -157,7 +149,3 @@ def _import_pyarrow(path: str) -> Any:
     from gru4rec_toolkit.data.arrow import import_pyarrow
 
     return import_pyarrow(f"{path}: writing Parquet files")
-
-
-def _reason(err: Exception) -> str:
-    return str(getattr(err, "strerror", None) or err)

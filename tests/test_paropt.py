@@ -455,11 +455,7 @@ def test_databases_of_somebody_else(tmp_path):
     assert files_in(tmp_path) == before
 
 
-STORAGES = {
-    "text": "notes.json",
-    "SQLite": "sqlite:///notes.json",
-    "other tables": "sqlite:///a.db",
-}
+STORAGES = {"text": "notes.json", "SQLite": "sqlite:///notes.json", "other tables": "sqlite:///a.db"}
 
 
 @pytest.mark.parametrize("storage", STORAGES.values(), ids=STORAGES)
@@ -1002,7 +998,7 @@ def test_reports_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_parameter_files_say_what_was_set(tmp_path):
     path = tmp_path / "best.py"
-    text = {"layers": "100/50", "time_sort": "False", "adapt": "None", "item_key": 'it\'s "x"'}
+    text = {"layers": "100/50", "time_sort": "False", "adapt": "None", "item_key": "it's \"x\""}
     path.write_text(report.paramfile(text, 'of "a" study \\ here'))
     settings = parameters.read_file(str(path))
     assert settings == parameters.convert(text)

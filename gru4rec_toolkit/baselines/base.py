@@ -147,19 +147,12 @@ class Baseline:
         source = "training data"
         log = sessions.index_sessions(data, *keys, source=source, announce=True)
         self.base = np.zeros(log.n_items)
-        self.learn(log, sessions.last_times(data, *keys, source=source))
+        self.learn(log)
         self.item_ids, self.support = log.item_ids, log.support
         return self
 
-    def learn(self, log: sessions.SessionLog, last_times: np.ndarray) -> None:
-        """Learn from indexed training sessions.
-
-        Parameters
-        ----------
-        log : SessionLog
-        last_times : array (n_sessions,)
-            Time of each session's last event.
-        """
+    def learn(self, log: sessions.SessionLog) -> None:
+        """Learn from indexed training sessions."""
         raise NotImplementedError
 
     def scores(self, histories: Histories) -> sparse.csr_matrix:

@@ -26,7 +26,7 @@ class Random(Baseline):
     name = "random"
     seed: int
 
-    def learn(self, log: SessionLog, last_times: np.ndarray) -> None:
+    def learn(self, log: SessionLog) -> None:
         pass
 
     def count_ranks(
@@ -45,6 +45,13 @@ class Random(Baseline):
         better = rng.integers(0, n_others, endpoint=True)
         return better, np.zeros_like(better)
 
+    def scores(self, histories: Histories) -> sparse.csr_matrix:
+        """Return scores of all items, in another order for each history: what lists are made of."""
+        n_items = len(self.base)
+        # of the history's place in the log, so that the blocks do not matter
+        rows = [np.random.default_rng((self.seed, end)).random(n_items) for end in histories.end]
+        return sparse.csr_matrix(np.array(rows).reshape(len(histories), n_items))
+
 
 class Popularity(Baseline):
     """The items by their number of training events, the same list for every event.
@@ -59,7 +66,7 @@ class Popularity(Baseline):
 
     name = "popularity"
 
-    def learn(self, log: SessionLog, last_times: np.ndarray) -> None:
+    def learn(self, log: SessionLog) -> None:
         self.base = log.support.astype(np.float64)
 
     def scores(self, histories: Histories) -> sparse.csr_matrix:

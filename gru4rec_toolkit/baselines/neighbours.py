@@ -37,8 +37,6 @@ class Index:
     Parameters
     ----------
     log : SessionLog
-    last_times : array (n_sessions,)
-        Time of each session's last event.
     sample_size : int
         How many sessions of an item are kept.
 
@@ -55,9 +53,9 @@ class Index:
     begin, length : int64 arrays (n_items,)
     """
 
-    def __init__(self, log: SessionLog, last_times: np.ndarray, sample_size: int) -> None:
+    def __init__(self, log: SessionLog, sample_size: int) -> None:
         recency = np.empty(log.n_sessions, dtype=np.int64)
-        recency[np.argsort(last_times, kind="stable")[::-1]] = np.arange(log.n_sessions)
+        recency[np.argsort(log.end_times, kind="stable")[::-1]] = np.arange(log.n_sessions)
         rows = np.repeat(recency, np.diff(log.offsets))
         self.items = arrays.binary(rows, log.items, (log.n_sessions, log.n_items))
         self.n_items = np.diff(self.items.indptr).astype(np.int64)
@@ -100,8 +98,8 @@ class _Neighbours(Baseline):
     sample_size: int
     index: Index
 
-    def learn(self, log: SessionLog, last_times: np.ndarray) -> None:
-        self.index = Index(log, last_times, self.sample_size)
+    def learn(self, log: SessionLog) -> None:
+        self.index = Index(log, self.sample_size)
 
     def similarities(self, found: Found, lengths: np.ndarray, n_items: np.ndarray) -> np.ndarray:
         """Return how similar candidates are to their histories, positive: array (n_found,).

@@ -37,7 +37,7 @@ class Markov(_Pairs):
 
     name = "markov"
 
-    def learn(self, log: SessionLog, last_times: np.ndarray) -> None:
+    def learn(self, log: SessionLog) -> None:
         has_next = np.ones(log.n_events, dtype=bool)
         has_next[log.offsets[1:] - 1] = False
         event = np.flatnonzero(has_next)
@@ -71,7 +71,7 @@ class ItemKNN(_Pairs):
     n_sims: int
     lmbd: float
 
-    def learn(self, log: SessionLog, last_times: np.ndarray) -> None:
+    def learn(self, log: SessionLog) -> None:
         lengths = np.diff(log.offsets)
         sessions = np.repeat(np.arange(log.n_sessions), lengths)
         by_session = arrays.binary(sessions, log.items, (log.n_sessions, log.n_items))

@@ -37,6 +37,8 @@ class SessionLog:
         Session s has the events ``items[offsets[s]:offsets[s + 1]]``.
     start_times : int64 or float64 array (n_sessions,)
         Time of each session's first event, in the unit of the data.
+    end_times : int64 or float64 array (n_sessions,)
+        Time of its last event.
     item_ids : int64 array or object array of str (n_items,)
         The id behind each item index.
     session_ids : int64 array or object array of str (n_sessions,), or None
@@ -46,6 +48,7 @@ class SessionLog:
     items: np.ndarray
     offsets: np.ndarray
     start_times: np.ndarray
+    end_times: np.ndarray
     item_ids: np.ndarray
     session_ids: np.ndarray | None = None
 
@@ -145,46 +148,12 @@ def index_sessions(
         items=items.astype(np.int32),
         offsets=np.append(starts, len(items)).astype(np.int64, copy=False),
         start_times=times[starts],
+        end_times=times[np.append(starts[1:], len(times)) - 1],
         item_ids=item_ids,
         session_ids=(
             canonical_ids(session_column.iloc[starts].to_numpy()) if keep_session_ids else None
         ),
     )
-
-
-def last_times(
-    data: pd.DataFrame,
-    session_key: str = "SessionId",
-    item_key: str = "ItemId",
-    time_key: str = "Time",
-    source: str = "data",
-) -> np.ndarray:
-    """Return the time of each session's last event, for the sessions of `index_sessions`.
-
-    A `SessionLog` does not hold them: training needs none.
-
-    Parameters
-    ----------
-    data, session_key, item_key, time_key, source
-        As `index_sessions` got them, without item ids.
-
-    Returns
-    -------
-    int64 or float64 array (n_sessions,)
-        In the order of the log's sessions.
-
-    Raises
-    ------
-    InputError
-        As `index_sessions` does.
-    """
-    keys = column_keys(session_key, item_key, time_key)
-    session_column, _, times = check_events(data, keys, source, row_place)
-    sessions = sortable_ids(session_column, source)
-    order = np.argsort(sessions, kind="stable")
-    sessions = sessions[order]
-    starts = np.flatnonzero(np.r_[True, sessions[1:] != sessions[:-1]])
-    return np.maximum.reduceat(times[order], starts)
 
 
 def known_items(item_ids: np.ndarray, values: Ids, source: str) -> np.ndarray:

@@ -120,14 +120,18 @@ def adagrad(access: _Dense, gradient: tt.TensorVariable) -> tuple:
     return scaled, [(acc, access.accumulate(acc, 1, squared))]
 
 
-def rmsprop(access: _Dense, gradient: tt.TensorVariable, decay: float) -> tuple:
+def rmsprop(
+    access: _Dense, gradient: tt.TensorVariable, decay: float
+) -> tuple:
     """a <- d a + (1 - d) g^2; g / sqrt(a + 1e-6) (Tieleman and Hinton, 2012)."""
     (acc,) = states_of(access.parameter, "rmsprop")
     acc_new = access.accumulate(acc, decay, _c(1 - decay) * gradient**2)
     return gradient / tt.sqrt(access.read(acc_new) + _c(EPSILON)), [(acc, acc_new)]
 
 
-def adadelta(access: _Dense, gradient: tt.TensorVariable, decay: float) -> tuple:
+def adadelta(
+    access: _Dense, gradient: tt.TensorVariable, decay: float
+) -> tuple:
     """s = g sqrt(u + 1e-6) / sqrt(a + 1e-6), a and u running means of g^2, s^2 (Zeiler, 2012)."""
     acc, upd = states_of(access.parameter, "adadelta")
     acc_new = access.accumulate(acc, decay, _c(1 - decay) * gradient**2)
@@ -154,7 +158,9 @@ def adam(
     mean_new = _c(decay1) * access.read(mean) + mean_share
     var_new = _c(decay2) * access.read(var) + var_share
     scaled = (
-        mean_new / (1 - _c(decay1) ** t) / (tt.sqrt(var_new / (1 - _c(decay2) ** t)) + _c(1e-8))
+        mean_new
+        / (1 - _c(decay1) ** t)
+        / (tt.sqrt(var_new / (1 - _c(decay2) ** t)) + _c(1e-8))
     )
     return scaled, [
         (mean, access.accumulate(mean, decay1, mean_share)),

@@ -100,7 +100,9 @@ class RankCounter:
         """Compile the counts over all items at once, or over the next block of them."""
         step, totals = self.block.step, (self.better, self.equal)
         targets, of_targets = self.block.targets, self.target_scores
-        counts = counted_ranks(self.hidden, rows, biases, ids, targets, of_targets, self.activation)
+        counts = counted_ranks(
+            self.hidden, rows, biases, ids, targets, of_targets, self.activation
+        )
         if counts is not None:
             self.n_item_blocks = 1
             updates = [(all_, tt.set_subtensor(all_[step], n)) for all_, n in zip(totals, counts)]

@@ -75,8 +75,9 @@ class Ranker:
 
     def __init__(self, network, activation: str, subset: bool) -> None:
         hidden, starts, left_out, k = tt.matrix(), tt.ivector(), tt.ivector(), tt.lscalar()
-        rows, biases, self.n_items = network.Wy, network.By, network.Wy.shape.eval()[0]
+        rows, biases = network.Wy, network.By
         chosen = [tt.ivector()] if subset else []
+        self.n_items = rows.get_value(borrow=True, return_internal_type=True).shape[0]
         if subset:
             rows, biases = rows[chosen[0]], biases[chosen[0]]
         self.ranked: Any = None

@@ -92,7 +92,9 @@ class GpuKernelOp(base.HostCode, GpuKernelBase, theano.Op):
         return {}
 
     def get_params(self, node):
-        return next(v.type.context for v in node.inputs if isinstance(v.type, GpuArrayType))
+        return next(
+            v.type.context for v in node.inputs if isinstance(v.type, GpuArrayType)
+        )
 
     @staticmethod
     def arrays(*variables) -> list:

@@ -85,7 +85,9 @@ class SearchParameter:
             value: float = trial.suggest_int(self.name, low, high, step=int_step, log=self.log)
         else:
             step = None if self.step is None else float(self.step)
-            value = trial.suggest_float(self.name, float(low), float(high), step=step, log=self.log)
+            value = trial.suggest_float(
+                self.name, float(low), float(high), step=step, log=self.log
+            )
         return self.text(value)
 
     def text(self, value: Any) -> str:

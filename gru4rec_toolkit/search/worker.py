@@ -102,7 +102,9 @@ class Search:
         check_storage(settings.storage)
         _check_places(settings)
         description = describe(settings)
-        self.sampler = methods.make_sampler(settings.sampler, settings.seed, settings.space)
+        self.sampler = methods.make_sampler(
+            settings.sampler, settings.seed, settings.space
+        )
         self.grid_size = None
         if settings.sampler == "grid":
             self.grid_size = methods.grid_size(settings.space)
@@ -411,7 +413,9 @@ class Search:
             )
             report.write_whole(
                 settings.results / report.BEST,
-                report.paramfile({**self.best_settings(best[0]), **settings.columns}, heading),
+                report.paramfile(
+                    {**self.best_settings(best[0]), **settings.columns}, heading
+                ),
             )
 
     def best_settings(self, trial: FrozenTrial) -> dict[str, str]:

@@ -19,7 +19,7 @@ from gru4rec_toolkit.tablefile import RECOMMENDATIONS
 
 logger = logging.getLogger("gru4rec")
 
-# sessions that advance together; with more, products do not get faster
+# sessions that advance together
 AT_ONCE = 256
 # sessions that are ordered by their length together
 CHUNK = 16 * AT_ONCE
@@ -28,7 +28,7 @@ MOST_ITEMS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
-class Histories:
+class RunningSessions:
     """The events of sessions on items that a model knows.
 
     Attributes
@@ -62,14 +62,16 @@ class Histories:
             )
 
 
-def histories(sessions: Any, keys: tuple[str, str, str], item_ids: np.ndarray) -> Histories:
-    """Return sessions, as lists of ids of items or as a DataFrame of events, as `Histories`."""
+def running_sessions(
+    sessions: Any, keys: tuple[str, str, str], item_ids: np.ndarray
+) -> RunningSessions:
+    """Return sessions, given as lists of ids of items or as a DataFrame of events."""
     if isinstance(sessions, pd.DataFrame):
         return _of_events(sessions, keys, item_ids)
     return _of_lists(sessions, item_ids)
 
 
-def _of_lists(sessions: Any, item_ids: np.ndarray) -> Histories:
+def _of_lists(sessions: Any, item_ids: np.ndarray) -> RunningSessions:
     expected = (
         "expected a DataFrame of events, or a list with one list of item ids for each session"
     )
@@ -89,7 +91,9 @@ def _of_lists(sessions: Any, item_ids: np.ndarray) -> Histories:
     return _without_unknown(known, np.repeat(np.arange(len(lists)), lengths), len(lists), None)
 
 
-def _of_events(data: pd.DataFrame, keys: tuple[str, str, str], item_ids: np.ndarray) -> Histories:
+def _of_events(
+    data: pd.DataFrame, keys: tuple[str, str, str], item_ids: np.ndarray
+) -> RunningSessions:
     session_column, item_column, times = check_events(
         data, column_keys(*keys), "sessions", row_place
     )
@@ -102,18 +106,18 @@ def _of_events(data: pd.DataFrame, keys: tuple[str, str, str], item_ids: np.ndar
     return _without_unknown(known, codes[order], len(ids), ids)
 
 
-def _without_unknown(known: np.ndarray, codes: np.ndarray, n: int, ids) -> Histories:
-    """Return histories of positions (n_events,), -1 for unknown, of sessions 0 to n - 1."""
+def _without_unknown(known: np.ndarray, codes: np.ndarray, n: int, ids) -> RunningSessions:
+    """Return sessions of positions (n_events,), -1 for unknown, of sessions 0 to n - 1."""
     is_known = known >= 0
     lengths = np.bincount(codes[is_known], minlength=n)
     offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
     n_unknown = int(len(known) - is_known.sum())
-    return Histories(known[is_known].astype(np.int32), offsets, ids, n_unknown)
+    return RunningSessions(known[is_known].astype(np.int32), offsets, ids, n_unknown)
 
 
 def recommendations(
     scorer: Scorer,
-    log: Histories,
+    log: RunningSessions,
     k: int,
     exclude_seen: bool = False,
     candidates: np.ndarray | None = None,
@@ -151,7 +155,7 @@ def recommendations(
 
 
 def tables(
-    scorer: Scorer, log: Histories, k: int, exclude_seen: bool = False
+    scorer: Scorer, log: RunningSessions, k: int, exclude_seen: bool = False
 ) -> Iterator[pd.DataFrame]:
     """Yield the recommendations for a log as tables, with the columns of RECOMMENDATIONS.
 

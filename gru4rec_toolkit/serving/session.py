@@ -68,7 +68,8 @@ class Session:
     def state(self) -> bytes:
         """Return all that the session is: `GRU4Rec.session` makes it again of that.
 
-        It belongs to the weights of its model, on any device. 4 bytes a unit and a click.
+        It belongs to the weights that the model had at its first state, on any device. 4 bytes a
+        unit (8 in float64) and a click.
         """
         size = self._states[0].itemsize
         arrays = [np.array(self._seen, dtype="<i4"), *(h.astype(f"<f{size}") for h in self._states)]
@@ -94,10 +95,16 @@ class Session:
             raise InputError(
                 "state: it belongs to another model, or to other weights; begin a new session"
             )
-        if zlib.crc32(body) != checksum or len(body) != 4 * n_seen + size * n_units:
-            raise InputError(f"{wrong}, got damaged ones; begin a new session")
+        damaged = InputError(f"{wrong}, got damaged ones; begin a new session")
+        fits = size in (4, 8) and len(body) == 4 * n_seen + size * n_units
+        if not fits or zlib.crc32(body) != checksum:
+            raise damaged
         seen = np.frombuffer(body, dtype="<i4", count=n_seen)
         values = np.frombuffer(body, dtype=f"<f{size}", offset=4 * n_seen)
+        # somebody may have made a state with a checksum that is right
+        n_items = len(self._scorer.item_ids)
+        if not (np.isfinite(values).all() and ((seen >= 0) & (seen < n_items)).all()):
+            raise damaged
         self._seen = seen.tolist()
         bounds = np.cumsum(self._scorer.sizes)[:-1]
         self._states = [

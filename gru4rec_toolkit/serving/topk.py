@@ -52,7 +52,6 @@ class Scorer:
 
     def __init__(self, network, item_ids: np.ndarray, support: np.ndarray | None) -> None:
         self.network, self.item_ids, self.support = network, item_ids, support
-        self.positions = Positions(item_ids)
         self.sizes = network.settings.layers
         self.activation = losses.ranking_activation(network.settings.final_act)
         # those that rank, by whether items are chosen
@@ -86,6 +85,11 @@ class Scorer:
         return found
 
     # ------------------------------------------------------------------------ items
+
+    @functools.cached_property
+    def positions(self) -> Positions:
+        """Return the items' positions by their ids, which only clicks need one by one."""
+        return Positions(self.item_ids)
 
     def candidates(self, items: Ids | None) -> np.ndarray | None:
         """Return the positions of the items to choose from, ascending; None for all."""

@@ -248,15 +248,17 @@ def test_defaults_on_a_larger_log(train_data, test_data):
 
 @settings(max_examples=50, deadline=None)
 @given(logs())
-def test_last_times(frame):
-    expected = [session.Time.max() for _, session in frame.groupby("SessionId")]
-    assert sessions.last_times(frame).tolist() == expected
+def test_times_of_sessions(frame):
+    of_sessions = [session.Time for _, session in frame.groupby("SessionId")]
+    log = sessions.index_sessions(frame)
+    assert log.end_times.tolist() == [times.max() for times in of_sessions]
+    assert log.start_times.tolist() == [times.min() for times in of_sessions]
 
 
-def test_last_times_of_dates():
+def test_end_times_of_dates():
     frame = pd.DataFrame({"SessionId": ["b", "a", "b"], "ItemId": 1, "Time": "2020-01-01"})
     frame.loc[0, "Time"] = "2020-01-03"
-    assert np.diff(sessions.last_times(frame)).tolist() == [2 * 86_400]
+    assert np.diff(sessions.index_sessions(frame).end_times).tolist() == [2 * 86_400]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=30), st.integers(1, 4))
@@ -440,6 +442,28 @@ def test_bad_training_data(train_data):
     pd.testing.assert_frame_equal(train_data, before)
 
 
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("candidates", [None, np.arange(3, 50, 4)], ids=["all", "given"])
+def test_lists(train_data, test_data, monkeypatch, name, candidates):
+    """Of every event, however many are scored together, the items that rank first."""
+    model = BASELINES[name]().fit(train_data)
+    log = sessions.index_sessions(test_data, item_ids=model.item_ids)
+    lists = np.concatenate([*model.top_lists(log, candidates, 8)])
+    monkeypatch.setattr(base, "MOST_SCORES", 7 * len(model.item_ids))
+    assert np.array_equal(lists, np.concatenate([*model.top_lists(log, candidates, 8)]))
+    asked = np.arange(len(model.item_ids)) if candidates is None else candidates
+    assert lists.shape == (len(base.predicted_events(log)), 8) and np.isin(lists, asked).all()
+    assert all(len({*row}) == 8 for row in lists.tolist())
+    if name == "random":  # ranks are drawn without lists
+        assert len(np.unique(lists)) == len(asked)
+        return
+    better, equal = model.count_ranks(log, candidates)
+    targets = log.items[base.predicted_events(log).end]
+    listed = (lists == targets[:, None]).any(axis=1) & np.isin(targets, asked)
+    can_be = np.isin(targets, asked)
+    assert listed[can_be & (better + equal < 8)].all() and not listed[better >= 8].any()
+
+
 def test_a_baseline_of_ones_own(train_data, test_data):
     """A subclass with a table of its own is evaluated like the others."""
 
@@ -447,7 +471,7 @@ def test_a_baseline_of_ones_own(train_data, test_data):
         name = "rare"
         table: ClassVar = {**COLUMNS, "sign": parameters.PARAMETERS["seed"]}
 
-        def learn(self, log, last_times):
+        def learn(self, log):
             self.base = -self.sign * log.support
 
         def scores(self, histories):

@@ -81,6 +81,7 @@ def make_log(lengths, times=None, seed=0):
         items=np.random.default_rng(seed).integers(0, 50, n_events).astype(np.int32),
         offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
         start_times=np.arange(len(lengths)) if times is None else np.asarray(times),
+        end_times=np.arange(len(lengths)),
         item_ids=np.arange(50),
     )
 

@@ -196,10 +196,8 @@ def test_libraries_are_found_by_the_names_that_libgpuarray_opens(tmp_path, monke
 
     package = tmp_path / "nvidia" / "thing" / "lib"
     package.mkdir(parents=True)
-    for name, code in (
-        ("libother.so.3", "int other() {return 40;}"),
-        ("libthing.so.12", "int other(); int thing() {return other() + 2;}"),
-    ):
+    for name, code in (("libother.so.3", "int other() {return 40;}"),
+                       ("libthing.so.12", "int other(); int thing() {return other() + 2;}")):
         source = tmp_path / "source.c"
         source.write_text(code)
         command = ["gcc", "-shared", "-fPIC", "-o", package / name, source, f"-Wl,-soname,{name}"]

@@ -24,7 +24,9 @@ def evaluate(expression, values):
 
 
 def check_gradient(cost, values):
-    theano.gradient.verify_grad(cost, [values], rng=np.random.RandomState(1), eps=1e-6, mode=PYTHON)
+    theano.gradient.verify_grad(
+        cost, [values], rng=np.random.RandomState(1), eps=1e-6, mode=PYTHON
+    )
 
 
 def sigmoid(x):

@@ -102,7 +102,9 @@ def test_dense(method, momentum, lmbd, fused):
     p = theano.shared(value, name="p")
     target = tt.fmatrix()
     cost = (p * target).sum()  # the gradient is the target
-    updates = optimizers.training_updates(cost, [p], [], method, RATES[method], 0.1, momentum, lmbd)
+    updates = optimizers.training_updates(
+        cost, [p], [], method, RATES[method], 0.1, momentum, lmbd
+    )
     f = compiled([target], updates, fused)
     rule = Rule(method, value, 0.1, momentum, lmbd)
     for _ in range(4):

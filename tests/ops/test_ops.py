@@ -481,19 +481,26 @@ def test_the_gradient_of_activated_scores(activation):
     np.testing.assert_allclose(values[0], values[1], rtol=1e-5, atol=1e-6)
 
 
+def with_many_ties(rng, m, n_items, n):
+    """Return hidden states, rows and biases of items.
+
+    They are multiples of 1/64, not far from zero: products are exact, and different scores have
+    clearly different activations.
+    """
+    hidden, rows, biases = (
+        rng.integers(-2, 3, shape).astype(np.float32)
+        for shape in ((m, n), (n_items, n), (n_items, 1))
+    )
+    return hidden / np.float32(64), rows, biases / np.float32(64)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @common
 @given(m=ROWS, n_items=st.sampled_from([1, 7, 256, 1000]), n=ROWS, seed=SEEDS)
 def test_count_ranks(activation, m, n_items, n, seed):
     n = max(n, 1)
     rng = np.random.default_rng(seed)
-    # multiples of 1/64, not far from zero: products are exact, there are many ties, and different
-    # scores have clearly different activations
-    hidden, rows, biases = (
-        rng.integers(-2, 3, shape).astype(np.float32)
-        for shape in ((m, n), (n_items, n), (n_items, 1))
-    )
-    hidden, biases = hidden / np.float32(64), biases / np.float32(64)
+    hidden, rows, biases = with_many_ties(rng, m, n_items, n)
     ids = rng.permutation(2 * n_items)[:n_items].astype(np.int32)
     targets = rng.integers(0, 2 * n_items, m).astype(np.int32)
     scores = rng.integers(-64, 65, m).astype(np.float32) / np.float32(64)
@@ -545,12 +552,7 @@ def left_out_at_random(rng, m, n_items, most):
 def test_top_k(activation, m, n_items, n, k, seed):
     n = max(n, 1)
     rng = np.random.default_rng(seed)
-    # exact products and many ties, as in test_count_ranks
-    hidden, rows, biases = (
-        rng.integers(-2, 3, shape).astype(np.float32)
-        for shape in ((m, n), (n_items, n), (n_items, 1))
-    )
-    hidden, biases = hidden / np.float32(64), biases / np.float32(64)
+    hidden, rows, biases = with_many_ties(rng, m, n_items, n)
     starts, left_out = left_out_at_random(rng, m, n_items, min(n_items, 12))
     values = [hidden, rows, biases, starts, left_out, np.int64(k)]
     agree(TopK(activation), values)

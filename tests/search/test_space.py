@@ -70,7 +70,9 @@ def test_shipped_spaces(name, fixed, n_parameters):
 )
 def test_steps_are_exact(low, step, n_steps, place):
     place = min(place, n_steps)
-    p = SearchParameter("learning_rate", "float", (low, low + n_steps * step), step, False, "here")
+    p = SearchParameter(
+        "learning_rate", "float", (low, low + n_steps * step), step, False, "here"
+    )
     held = float(low) + place * float(step)
     assert Decimal(p.text(held)) == low + place * step
     assert len(p.grid()) == n_steps + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from gru4rec import GRU4Rec, Network
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import weights
 from gru4rec_toolkit.ops.base import activate, usable
-from gru4rec_toolkit.serving import batch, topk
+from gru4rec_toolkit.serving import batch, session, topk
 from gru4rec_toolkit.theano_setup import theano
 
 N_ITEMS = 300
@@ -272,8 +273,8 @@ def test_a_state_that_is_stored(gru):
     state = running.state
     assert isinstance(state, bytes) and len(state) < 400
     again = gru.session(state)
-    for session in (running, again):
-        session.click(1100)
+    for each in (running, again):
+        each.click(1100)
     assert all((a == b).all() for a, b in zip(running.top(9, True), again.top(9, True)))
     assert again.state == running.state != state
 
@@ -305,6 +306,33 @@ def test_every_changed_byte_of_a_state_is_noticed(one, position, byte):
     state[position % len(state)] ^= byte
     with pytest.raises(InputError, match="^state: "):
         one.session(bytes(state))
+
+
+@pytest.mark.parametrize("change", ["position", "negative", "NaN", "size"])
+def test_a_state_that_somebody_made(one, change):
+    """Its checksum is right, and nothing in it may be used without a look."""
+    running = one.session()
+    running.click(1000)
+    header, body = session._HEADER, bytearray(running.state[session._HEADER.size :])
+    magic, version, size, fingerprint, _, n_seen = header.unpack_from(running.state)
+    if change == "NaN":
+        body[4 : 4 + size] = np.array([np.nan], f"<f{size}").tobytes()
+    elif change == "size":
+        size, body = 3, body[: 4 + 3 * 8]
+    else:
+        position = N_ITEMS if change == "position" else -1
+        body[:4] = np.array([position], "<i4").tobytes()
+    state = header.pack(magic, version, size, fingerprint, zlib.crc32(body), n_seen) + body
+    with pytest.raises(InputError, match="damaged"):
+        one.session(bytes(state))
+
+
+def test_weights_of_which_one_is_no_number(one):
+    gru = random_model("shared")
+    gru.By.set_value(np.full((N_ITEMS, 1), np.nan, dtype=theano.config.floatX))
+    for use in (lambda: gru.recommend([[1000]]), gru.session):
+        with pytest.raises(InputError, match="weights By hold NaN or infinity"):
+            use()
 
 
 def test_a_state_of_other_weights(one):

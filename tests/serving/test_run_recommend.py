@@ -79,6 +79,12 @@ def test_what_makes_no_sense(folder, options, what):
     assert files_in(folder) == before
 
 
+def test_sessions_that_cannot_be_read_are_found_before_the_training(tmp_path):
+    (tmp_path / "s.tsv").write_text("a\tb\n1\t2\n")
+    done = run_py(TRAIN, "-ps", SETTINGS, "--recommend", "o.tsv", "-t", "s.tsv", cwd=tmp_path)
+    assert complaint(done).startswith("s.tsv: ") and "Started training" not in done.out
+
+
 def test_a_file_that_is_read_is_not_replaced(folder):
     (folder / "s.tsv").write_text(TEST.read_text())
     options = ("-l", "--recommend", "s.tsv", "-t", "s.tsv", "--force")

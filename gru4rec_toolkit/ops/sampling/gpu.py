@@ -12,6 +12,7 @@ from gru4rec_toolkit.theano_setup import theano  # noqa: F401, configured first
 from theano.gpuarray.type import get_context  # isort: skip
 
 
+
 class GpuSampler(NegativeSampler):
     """A `sampling.NegativeSampler` that can draw into the GPU's memory.
 
