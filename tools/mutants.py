@@ -50,7 +50,10 @@ MODULES = {
     "data/schedule.py": ["tests/data/test_sessions.py"],
     "data/sessions.py": ["tests/data/test_sessions.py"],
     "data/ids.py": ["tests/data/test_sessions.py"],
-    "baselines/counting.py": ["tests/baselines/test_baselines.py"],
+    "baselines/counting.py": [
+        "tests/baselines/test_baselines.py",
+        "tests/baselines/test_counting.py",
+    ],
     "baselines/lists.py": ["tests/baselines/test_baselines.py"],
     "baselines/pairs.py": ["tests/baselines/test_baselines.py"],
     "baselines/neighbours.py": ["tests/baselines/test_baselines.py"],
