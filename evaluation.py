@@ -487,10 +487,8 @@ def _scorer(gru: GRU4Rec) -> GRU4Rec:
 
     A softmax rounds different scores to one probability. The model's own slots are left alone.
     """
-    from gru4rec_toolkit.model.losses import ranking_activation
-
     network = copy.copy(gru.trained_network())  # the shared variables stay the same
-    final_act = ranking_activation(network.settings.final_act)
+    final_act = parameters.ranking_activation(network.settings.final_act)
     network.settings = network.settings.changed({"final_act": final_act})
     scorer = copy.copy(gru)
     scorer.take(network, gru.item_ids)

@@ -26,6 +26,7 @@ from gru4rec_toolkit.model.training import Training, TrainingDiverged
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.gru.op import gru_step
 from gru4rec_toolkit.serving import batch as batches
+from gru4rec_toolkit.serving import exports
 from gru4rec_toolkit.serving.session import Session
 from gru4rec_toolkit.serving.topk import Recommendations, Scorer, one_at_a_time
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -662,7 +663,7 @@ class GRU4Rec(parameters.HasParameters):
             self._scorer = Scorer(network, self.item_ids, self.support)
         return self._scorer
 
-    # ------------------------------------------------------------------------ saving
+    # ------------------------------------------------------------------------ saving, exporting
 
     def savemodel(self, path: str, force: bool = False) -> None:
         """Write the model to one file, whole or not at all (see `modelfile`).
@@ -688,6 +689,49 @@ class GRU4Rec(parameters.HasParameters):
             arrays = {"support": self.support, **arrays}
         arrays = {"item_ids": self.item_ids, **arrays}
         modelfile.write(path, network.settings.as_dict(), arrays, force)
+
+    def export_onnx(self, path: str, force: bool = False) -> None:
+        """Write one step of the model as an ONNX graph, whole or not at all (needs onnx).
+
+        Inputs, outputs and metadata are described in `gru4rec_toolkit.serving.onnx`.
+
+        Parameters
+        ----------
+        path : str
+            An earlier export there is replaced.
+        force : bool
+            Replace an existing file of another kind, too.
+
+        Raises
+        ------
+        gru4rec_toolkit.errors.InputError
+            If the file cannot be written or must not be replaced, if the weights hold NaN or have
+            more than 2 GB, or if a variant computes the step in a way of its own.
+        """
+        network = self.trained_network()
+        parts = ("hidden", "scores", "input_table")
+        own = any(getattr(type(network), part) is not getattr(Network, part) for part in parts)
+        if own or not self.predicts_by_network:
+            raise InputError(
+                f"export_onnx: {type(self).__name__} computes its step in a way of its own, which "
+                "has no form in ONNX; export_safetensors writes its weights"
+            )
+        self._export("onnx", path, force)
+
+    def export_safetensors(self, path: str, force: bool = False) -> None:
+        """Write the weights by name, the items and the parameters (needs safetensors).
+
+        Tensors and metadata are described in `gru4rec_toolkit.serving.safetensors`. Parameters and
+        errors are those of `export_onnx`.
+        """
+        self._export("safetensors", path, force)
+
+    def _export(self, name: str, path: str, force: bool) -> None:
+        network = self.trained_network()
+        (force,) = parameters.check_arguments(force=force)
+        arrays = network.arrays()
+        weights.check_values(arrays, network.settings, len(self.item_ids))
+        exports.write(name, path, network.settings, arrays, self.item_ids, self.support, force)
 
     @classmethod
     def loadmodel(cls, path: str) -> GRU4Rec:

@@ -85,7 +85,7 @@ def write(
     check_writable(path, force)
     stored = {}
     for name, array in arrays.items():
-        stored.update(_encode(name, array))
+        stored.update(encode(name, array))
     header = {"format": FORMAT, "version": VERSION, "parameters": dict(parameters)}
     # a damaged directory of the container can lose entries without a sign
     header["arrays"] = sorted(stored)
@@ -215,7 +215,8 @@ def _read_array(container: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray
     return array.T if text[2] == b"True" else array
 
 
-def _encode(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+def encode(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """Return an array as arrays of numbers: strings as their bytes in UTF-8, and lengths."""
     if array.dtype.kind in "biuf":
         return {name: array}
     if array.dtype.kind not in "OU":

@@ -425,8 +425,8 @@ def test_a_name_that_begins_like_another(monkeypatch):
     """Only the softmaxes keep the order of the scores."""
     monkeypatch.setitem(parameters.ACTIVATIONS, "softmaxzero", ())
     monkeypatch.setitem(losses.ACTIVATIONS, "softmaxzero", lambda x: 0 * x)
-    assert losses.ranking_activation("softmaxzero") == "softmaxzero"
-    assert losses.ranking_activation("softmax_logit") == "linear"
+    assert parameters.ranking_activation("softmaxzero") == "softmaxzero"
+    assert parameters.ranking_activation("softmax_logit") == "linear"
 
 
 class ScaledNetwork(Network):

@@ -91,16 +91,6 @@ def predicted(scores: tt.TensorVariable, final_act: str) -> tt.TensorVariable:
     return activation("softmax" if final_act == "softmax_logit" else final_act)(scores)
 
 
-def ranking_activation(name: str) -> str:
-    """Return the name of an activation that ranks items as the final activation does.
-
-    The softmax is strictly increasing in a row's scores, so ranking works on the scores themselves:
-    items can be scored in blocks, and no ties arise where probabilities underflow. The others are
-    applied, since they saturate: a relu makes equal scores of all negative ones.
-    """
-    return "linear" if name in parameters.SOFTMAXES else name
-
-
 # ---------------------------------------------------------------------------- parts of the losses
 
 

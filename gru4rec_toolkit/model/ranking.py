@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.model.block import UploadedBlock
@@ -75,7 +76,7 @@ class RankCounter:
             rows, biases = (theano.shared(w.get_value()[candidates]) for w in (rows, biases))
         ids, n_items = theano.shared(candidates.astype(np.int32)), len(candidates)
         self.n_item_blocks = -(-n_items // ITEM_BLOCK)
-        self.activation = losses.ranking_activation(network.settings.final_act)
+        self.activation = parameters.ranking_activation(network.settings.final_act)
         self.advance = self._compile_advance()
         self.count = self._compile_count(rows, biases, ids)
 

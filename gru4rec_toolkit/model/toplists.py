@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.model.block import UploadedBlock
@@ -54,7 +55,7 @@ def top_lists(
     updates = [(h, new * goes_on) for h, new in zip(states, new_states)]
     updates += [(hidden, new_states[-1]), (block.step, block.step + 1)]
     advance = theano.function([], [], updates=updates)
-    activation = losses.ranking_activation(network.settings.final_act)
+    activation = parameters.ranking_activation(network.settings.final_act)
     rank = Ranker(network, activation, candidates is not None)
     chosen = None if candidates is None else candidates.astype(np.int32)
     n_steps = schedule.count_steps(log, order, batch_size)

@@ -20,6 +20,7 @@ from gru4rec_toolkit.parameters.table import (
     check_combination,
     convert,
     defaults,
+    ranking_activation,
     split_activation,
 )
 from gru4rec_toolkit.parameters.text import parse_string, read_file
@@ -46,6 +47,7 @@ __all__ = [
     "convert",
     "defaults",
     "parse_string",
+    "ranking_activation",
     "read_file",
     "split_activation",
 ]

@@ -208,6 +208,16 @@ def split_activation(name: str) -> tuple[str, tuple[float, ...]]:
     return kind, constants
 
 
+def ranking_activation(name: str) -> str:
+    """Return the name of an activation that ranks items as the final activation does.
+
+    The softmax is strictly increasing in a row's scores, so ranking works on the scores themselves:
+    items can be scored in blocks, and no ties arise where probabilities underflow. The others are
+    applied, since they saturate: a relu makes equal scores of all negative ones.
+    """
+    return "linear" if name in SOFTMAXES else name
+
+
 def _list_lengths(value: Any) -> list[int]:
     lengths = [_integer(1)(v) for v in _items(value)]
     if not lengths:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data.ids import Ids, Positions
 from gru4rec_toolkit.data.sessions import known_items
 from gru4rec_toolkit.errors import InputError
-from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.model.toplists import Ranker
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
@@ -53,7 +53,7 @@ class Scorer:
     def __init__(self, network, item_ids: np.ndarray, support: np.ndarray | None) -> None:
         self.network, self.item_ids, self.support = network, item_ids, support
         self.sizes = network.settings.layers
-        self.activation = losses.ranking_activation(network.settings.final_act)
+        self.activation = parameters.ranking_activation(network.settings.final_act)
         # those that rank, by whether items are chosen
         self._rankers: dict[bool, Ranker] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gru4rec_toolkit import parameters
 from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.parameters import split_activation
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -187,12 +188,12 @@ def test_log_q():
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "leaky-0.1", "elu-1"])
 def test_rankings_see_the_saturation_of_the_activation(name):
-    assert losses.ranking_activation(name) == name
+    assert parameters.ranking_activation(name) == name
 
 
 @pytest.mark.parametrize("name", ["softmax", "softmax_logit", "linear"])
 def test_rankings_take_the_scores_where_the_activation_keeps_their_order(name):
-    assert losses.ranking_activation(name) == "linear"
+    assert parameters.ranking_activation(name) == "linear"
 
 
 @pytest.mark.parametrize("name", ["relu", "softmax", "elu-0.5"])
