@@ -264,9 +264,13 @@ class GRU4Rec(parameters.HasParameters):
     @property
     def predicts_by_network(self) -> bool:
         """Whether items rank by `Network.scores`: no variant predicts in a way of its own."""
+        network_class = type(self.trained_network())
+        return not self._predicts_by_itself() and network_class.scores is Network.scores
+
+    @classmethod
+    def _predicts_by_itself(cls) -> bool:
         names = ("symbolic_predict", "predict_next_batch")
-        own = any(getattr(type(self), name) is not getattr(GRU4Rec, name) for name in names)
-        return not own and type(self.trained_network()).scores is Network.scores
+        return any(getattr(cls, name) is not getattr(GRU4Rec, name) for name in names)
 
     def trained_network(self) -> Network:
         """Return the weights and graphs of the trained model.
@@ -708,15 +712,20 @@ class GRU4Rec(parameters.HasParameters):
             If the file cannot be written or must not be replaced, if the weights hold NaN or have
             more than 2 GB, or if a variant computes the step in a way of its own.
         """
-        network = self.trained_network()
-        parts = ("hidden", "scores", "input_table")
-        own = any(getattr(type(network), part) is not getattr(Network, part) for part in parts)
-        if own or not self.predicts_by_network:
-            raise InputError(
-                f"export_onnx: {type(self).__name__} computes its step in a way of its own, which "
-                "has no form in ONNX; export_safetensors writes its weights"
-            )
+        self.check_onnx(type(self.trained_network()))
         self._export("onnx", path, force)
+
+    @classmethod
+    def check_onnx(cls, network_class: type[Network] | None = None) -> None:
+        """Raise an InputError if the class computes its step in a way of its own."""
+        parts = ("hidden", "scores", "input_table")
+        network_class = network_class or cls.network_class
+        own = any(getattr(network_class, part) is not getattr(Network, part) for part in parts)
+        if own or cls._predicts_by_itself():
+            raise InputError(
+                f"export_onnx: {cls.__name__} computes its step in a way of its own, which has no "
+                "form in ONNX; export_safetensors writes its weights"
+            )
 
     def export_safetensors(self, path: str, force: bool = False) -> None:
         """Write the weights by name, the items and the parameters (needs safetensors).

@@ -42,6 +42,7 @@ GRU4REC_OPTIONS = {
     "-d": "device",
     "-ee": "evaluate_each_epoch",
     "--recommend": "recommend",
+    "--export": "export",
 }
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
 
@@ -91,7 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     arguments.add_save_model(parser)
     arguments.add_force(
-        parser, help="let -s, --ranks and --recommend replace an existing file of another kind"
+        parser,
+        help="let -s, --ranks, --recommend and --export replace an existing file of another kind",
     )
     arguments.add_test_sets(parser, help="one or more test sets")
     arguments.add_list_lengths(parser, "-m", "--measure", help="list lengths of Recall and MRR")
@@ -127,6 +129,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--exclude_seen",
         action="store_true",
         help="let --recommend leave out the items of the session itself",
+    )
+    add(
+        "--export",
+        metavar="OUT_PATH",
+        help="write the model for other programs too: one step as an .onnx graph, or the weights "
+        "as .safetensors",
     )
     add(
         "-ss",
@@ -204,9 +212,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     _check_recommend_options(args)
     # the sessions of --recommend need nothing to predict
     args.evaluated = args.test if args.recommend is None else []
-    if args.force and args.save_model is args.ranks is args.recommend is None:
+    if args.export is not None and args.check:
+        raise InputError("--export writes a trained model; leave it out with --check")
+    if args.force and args.save_model is args.ranks is args.recommend is args.export is None:
         raise InputError(
-            "--force lets -s, --ranks and --recommend replace a file; give one of them, too"
+            "--force lets -s, --ranks, --recommend and --export replace a file; give one of them, "
+            "too"
         )
     args.settings = {}
     if args.parameter_string is not None:
@@ -268,6 +279,8 @@ def main(argv: list[str] | None = None) -> None:
         _check_table_path(args, "RANKS", args.ranks)
     if args.recommend is not None:
         _check_table_path(args, "RECOMMENDATIONS", args.recommend)
+    if args.export is not None:
+        _check_export_path(args)
     # ours at INFO only: Theano's logger would report every wait for another process's compilation
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)
@@ -280,12 +293,10 @@ def main(argv: list[str] | None = None) -> None:
 
         theano_setup.configure(args.device)
         model_class = _model_class(args.gru4rec_model)
-        if args.recommend is not None and not hasattr(model_class, "write_recommendations"):
-            raise InputError(
-                f"-g {args.gru4rec_model}: its class has no method write_recommendations, which "
-                "--recommend calls; derive it from gru4rec.GRU4Rec"
-            )
+        _check_methods(model_class, args)
         gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
+    if args.export is not None:
+        _export(gru, args)  # type: ignore[arg-type]  # it is no baseline: see GRU4REC_OPTIONS
     if args.recommend is not None:
         _recommend(gru, args)  # type: ignore[arg-type]  # it is no baseline: see GRU4REC_OPTIONS
     for path in args.evaluated:
@@ -322,6 +333,23 @@ def _new_model(model_class: type[GRU4Rec], args: argparse.Namespace) -> GRU4Rec:
     needed += ["item_ids", "trained_network"] if args.test else []
     _check_parts(gru, needed, args.gru4rec_model)
     return gru
+
+
+def _check_methods(model_class: type[GRU4Rec], args: argparse.Namespace) -> None:
+    """Raise an InputError if the class, which may be the user's, lacks what options call."""
+    needed = {"--recommend": "write_recommendations"} if args.recommend is not None else {}
+    if args.export is not None:
+        from gru4rec_toolkit.serving import exports
+
+        needed["--export"] = f"export_{exports.format_of(args.export)}"
+    for option, method in needed.items():
+        if not hasattr(model_class, method):
+            raise InputError(
+                f"-g {args.gru4rec_model}: its class has no method {method}, which {option} "
+                "calls; derive it from gru4rec.GRU4Rec"
+            )
+    if "export_onnx" in needed.values():
+        model_class.check_onnx()
 
 
 def _check_parts(model: object, needed: list[str], name: str) -> None:
@@ -462,6 +490,16 @@ def _check_table_path(args: argparse.Namespace, kind: str, path: str) -> None:
     tablefile.check_writable(getattr(tablefile, kind), path, args.force, inputs)
 
 
+def _check_export_path(args: argparse.Namespace) -> None:
+    """Check that the model can be exported and would replace nothing that the user needs."""
+    from gru4rec_toolkit.serving import exports
+
+    inputs = _inputs(args)
+    written = {"-s": args.save_model, "--ranks": args.ranks, "--recommend": args.recommend}
+    inputs.update((f"the file of {option}", path) for option, path in written.items() if path)
+    exports.check_writable(exports.format_of(args.export), args.export, args.force, inputs)
+
+
 def _inputs(args: argparse.Namespace) -> dict[str, str]:
     """Return the files that this run reads, by what they are."""
     inputs = {"the model" if args.load_model else "the training data": args.path}
@@ -542,6 +580,13 @@ def _recommend(gru: GRU4Rec, args: argparse.Namespace) -> None:
     gru.write_recommendations(args.recommend, data, args.k, args.exclude_seen, args.force)
     print(f"Recommending took {time.perf_counter() - start:.2f}s")
     print(f"Recommendations written to: {args.recommend}")
+
+
+def _export(gru: GRU4Rec, args: argparse.Namespace) -> None:
+    from gru4rec_toolkit.serving import exports
+
+    print(f"Exporting model to: {args.export}")
+    getattr(gru, f"export_{exports.format_of(args.export)}")(args.export, args.force)
 
 
 def _metric_text(n: int, recall: float, mrr: float) -> str:

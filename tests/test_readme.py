@@ -58,6 +58,10 @@ def test_the_run_commands(folder):
         if "--recommend" in arguments:
             assert "Recommendations written to: recommended.tsv" in output
             continue
+        if "--export" in arguments:
+            assert output.endswith(f"Exporting model to: {arguments[-1]}\n")
+            assert (folder / arguments[-1]).exists()
+            continue
         n_tests = len(re.findall(r"\.tsv", " ".join(arguments[arguments.index("-t") :])))
         assert output.count("Evaluation took") == n_tests
         assert re.search(r"^Recall@20: \d\.\d{6} MRR@20: \d\.\d{6}$", output, re.MULTILINE)
@@ -98,6 +102,8 @@ def test_the_python_code(folder):
     script = folder / "example.py"
     path = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
     shown = "print(items, scores, recall)\nprint(difference, groups, sep='\\n')"
+    shown += "\nfound = gru.recommend([[first], [second]]).items"
+    shown += "\nassert [[ids[i] for i in row] for row in top_items] == found.tolist()"
     script.write_text(f"{path}{code}\n{shown}")
     output = run(folder, str(script))
     assert "Epoch3 --> loss" in output

@@ -68,3 +68,10 @@ FIT = """
 """
 BPR_MAX = {"loss": "bpr-max", "final_act": "elu-0.5", "momentum": 0.1}
 CROSS_ENTROPY = {"loss": "cross-entropy", "final_act": "softmax", "logq": 1}
+
+
+def runs(file: str, theano_flags: str, choice: str) -> None:
+    """Run chosen tests of a file with other settings of Theano."""
+    options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=")
+    done = succeeds("-m", "pytest", *options, file, "-k", choice, THEANO_FLAGS=theano_flags)
+    assert " passed" in done.stdout.splitlines()[-1], done.stdout[-4000:]

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.on_gpu import DEVICE, simulated_gpu, succeeds
+from helpers.on_gpu import DEVICE, runs, simulated_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -374,18 +374,12 @@ def test_the_kernel_ranks_where_it_runs(one):
     assert (ranker.ranked is not None) == usable()
 
 
-def runs(theano_flags: str, choice: str) -> None:
-    options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=")
-    done = succeeds("-m", "pytest", *options, __file__, "-k", choice, THEANO_FLAGS=theano_flags)
-    assert " passed" in done.stdout.splitlines()[-1], done.stdout[-4000:]
-
-
 @pytest.mark.parametrize("flags", ["floatX=float64", "blas.ldflags="])
 def test_elsewhere_on_the_cpu(flags):
     chosen = "shared or separate or relu or order_of_the_items or state"
-    runs(f"device=cpu,{flags}", f"({chosen}) and not elsewhere and not byte")
+    runs(__file__, f"device=cpu,{flags}", f"({chosen}) and not elsewhere and not byte")
 
 
 def test_elsewhere_on_a_gpu():
     simulated_gpu()
-    runs(f"device={DEVICE}", "(shared or tanh or order_of_the_items) and not elsewhere")
+    runs(__file__, f"device={DEVICE}", "(shared or tanh or order_of_the_items) and not elsewhere")
