@@ -32,6 +32,7 @@ ACTIVATIONS = ["linear", "relu", "tanh", "leaky-0.2", "elu-0.7", "selu-1.05-1.67
 EMBEDDINGS = {
     "one-hot": {},
     "shared": {"constrained_embedding": True},
+    "shared, with a size that means nothing": {"constrained_embedding": True, "embedding": 6},
     "separate": {"embedding": 6},
     "separate, of the layer's size": {"embedding": "layersize"},
 }
@@ -208,7 +209,7 @@ def test_elsewhere_in_float64():
 
 def test_elsewhere_on_a_gpu():
     simulated_gpu()
-    runs(__file__, f"device={DEVICE}", "(ties and relu or layers0-tanh) and not elsewhere")
+    runs(__file__, f"device={DEVICE}", "(ties and relu or tanh-layers0) and not elsewhere")
 
 
 # ---------------------------------------------------------------------------- what cannot be
