@@ -32,7 +32,6 @@ ACTIVATIONS = ["linear", "relu", "tanh", "leaky-0.2", "elu-0.7", "selu-1.05-1.67
 EMBEDDINGS = {
     "one-hot": {},
     "shared": {"constrained_embedding": True},
-    "shared, with a size that means nothing": {"constrained_embedding": True, "embedding": 6},
     "separate": {"embedding": 6},
     "separate, of the layer's size": {"embedding": "layersize"},
 }
