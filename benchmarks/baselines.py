@@ -1,9 +1,13 @@
 """Accuracy and speed of the baselines: ``python -m benchmarks.baselines --data TRAIN TEST``.
 
 One table a data set, one row a baseline, in Markdown: Recall@20 and MRR@20, where ties count
-against the target (conservative), the Recall@20 that the standard mode would report, and the
-seconds of fitting and of evaluating, medians of interleaved rounds. Reading is not timed. Times are
-those of the processor, which other processes disturb less than the clock's.
+against the target (conservative), with their 95% confidence intervals over sessions; the Recall@20
+that the standard mode would report; and the seconds of fitting and of evaluating, medians of
+interleaved rounds. Reading is not timed. Times are those of the processor, all cores together,
+which other processes disturb less than the clock's.
+
+``--gru4rec FILE``, once for each ``--data``, adds a GRU4Rec that is trained with the parameters in
+FILE, and to every baseline the difference to it, with its interval (`evaluation.compare`).
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from benchmarks import options
 from gru4rec_toolkit import arguments, parameters
 
 CUT_OFF = 20
+RESAMPLES = 2000
 # the baselines with the parameters of their papers, and the option that is worth a try
 ROWS = [(name, "") for name in parameters.BASELINES] + [("vsknn", "idf_weighting=1")]
 
@@ -34,43 +39,75 @@ def main() -> None:
         required=True,
         help="training and test data; may come several times",
     )
+    parser.add_argument(
+        "--gru4rec", metavar="FILE", action="append", help="parameter file of a GRU4Rec to train"
+    )
     arguments.add_columns(parser)
     options.add_rounds(parser, 3)
     args = parser.parse_args()
     options.check_names(parser, args, list(parameters.BASELINES))
+    if args.gru4rec and len(args.gru4rec) != len(args.data):
+        parser.error("--gru4rec: give it as often as --data")
     rows = [row for row in ROWS if not args.names or row[0] in args.names]
-    for train, test in args.data:
-        compare(train, test, rows, args.rounds, arguments.given_columns(args))
+    for (train, test), file in zip(args.data, args.gru4rec or [None] * len(args.data)):
+        compare(train, test, rows, file, args.rounds, arguments.given_columns(args))
 
 
 def compare(
-    train_path: str, test_path: str, rows: list[tuple[str, str]], rounds: int, keys: dict[str, str]
+    train_path: str,
+    test_path: str,
+    rows: list[tuple[str, str]],
+    gru4rec_file: str | None,
+    rounds: int,
+    keys: dict[str, str],
 ) -> None:
-    """Print a table of some baselines on one data set."""
+    """Print a table of some baselines on one data set, and of GRU4Rec."""
+    import evaluation
     from gru4rec_toolkit.baselines import BASELINES
     from gru4rec_toolkit.data import events
 
     train, test = (events.read_events(p, announce=False, **keys) for p in (train_path, test_path))
-    models = []
+    names, models = [], []
     for name, text in rows:
         settings = parameters.parse_string(text) if text else {}
+        names.append(" ".join(filter(None, [name, text])))
         models.append(BASELINES[name](**settings, **keys))
-    seconds: list[list[tuple[float, float]]] = [[] for _ in rows]
+    if gru4rec_file is not None:
+        names.append("GRU4Rec")
+        models.append(gru4rec_model(gru4rec_file, keys))
+    seconds: list[list[tuple[float, float]]] = [[] for _ in models]
     for _ in range(rounds):
         for model, found in zip(models, seconds):
             found.append(measure(model, train, test, keys))
     print(f"\n{train_path}, {test_path}: {len(train)} and {len(test)} events\n")
-    print("| baseline | Recall@20 | MRR@20 | Recall@20, standard | fit, s | evaluation, s |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for (name, text), model, found in zip(rows, models, seconds):
-        recall, mrr = metrics(model, test, keys, "conservative")
-        optimist, _ = metrics(model, test, keys, "standard")
-        fit, evaluation = (median(times) for times in zip(*found))
-        print(
-            f"| {' '.join(filter(None, [name, text]))} | {recall:.4f} | {mrr:.4f} | "
-            f"{optimist:.4f} | {fit:.2f} | {evaluation:.2f} |",
-            flush=True,
-        )
+    columns = ["method", "Recall@20", "MRR@20", "Recall@20, standard"]
+    columns += ["Recall@20 of GRU4Rec less this"] if gru4rec_file is not None else []
+    columns += ["fit, s", "evaluation, s"]
+    print(f"| {' | '.join(columns)} |\n| {' | '.join(['---'] * len(columns))} |")
+    with contextlib.redirect_stdout(io.StringIO()):
+        ranks = [evaluation.ranks(m, test, mode="conservative", **keys) for m in models]
+    for name, model, of_model, found in zip(names, models, ranks, seconds):
+        # a model that finds nothing: the difference to it is the metric itself
+        alone = evaluation.compare(of_model, of_model.assign(Rank=len(train)), n=RESAMPLES)
+        cells = [name, *(interval(alone.loc[f"{m}@{CUT_OFF}"]) for m in ("Recall", "MRR"))]
+        cells.append(f"{metrics(model, test, keys, 'standard')[0]:.4f}")
+        if gru4rec_file is not None:
+            difference = evaluation.compare(ranks[-1], of_model, n=RESAMPLES)
+            cells.append("" if of_model is ranks[-1] else interval(difference.iloc[0]))
+        cells += [f"{median(times):.2f}" for times in zip(*found)]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def gru4rec_model(path: str, keys: dict[str, str]):
+    """Return a model with the parameters in a file."""
+    from gru4rec import GRU4Rec
+
+    return GRU4Rec(**{**parameters.convert(parameters.read_file(path)), **keys})
+
+
+def interval(row) -> str:
+    """Return a difference and the ends of its interval."""
+    return f"{row.difference:.4f} ({row.low:.4f} to {row.high:.4f})"
 
 
 def measure(model, train, test, keys: dict[str, str]) -> tuple[float, float]:

@@ -114,17 +114,42 @@ def test_preprocessing_of_raw_files():
     assert all(float(row.split()[-2]) > 10 for row in rows)
 
 
+INTERVAL = r"(-?0\.\d{4}) \((-?0\.\d{4}) to (-?0\.\d{4})\)"
+
+
+def baseline_rows(*options: str) -> list[list[str]]:
+    lines = run("benchmarks.baselines", *options).splitlines()
+    return [line.strip("|\n").split("|") for line in lines if line.startswith("| ")]
+
+
 def test_baselines_on_several_data_sets():
     data = ["--data", str(TRAIN), str(TEST)]
-    lines = run("benchmarks.baselines", *data, *data, "--rounds", "1", "markov", "vsknn")
-    rows = [line.strip("| ").split(" | ") for line in lines.splitlines() if line.startswith("| ")]
-    names = ["baseline", "---", "markov", "vsknn", "vsknn idf_weighting=1"]
+    rows = baseline_rows(*data, *data, "--rounds", "1", "markov", "vsknn")
+    rows = [[cell.strip() for cell in row] for row in rows]
+    names = ["method", "---", "markov", "vsknn", "vsknn idf_weighting=1"]
     assert [row[0] for row in rows] == 2 * names
-    for _, recall, mrr, optimist, *seconds in rows[2:5]:
-        assert 0 < float(mrr) < float(recall) <= float(optimist) <= 1
-        assert all(re.fullmatch(r"\d+\.\d\d", text) for text in seconds)
+    for _, *metrics, optimist, fit, evaluation in rows[2:5]:
+        for cell in metrics:
+            value, low, high = map(float, re.fullmatch(INTERVAL, cell).groups())
+            assert 0 < low < value < high <= float(optimist) + 0.05 <= 1.05
+        assert all(re.fullmatch(r"\d+\.\d\d", text) for text in (fit, evaluation))
     done = start("benchmarks.baselines", *data, "knn")
     assert done.returncode == 2 and "unknown: knn; known: random, popularity" in done.stderr
+
+
+def test_baselines_beside_gru4rec(tmp_path):
+    file = tmp_path / "p.py"
+    file.write_text("gru4rec_params = OrderedDict([('layers', [8]), ('n_epochs', 1)])")
+    options = ["--data", str(TRAIN), str(TEST), "--rounds", "1", "random"]
+    rows = [[c.strip() for c in row] for row in baseline_rows(*options, "--gru4rec", str(file))]
+    assert [row[0] for row in rows] == ["method", "---", "random", "GRU4Rec"]
+    difference, low, high = map(float, re.fullmatch(INTERVAL, rows[2][4]).groups())
+    assert low <= difference <= high and rows[3][4] == ""
+    # it is that of the two recalls
+    recalls = [float(row[1].split()[0]) for row in rows[2:]]
+    assert abs(recalls[1] - recalls[0] - difference) < 2e-4 and recalls[1] > recalls[0]
+    done = start("benchmarks.baselines", *options, "--gru4rec", str(file), "--gru4rec", str(file))
+    assert done.returncode == 2 and "give it as often as --data" in done.stderr
 
 
 def test_modes_beside_the_plain_step():
