@@ -14,9 +14,11 @@ import queue
 import re
 import secrets
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import InputError, one_line, run_cli, shown
 from gru4rec_toolkit.files import reason_of
+from gru4rec_toolkit.machine import available_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +98,8 @@ def main() -> None:
     """
     args = build_parser().parse_args()
     _check_numbers(args)
+    if args.scheduler is None and args.workers is None:
+        args.workers = available_cores()
     start = time.perf_counter()
     # workers have other working directories
     model_path, sessions = os.path.abspath(args.model), os.path.abspath(args.sessions)
@@ -109,7 +114,10 @@ def main() -> None:
 
     model = gru4rec_parts.Model.at(model_path)
     with _folder_beside(output) as folder, _client(args) as client:
-        n_parts = args.partitions or _number_of_parts(groups, len(client.nthreads()))
+        n_parts = args.partitions or _number_of_parts(
+            groups, args.workers or len(client.nthreads())
+        )
+        workers = _Workers(client, args)
         events, parts = os.path.join(folder, "events"), os.path.join(folder, "parts")
         os.mkdir(events)
         os.mkdir(parts)
@@ -126,7 +134,7 @@ def main() -> None:
             n_parts=n_parts,
             meta=_no_rows("events"),
         )
-        _compute(client, written, "Splitting", "files", args)
+        _compute(client, written, "Splitting", "files", workers)
         recommended = dd.from_map(
             gru4rec_parts.read_part,
             range(n_parts),
@@ -143,7 +151,7 @@ def main() -> None:
             meta=_no_rows("part", "sessions", "events", "unknown"),
             enforce_metadata=False,
         )
-        found = _compute(client, recommended, "Recommending", "parts", args)
+        found = _compute(client, recommended, "Recommending", "parts", workers)
         names = found.loc[found["sessions"] > 0, "part"]
         _keep({gru4rec_parts.part_path(parts, number) for number in names}, parts)
         _move(parts, output)
@@ -401,12 +409,8 @@ def _client(args: argparse.Namespace) -> Iterator[Any]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as cleaning:
         try:
-            if args.scheduler is None:
-                cluster = cleaning.enter_context(_local_workers(args.workers))
-                client = cleaning.enter_context(distributed.Client(cluster))
-            else:
-                client = distributed.Client(args.scheduler, timeout=args.timeout)
-                cleaning.enter_context(client)
+            address = args.scheduler or cleaning.enter_context(_local_workers(args.workers))
+            client = cleaning.enter_context(distributed.Client(address, timeout=args.timeout))
         except Exception as err:  # Dask raises anything
             if args.scheduler is None:
                 raise InputError(f"Dask cannot start workers here ({one_line(err)})") from None
@@ -415,54 +419,59 @@ def _client(args: argparse.Namespace) -> Iterator[Any]:
                 f"({one_line(err)}); start one with `dask scheduler`, and give the address that it "
                 "prints"
             ) from None
+        try:
+            client.wait_for_workers(args.workers or 1, timeout=args.timeout)
+        except distributed.TimeoutError:
+            raise InputError(_no_workers(args)) from None
         if args.scheduler is not None:
-            _wait_for_a_worker(client, args)
             client.upload_file(gru4rec_parts.__file__)
         yield client
 
 
 @contextlib.contextmanager
-def _local_workers(n_workers: int | None) -> Iterator[Any]:
+def _local_workers(n_workers: int) -> Iterator[Any]:
     """Start a scheduler and workers, one thread each, on this machine alone."""
     import distributed
-
-    from gru4rec_toolkit.machine import available_cores
 
     # Dask gives OPENBLAS_NUM_THREADS=1 to a worker, which would count before the user's
     # OMP_NUM_THREADS
     os.environ.setdefault("OPENBLAS_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-    cluster = distributed.LocalCluster(
-        n_workers=n_workers or available_cores(),
-        threads_per_worker=1,
-        processes=True,
-        memory_limit=0,  # nothing can be spilled: the parts are on the disk
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-    )
+    # Workers inherit what is blocked here: Ctrl-C in a terminal reaches all of its processes, and
+    # this one ends the others. Python's tracker would unblock it where it starts.
+    # It would also complain about what belonged to a worker that was killed, which it removes.
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    resource_tracker.ensure_running()
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
+        cluster = distributed.LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # nothing could be spilled: what waits is on the disk
+            # no dashboard; what the scheduler serves beside it takes any free port
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+    try:
+        cluster.scale(n_workers)
         yield cluster
     finally:
         cluster.close()
 
 
-def _wait_for_a_worker(client: Any, args: argparse.Namespace) -> None:
-    import distributed
-
-    try:
-        client.wait_for_workers(1, timeout=args.timeout)
-    except (TimeoutError, distributed.TimeoutError):
-        raise InputError(_no_workers(args)) from None
-
-
 def _no_workers(args: argparse.Namespace) -> str:
-    where = f"--scheduler {args.scheduler}" if args.scheduler else "the scheduler"
+    if args.scheduler is None:
+        return f"no worker could be started for {args.timeout:g} seconds; give a longer --timeout"
     return (
-        f"{where}: no worker was there for {args.timeout:g} seconds; start some with `dask worker "
-        f"{args.scheduler or 'ADDRESS'}`"
+        f"--scheduler {args.scheduler}: no worker was there for {args.timeout:g} seconds; start "
+        f"some with `dask worker {args.scheduler}`"
     )
 
 
-def _compute(client: Any, frame: Any, what: str, unit: str, args: argparse.Namespace) -> Any:
+def _compute(client: Any, frame: Any, what: str, unit: str, workers: _Workers) -> Any:
     """Return the rows of a Dask frame, a partition of which is one row."""
     import distributed
     import pandas as pd
@@ -477,7 +486,6 @@ def _compute(client: Any, frame: Any, what: str, unit: str, args: argparse.Names
     # a result that is here already must not be computed again when its worker dies
     del futures, frame, future
     rows = []
-    workers = _Workers(client, args)
     with progress_bar(n_left, what, unit) as bar:
         while n_left:
             workers.look()
@@ -518,7 +526,7 @@ class _Workers:
 
     def __init__(self, client: Any, args: argparse.Namespace) -> None:
         self.client, self.args = client, args
-        self.known: set[str] = set()
+        self.known = set(client.nthreads())
         self.last_look = self.last_seen = time.monotonic()
 
     def look(self) -> None:
@@ -545,4 +553,6 @@ class _Workers:
 
 
 if __name__ == "__main__":
+    # else what is not ready would stay behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run_cli(main)
