@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from gru4rec_parts import RowGroup
 
-# events of a part and of a file in between, about: a worker has one of them in memory
+# events of a part, about, and at most of a piece of the input: a worker has one in memory
 EVENTS_AT_ONCE = 1_000_000
 # parts of a worker at least, so that none waits long for the last one
 PARTS_OF_A_WORKER = 4
@@ -124,7 +124,7 @@ def main() -> None:
         # Not Dask's shuffle. It loses the order of the events, which decides between events at the
         # same time, and its pieces lie on the workers, so that a death begins it anew. These files
         # outlive the workers, and a worker has no more than one of them in memory.
-        pieces = _pieces(groups)
+        pieces = _pieces(groups, n_parts)
         written = dd.from_map(
             gru4rec_parts.split,
             range(len(pieces)),
@@ -293,23 +293,24 @@ def _kind_of_ids(kind: Any) -> str | None:
     return "text" if "string" in str(kind) and not pa.types.is_nested(kind) else None
 
 
-def _pieces(groups: list[RowGroup]) -> list[list[RowGroup]]:
-    """Return row groups, together where they are small."""
-    pieces: list[list[RowGroup]] = []
-    size = EVENTS_AT_ONCE
-    for group in groups:
-        if size + group.n_rows > EVENTS_AT_ONCE:
-            pieces.append([])
-            size = 0
-        pieces[-1].append(group)
-        size += group.n_rows
-    return pieces
-
-
 def _number_of_parts(groups: list[RowGroup], n_workers: int) -> int:
     n_events = sum(group.n_rows for group in groups)
     n_parts = max(-(-n_events // EVENTS_AT_ONCE), PARTS_OF_A_WORKER * n_workers)
     return min(n_parts, MOST_PARTS)
+
+
+def _pieces(groups: list[RowGroup], n_parts: int) -> list[list[RowGroup]]:
+    """Return the row groups in pieces that are as large as a part, where the groups are small."""
+    size = min(sum(group.n_rows for group in groups) / n_parts, EVENTS_AT_ONCE)
+    pieces: list[list[RowGroup]] = []
+    in_last = size
+    for group in groups:
+        if in_last + group.n_rows > size:
+            pieces.append([])
+            in_last = 0
+        pieces[-1].append(group)
+        in_last += group.n_rows
+    return pieces
 
 
 # ---------------------------------------------------------------------------- output
