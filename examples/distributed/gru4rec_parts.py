@@ -179,7 +179,6 @@ def write_part(
     model: Model,
     k: int,
     exclude_seen: bool,
-    keys: dict[str, str],
     partition_info: dict[str, Any],
 ) -> pd.DataFrame:
     """Write the recommendations for one part, whole or not at all.
@@ -194,8 +193,6 @@ def write_part(
     model : Model
     k, exclude_seen
         As `GRU4Rec.recommend` takes them.
-    keys : dict
-        As for `split`; other names than the model's stand for these.
     partition_info : dict
         From Dask: the number of the part.
 
@@ -217,7 +214,6 @@ def write_part(
         return pd.DataFrame({"part": [number], "sessions": [0], "events": [0], "unknown": [0]})
     with _one_part:
         gru = _loaded(model)
-        gru.apply({f"{role}_key": name for role, name in keys.items()})
         unknown = int(np.count_nonzero(item_indices(gru.item_ids, events["item"]) < 0))
         events.columns = [gru.session_key, gru.item_key, gru.time_key]
         # of several workers' progress bars in one terminal none could be read

@@ -147,7 +147,6 @@ def main() -> None:
             model=model,
             k=args.k,
             exclude_seen=args.exclude_seen,
-            keys=keys,
             meta=_no_rows("part", "sessions", "events", "unknown"),
             enforce_metadata=False,
         )
