@@ -6,8 +6,9 @@ that the standard mode would report; and the seconds of fitting and of evaluatin
 interleaved rounds. Reading is not timed. Times are those of the processor, all cores together,
 which other processes disturb less than the clock's.
 
-``--gru4rec FILE``, once for each ``--data``, adds a GRU4Rec that is trained with the parameters in
-FILE, and to every baseline the difference to it, with its interval (`evaluation.compare`).
+``--gru4rec PARAMETERS``, once for each ``--data``, adds a GRU4Rec that is trained with them, a
+parameter file or ``name=value,name=value``, and to every baseline the difference to it, with its
+interval (`evaluation.compare`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import time
 from statistics import median
 
@@ -40,7 +42,10 @@ def main() -> None:
         help="training and test data; may come several times",
     )
     parser.add_argument(
-        "--gru4rec", metavar="FILE", action="append", help="parameter file of a GRU4Rec to train"
+        "--gru4rec",
+        metavar="PARAMETERS",
+        action="append",
+        help="a parameter file, or name=value,name=value, of a GRU4Rec to train",
     )
     arguments.add_columns(parser)
     options.add_rounds(parser, 3)
@@ -49,15 +54,15 @@ def main() -> None:
     if args.gru4rec and len(args.gru4rec) != len(args.data):
         parser.error("--gru4rec: give it as often as --data")
     rows = [row for row in ROWS if not args.names or row[0] in args.names]
-    for (train, test), file in zip(args.data, args.gru4rec or [None] * len(args.data)):
-        compare(train, test, rows, file, args.rounds, arguments.given_columns(args))
+    for (train, test), given in zip(args.data, args.gru4rec or [None] * len(args.data)):
+        compare(train, test, rows, given, args.rounds, arguments.given_columns(args))
 
 
 def compare(
     train_path: str,
     test_path: str,
     rows: list[tuple[str, str]],
-    gru4rec_file: str | None,
+    gru4rec_parameters: str | None,
     rounds: int,
     keys: dict[str, str],
 ) -> None:
@@ -72,16 +77,16 @@ def compare(
         settings = parameters.parse_string(text) if text else {}
         names.append(" ".join(filter(None, [name, text])))
         models.append(BASELINES[name](**settings, **keys))
-    if gru4rec_file is not None:
+    if gru4rec_parameters is not None:
         names.append("GRU4Rec")
-        models.append(gru4rec_model(gru4rec_file, keys))
+        models.append(gru4rec_model(gru4rec_parameters, keys))
     seconds: list[list[tuple[float, float]]] = [[] for _ in models]
     for _ in range(rounds):
         for model, found in zip(models, seconds):
             found.append(measure(model, train, test, keys))
     print(f"\n{train_path}, {test_path}: {len(train)} and {len(test)} events\n")
     columns = ["method", "Recall@20", "MRR@20", "Recall@20, standard"]
-    columns += ["Recall@20 of GRU4Rec less this"] if gru4rec_file is not None else []
+    columns += ["Recall@20 of GRU4Rec less this"] if gru4rec_parameters is not None else []
     columns += ["fit, s", "evaluation, s"]
     print(f"| {' | '.join(columns)} |\n| {' | '.join(['---'] * len(columns))} |")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -91,18 +96,19 @@ def compare(
         alone = evaluation.compare(of_model, of_model.assign(Rank=len(train)), n=RESAMPLES)
         cells = [name, *(interval(alone.loc[f"{m}@{CUT_OFF}"]) for m in ("Recall", "MRR"))]
         cells.append(f"{metrics(model, test, keys, 'standard')[0]:.4f}")
-        if gru4rec_file is not None:
+        if gru4rec_parameters is not None:
             difference = evaluation.compare(ranks[-1], of_model, n=RESAMPLES)
             cells.append("" if of_model is ranks[-1] else interval(difference.iloc[0]))
         cells += [f"{median(times):.2f}" for times in zip(*found)]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def gru4rec_model(path: str, keys: dict[str, str]):
-    """Return a model with the parameters in a file."""
+def gru4rec_model(given: str, keys: dict[str, str]):
+    """Return a model with the parameters in a file or a string."""
     from gru4rec import GRU4Rec
 
-    return GRU4Rec(**{**parameters.convert(parameters.read_file(path)), **keys})
+    read = parameters.read_file if os.path.exists(given) else parameters.parse_string
+    return GRU4Rec(**{**parameters.convert(read(given)), **keys})
 
 
 def interval(row) -> str:
