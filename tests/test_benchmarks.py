@@ -155,6 +155,19 @@ def test_baselines_beside_gru4rec(tmp_path):
     assert done.returncode == 2 and "give it as often as --data" in done.stderr
 
 
+def test_serving_of_two_sizes():
+    lines = run("benchmarks.serving", "60x4", "90x3", "--rounds", "1").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[0] for row in rows] == ["60 x 4", "90 x 3"]
+    for _, *single, recommend, batches in rows:
+        for cell in single:
+            middle, late = map(float, re.fullmatch(r"(\d+\.\d{3}) \((\d+\.\d{3})\)", cell).groups())
+            assert 0 < middle <= late
+        assert float(recommend) > 0 and float(batches) > 0
+    done = start("benchmarks.serving", "60x0")
+    assert done.returncode == 2 and "expected ITEMSxUNITS, such as 40000x100" in done.stderr
+
+
 def test_modes_beside_the_plain_step():
     table = run("benchmarks.modes", *SMALL, "--rounds", "1", "--steps", "5")
     assert re.search(r"^cross-entropy +\d+ +1\.00 \(1\.00 to 1\.00\)$", table, re.MULTILINE)
