@@ -22,6 +22,7 @@ from gru4rec_toolkit.data import sessions
 from gru4rec_toolkit.data.ids import Ids, extend_item_ids
 from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.model import losses, memory, weights
+from gru4rec_toolkit.model.checkpoint import Checkpoints
 from gru4rec_toolkit.model.training import Training, TrainingDiverged
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.gru.op import gru_step
@@ -339,6 +340,9 @@ class GRU4Rec(parameters.HasParameters):
         store_type: str = "gpu",
         retrain: bool = False,
         after_epoch: Callable[[int], None] | None = None,
+        checkpoint: str | None = None,
+        checkpoint_minutes: float | None = None,
+        resume: bool = False,
     ) -> None:
         """Train the model.
 
@@ -359,11 +363,20 @@ class GRU4Rec(parameters.HasParameters):
         after_epoch : callable, optional
             Called after every epoch with its number, from 1 on. It may evaluate the model or save
             it; what it raises ends the training.
+        checkpoint : str, optional
+            Directory in which the state of the training is kept: after every epoch, and when Ctrl-C
+            or SIGTERM ends it, which waits for the end of a block of steps.
+        checkpoint_minutes : float, optional
+            Keep it after so many minutes, too.
+        resume : bool
+            Go on from the directory's checkpoint, if there is one. The weights at the end are those
+            of a training without interruption, bit for bit on the same device and threads.
 
         Raises
         ------
         gru4rec_toolkit.errors.InputError
-            If the data cannot be used or there is not enough memory.
+            If the data cannot be used, there is not enough memory, or the checkpoint cannot be
+            written or belongs to a training of other data or parameters.
         TrainingDiverged
             If the loss becomes NaN or infinite.
 
@@ -380,10 +393,14 @@ class GRU4Rec(parameters.HasParameters):
             after_epoch=after_epoch,
             negative_sampler=self.negative_sampler,
         )
+        checkpoint, checkpoint_minutes, resume = parameters.check_arguments(
+            checkpoint=checkpoint, checkpoint_minutes=checkpoint_minutes, resume=resume
+        )
         # attributes are set one by one: only now can contradictions be seen
         parameters.check_combination(self.get_params())
         if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
             warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=2)
+        checkpoints = self._checkpoints(checkpoint, checkpoint_minutes, resume)
         item_ids = None
         settings = self.settings
         if retrain:
@@ -415,9 +432,25 @@ class GRU4Rec(parameters.HasParameters):
             training = Training(
                 network, log, sample_store, store_type == "gpu", self.negative_sampler
             )
+            if checkpoints is not None:
+                checkpoints.restore(training)
             # from here on the model is the new one
             self.take(network, log.item_ids, self._support_after(log, retrain))
-            training.run(after_epoch)
+            training.run(after_epoch, checkpoints)
+
+    def _checkpoints(
+        self, directory: str | None, minutes: float | None, resume: bool
+    ) -> Checkpoints | None:
+        if directory is None:
+            if resume or minutes is not None:
+                raise InputError("resume and checkpoint_minutes need checkpoint, a directory")
+            return None
+        if self.negative_sampler is not None:
+            raise InputError(
+                "checkpoint: negative_sampler is a function of yours, whose state cannot be "
+                "stored; train without one of the two"
+            )
+        return Checkpoints(directory, minutes, resume)
 
     def _support_after(self, log: sessions.SessionLog, retrain: bool) -> np.ndarray | None:
         """Return the items' numbers of events with those of a log that is to be trained on."""

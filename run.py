@@ -43,6 +43,9 @@ GRU4REC_OPTIONS = {
     "-ee": "evaluate_each_epoch",
     "--recommend": "recommend",
     "--export": "export",
+    "--checkpoint": "checkpoint",
+    "--checkpoint_minutes": "checkpoint_minutes",
+    "--resume": "resume",
 }
 LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
 
@@ -149,6 +152,23 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the sample store in host memory (legacy)",
     )
+    add(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the state of the training in this directory: after every epoch, and when Ctrl-C "
+        "or SIGTERM ends it",
+    )
+    add(
+        "--checkpoint_minutes",
+        metavar="MINUTES",
+        type=float,
+        help="keep it after so many minutes, too",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the state in the directory of --checkpoint; without one there, begin",
+    )
     arguments.add_model_class(parser)
     arguments.add_device(parser)
     arguments.add_columns(parser)
@@ -209,6 +229,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             "--ranks writes the ranks of one evaluation: it needs exactly one test set (-t) and no "
             "--check"
         )
+    _check_checkpoint_options(args)
     _check_recommend_options(args)
     # the sessions of --recommend need nothing to predict
     args.evaluated = args.test if args.recommend is None else []
@@ -233,6 +254,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file; check the path")
     return args
+
+
+def _check_checkpoint_options(args: argparse.Namespace) -> None:
+    if args.checkpoint is None:
+        if args.resume or args.checkpoint_minutes is not None:
+            raise InputError(
+                "--resume and --checkpoint_minutes are about --checkpoint; give --checkpoint DIR"
+            )
+        return
+    if args.load_model or args.check:
+        raise InputError("--checkpoint is about a training; leave it out with -l and --check")
+    parameters.check_arguments(
+        checkpoint=args.checkpoint, checkpoint_minutes=args.checkpoint_minutes
+    )
 
 
 def _check_recommend_options(args: argparse.Namespace) -> None:
@@ -441,11 +476,14 @@ def _train(
     store_type = "cpu" if args.sample_store_on_cpu else "gpu"
     print("Started training", flush=True)
     start = time.perf_counter()
-    # a variant's fit need not know after_epoch
-    hook: dict[str, Any] = (
-        {"after_epoch": _epoch_evaluation(gru, logs, args)} if args.evaluate_each_epoch else {}
-    )
-    gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **hook)
+    # a variant's fit need not know these
+    options: dict[str, Any] = {}
+    if args.evaluate_each_epoch:
+        options["after_epoch"] = _epoch_evaluation(gru, logs, args)
+    if args.checkpoint is not None:
+        options["checkpoint"], options["resume"] = args.checkpoint, args.resume
+        options["checkpoint_minutes"] = args.checkpoint_minutes
+    gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **options)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
     if args.save_model is not None:
         _check_save_path(args)  # hours may have passed

@@ -227,7 +227,9 @@ class Trainer:
         start, n_steps = time.perf_counter(), 0
         while n_steps == 0 or time.perf_counter() - start - paused < EPOCHS_SECONDS:
             with contextlib.redirect_stdout(io.StringIO()):
-                self.training.run_epoch(0)
+                self.training.run_epoch()
+                self.training.next_epoch()
+                self.training.epoch = 0  # an epoch like all others
             n_steps += self.n_steps
         self.training.run_steps = run_steps
         self.rate = n_steps / (time.perf_counter() - start - paused)

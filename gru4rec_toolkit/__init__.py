@@ -4,13 +4,13 @@ Rooms, and what each may import::
 
     data/    events from files, ids, sessions, the schedule of mini-batches    -> errors, arguments
     ops/     Theano Ops, each with its definition in numpy and its kernels     -> theano_setup
-    model/   losses, optimizers, negatives, training, ranking                  -> ops, data
-    serving/ the best items of sessions, in batches and one by one             -> model, data
+    model/   losses, optimizers, negatives, training, checkpoints, ranking     -> ops, data
+    serving/ the best items of sessions, in batches and one by one; exports    -> model, data
     search/  hyperparameter search with Optuna                                 -> parameters
     baselines/  other methods, evaluated as the model is                -> data, parameters
 
     significance.py -> tablefile.py, parameters/                                -> data, files.py
-    files.py  parameters/  modelfile.py                            -> errors, processes
+    files.py  parameters/  modelfile.py -> container.py            -> errors, processes
     errors.py  arguments.py  processes.py                                      -> nothing
     theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors
     theano_setup.py -> theano_compat.py                                        -> nothing

@@ -26,6 +26,22 @@ class InputError(ValueError):
         super().__init__(shortened(_printable(str(message)), LONGEST_MESSAGE, at_end=600))
 
 
+class Interrupted(KeyboardInterrupt):
+    """An interrupt that waited until what was done is safe.
+
+    Parameters
+    ----------
+    message : str
+        One line for the user.
+    code : int
+        The program's exit code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def shown(value: object, most: int = LONGEST_VALUE) -> str:
     """Return a value as messages repeat it: its repr in one line, cut where it is long."""
     try:
@@ -94,6 +110,8 @@ def run_cli(main: Callable[[], None]) -> None:
         output.flush()
     except InputError as err:
         _end(2, f"error: {_printable(str(err))}")
+    except Interrupted as err:
+        _end(err.code, _printable(str(err)))
     except KeyboardInterrupt:
         _end(130, "interrupted")
     except BrokenPipeError:

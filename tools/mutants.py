@@ -67,6 +67,8 @@ MODULES = {
     "data/events.py": ["tests/data/test_events.py"],
     "data/text.py": ["tests/data/test_events.py", "tests/data/test_text.py"],
     "modelfile.py": ["tests/test_modelfile.py"],
+    "container.py": ["tests/test_modelfile.py"],
+    "model/checkpoint.py": ["tests/model/test_checkpoint.py"],
 }  # fmt: skip
 
 

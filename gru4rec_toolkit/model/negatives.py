@@ -93,6 +93,8 @@ class SampleStore:
         The row that the next step uses; the step increments it.
     n_batches : int
         Capacity in mini-batches; 0 without a store.
+    n_served : int
+        Mini-batches that were served.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class SampleStore:
         self.on_device = on_device and self.n_batches > 0
         self._held: _Rows | None = None
         self._used = 0
+        self.n_served = 0
         self.samples = theano.shared(np.empty((0, n_sample), dtype=np.int32), name="negatives")
         self.copies = theano.shared(np.empty((0, n_sample), dtype=np.float32), name="copies")
         # on the host, so that taking part of a row needs nothing from the device
@@ -130,6 +133,16 @@ class SampleStore:
         ``n_steps_left`` is how many the whole training may still take, so that a short training
         does not draw ids that it will never use.
         """
+        n_served = self._serve(n_steps, n_steps_left)
+        self.n_served += n_served
+        return n_served
+
+    def skip(self, n_batches: int) -> None:
+        """Go on as if so many mini-batches were served; the Op's draws follow from their number."""
+        self._draw.skip(n_batches)  # type: ignore[attr-defined]
+        self._held, self._used, self.n_served = None, 0, n_batches
+
+    def _serve(self, n_steps: int, n_steps_left: int) -> int:
         if self.n_batches == 0:
             self._upload(self._fresh(n_steps))
             return n_steps

@@ -5,9 +5,11 @@ Nothing leaves Theano inside a block: the schedule is uploaded before it, the lo
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +18,7 @@ from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import losses, optimizers
 from gru4rec_toolkit.model.block import UploadedBlock
+from gru4rec_toolkit.model.checkpoint import Checkpoints
 from gru4rec_toolkit.model.dropout import dropout
 from gru4rec_toolkit.model.negatives import SampleStore, checked, expected_distinct
 from gru4rec_toolkit.ops.sampling import sampler
@@ -103,6 +106,12 @@ class Training:
         self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
         self.states = network.zero_states(0)
         self.steps_per_second = 1
+        # where the training is: epochs that are done, blocks of the next one, and what is printed
+        # at its end
+        self.epoch = self.block_number = 0
+        self.seconds = 0.0
+        self.costs_of_epoch: list[np.ndarray] = []
+        self.rows_of_epoch: list[np.ndarray] = []
         self.step_function = self.compile()
 
     def compile(self):
@@ -156,8 +165,84 @@ class Training:
         seed = self.dropout_seed + (self.n_dropouts << 32)
         return dropout(x, float(p), seed, self.steps_done, self.dropout_rng)
 
-    def run(self, after_epoch: Callable[[int], None] | None = None) -> None:
-        """Run all epochs; `after_epoch` gets the number of each one that is done, from 1 on."""
+    def variables(self) -> dict[str, theano.compile.SharedVariable]:
+        """Return what a step changes and the next one needs, by name."""
+        inputs = self.step_function.maker.expanded_inputs
+        changed = [i.variable for i in inputs if i.update is not None]
+        # the block and the store are made again; the losses are read after each block
+        others = [self.costs, self.block.step, *([self.store.row] if self.store else [])]
+        found: dict[str, theano.compile.SharedVariable] = {}
+        for variable in changed:
+            if not any(variable is other for other in others):
+                name = variable.name or "random"  # the state of a stream of random numbers
+                n_before = sum(known.split("#")[0] == name for known in found)
+                found[f"{name}#{n_before}" if n_before else name] = variable
+        return found
+
+    def restore(
+        self,
+        epoch: int,
+        block_number: int,
+        n_served: int,
+        seconds: float,
+        costs: np.ndarray,
+        rows: np.ndarray,
+        values: Mapping[str, np.ndarray],
+    ) -> None:
+        """Go on where another training of the same data and parameters was.
+
+        Parameters
+        ----------
+        epoch, block_number : int
+            Epochs, and blocks of the next one, that are done.
+        n_served : int
+            Mini-batches of negatives that were used.
+        seconds : float
+            What the epoch has taken.
+        costs, rows : (n_steps,) float64 and int arrays
+            Of the epoch's steps.
+        values : mapping of str to array
+            Of the `variables`.
+
+        Raises
+        ------
+        ValueError
+            If something does not fit; nothing is changed then.
+        """
+        variables = self.variables()
+        if sorted(variables) != sorted(values):
+            raise ValueError("it has other variables")
+        for name, variable in variables.items():
+            old, new = variable.get_value(borrow=True), values[name]
+            # the states have as many rows as the block before has sessions
+            is_state = any(variable is h for h in self.states)
+            same_shape = old.shape[is_state:] == new.shape[is_state:] and old.ndim == new.ndim
+            if not same_shape or old.dtype != new.dtype:
+                raise ValueError(f"{name} has the shape {new.shape} and the type {new.dtype}")
+        is_vector = costs.ndim == 1 and costs.shape == rows.shape and rows.dtype.kind == "i"
+        if not is_vector or (block_number > 0) != (len(rows) > 0):
+            raise ValueError("the losses of its epoch are none")
+        for name, variable in variables.items():
+            variable.set_value(values[name])
+        if self.store:
+            self.store.skip(n_served)
+        self.epoch, self.block_number, self.seconds = epoch, block_number, seconds
+        self.costs_of_epoch, self.rows_of_epoch = [costs.astype(np.float64)], [rows]
+
+    def run(
+        self,
+        after_epoch: Callable[[int], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        """Run all epochs, or those that are left.
+
+        Parameters
+        ----------
+        after_epoch : callable, optional
+            Gets the number of each epoch that is done, from 1 on.
+        checkpoints : Checkpoints, optional
+            Keeps the training's state.
+        """
         if self.store and self.store.n_batches:
             kind = "GPU" if self.store.on_device else "CPU"
             print(
@@ -165,30 +250,54 @@ class Training:
             )
         elif self.store:
             print("No sample store was used")
-        for epoch in range(self.parameters.n_epochs):
-            self.run_epoch(epoch)
-            if after_epoch is not None:
-                after_epoch(epoch + 1)
+        with checkpoints.signals_wait() if checkpoints else contextlib.nullcontext():
+            for _ in range(self.epoch):
+                self._order()  # where it is random, it goes on from the one before
+            while self.epoch < self.parameters.n_epochs:
+                self.run_epoch(checkpoints)
+                if after_epoch is not None:
+                    if checkpoints is not None:  # what is called may fail or be interrupted
+                        checkpoints.write(self)
+                    after_epoch(self.epoch + 1)
+                self.next_epoch()
+                if checkpoints is not None:
+                    checkpoints.write(self)
 
-    def run_epoch(self, epoch: int) -> None:
-        p, log = self.parameters, self.log
-        order = schedule.training_order(log, p.time_sort, self.order_rng)
+    def next_epoch(self) -> None:
+        """Leave an epoch that is done behind."""
+        self.epoch, self.block_number, self.seconds = self.epoch + 1, 0, 0.0
+        self.costs_of_epoch, self.rows_of_epoch = [], []
+
+    def _order(self) -> np.ndarray:
+        """Return the order of the next epoch's sessions."""
+        return schedule.training_order(self.log, self.parameters.time_sort, self.order_rng)
+
+    def run_epoch(self, checkpoints: Checkpoints | None = None) -> None:
+        """Run an epoch, or what is left of it, and print its loss."""
+        p, log, epoch = self.parameters, self.log, self.epoch
+        order = self._order()
         # without additional samples a single session has no negatives
         min_rows = 1 if self.store else 2
         n_steps = schedule.count_steps(log, order, p.batch_size, min_rows)
         blocks = schedule.schedule_blocks(log, order, p.batch_size, BLOCK_STEPS, min_rows)
-        self.reset_states()
-        costs, rows, done = [], [], 0
-        start = time.perf_counter()
-        with progress_bar(n_steps, f"Epoch {epoch + 1}") as progress:
-            for block in blocks:
+        if self.block_number == 0:
+            self.reset_states()
+        done = sum(map(len, self.costs_of_epoch))
+        start = time.perf_counter() - self.seconds
+        with progress_bar(n_steps, f"Epoch {epoch + 1}", done=done) as progress:
+            for block in itertools.islice(blocks, self.block_number, None):
                 steps_left = (p.n_epochs - epoch) * n_steps - done
-                costs.append(self.run_block(block, steps_left, progress))
-                self._check_costs(costs[-1], epoch, done)
-                rows.append(np.full(len(costs[-1]), block.inputs.shape[1]))
-                done += len(costs[-1])
-        costs, rows = np.concatenate(costs), np.concatenate(rows)
-        seconds = time.perf_counter() - start
+                costs = self.run_block(block, steps_left, progress)
+                self._check_costs(costs, epoch, done)
+                self.costs_of_epoch.append(costs)
+                self.rows_of_epoch.append(np.full(len(costs), block.inputs.shape[1]))
+                done += len(costs)
+                self.block_number += 1
+                self.seconds = time.perf_counter() - start
+                if checkpoints is not None:
+                    checkpoints.block_done(self)
+        costs, rows = map(np.concatenate, (self.costs_of_epoch, self.rows_of_epoch))
+        seconds = max(self.seconds, 1e-9)
         loss = np.average(costs, weights=rows)
         print(
             f"Epoch{epoch + 1} --> loss: {loss:.6f} \t({seconds:.2f}s) "

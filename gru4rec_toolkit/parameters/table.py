@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -244,6 +245,19 @@ def _function(value: Any) -> Callable | None:
     return value
 
 
+def _path(value: Any) -> str | None:
+    if value is None:
+        return None
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path:
+        raise ValueError
+    return path
+
+
+def _minutes(value: Any) -> float | None:
+    return None if value is None else _number(0)(value)
+
+
 def _activation(*extra: str) -> Callable[[Any], str]:
     def convert(value: Any) -> str:
         kind, _ = split_activation(value)
@@ -326,6 +340,9 @@ ARGUMENTS: dict[str, Parameter] = {
     "store_type": Parameter("gpu", _choice("gpu", "cpu"), "'gpu' or 'cpu'"),
     "retrain": Parameter(False, _boolean, _YES_NO),
     "force": Parameter(False, _boolean, _YES_NO),
+    "checkpoint": Parameter(None, _path, "the path of a directory, or None"),
+    "checkpoint_minutes": Parameter(None, _minutes, "a number of minutes, 0 or more, or None"),
+    "resume": Parameter(False, _boolean, _YES_NO),
     "after_epoch": Parameter(None, _function, "a function of an epoch's number, or None"),
     "negative_sampler": Parameter(
         None, _function, "a function of a number of mini-batches, or None"

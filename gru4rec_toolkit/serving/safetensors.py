@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gru4rec_toolkit import modelfile
+from gru4rec_toolkit import container
 from gru4rec_toolkit.parameters import Values
 
 FORMAT, VERSION = "gru4rec-safetensors", 1
@@ -30,7 +30,7 @@ def serialized(
     support: np.ndarray | None,
 ) -> bytes:
     """Return the bytes of a safetensors file; the parameters are those of `exports.write`."""
-    named: dict[str, np.ndarray] = {**modelfile.encode("item_ids", item_ids), **arrays}
+    named: dict[str, np.ndarray] = {**container.encode("item_ids", item_ids), **arrays}
     if support is not None:
         named["support"] = support
     metadata = {

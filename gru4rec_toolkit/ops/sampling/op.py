@@ -62,6 +62,10 @@ class NegativeSampler:
         self._n_drawn = 0
         self._memory = np.empty((0, n_sample), dtype=np.int32)
 
+    def skip(self, n_batches: int) -> None:
+        """Go on after the first ``n_batches`` mini-batches, whatever was drawn so far."""
+        self._n_drawn = n_batches * self.n_sample
+
     def __call__(self, n_batches: int) -> np.ndarray:
         """Draw the negatives of ``n_batches`` mini-batches: int32, (n_batches, n_sample).
 

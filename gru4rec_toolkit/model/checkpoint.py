@@ -1,0 +1,240 @@
+"""Checkpoints: all of a training's state between two blocks of steps, in a file replaced whole.
+
+A training that goes on from one ends with the weights of a training that nothing interrupted, bit
+for bit on the same device and number of threads. What is random follows from the seed and from
+counters (negatives, dropout, order of the sessions), so that counters are stored, and no draws.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from gru4rec_toolkit import container, files, theano_setup
+from gru4rec_toolkit.data.sessions import SessionLog
+from gru4rec_toolkit.errors import InputError, Interrupted, shown
+
+if TYPE_CHECKING:
+    from gru4rec_toolkit.model.training import Training
+
+logger = logging.getLogger("gru4rec")
+
+FILE_NAME = "checkpoint.gru4rec"
+_KIND = container.Kind(
+    "gru4rec-checkpoint", 1, "checkpoint", "a checkpoint of a training", "that --checkpoint wrote"
+)
+# arrays of a checkpoint beside the variables that a step changes
+_COSTS, _ROWS = "epoch.costs", "epoch.rows"
+# what SIGTERM's exit code is in a shell
+_TERMINATED = 128 + signal.SIGTERM
+
+
+class Checkpoints:
+    """The checkpoint of one training, in a directory of its own.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        It is made if it is not there.
+    minutes : float or None
+        Write one after so many minutes too, at the end of a block; None: after epochs only.
+    resume : bool
+        Go on from the checkpoint that is there; begin if there is none.
+
+    Raises
+    ------
+    InputError
+        If the directory cannot be used, or holds a checkpoint and `resume` is not set.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike, minutes: float | None = None, resume: bool = False
+    ) -> None:
+        self.directory, self.minutes, self.resume = os.fspath(directory), minutes, resume
+        self.path = os.path.join(self.directory, FILE_NAME)
+        try:
+            os.makedirs(self.directory, exist_ok=True)
+        except (OSError, ValueError) as err:
+            raise InputError(
+                f"checkpoint: cannot make the directory {self.directory or 'of an empty name'}: "
+                f"{files.reason_of(err)}; give another one"
+            ) from None
+        files.check_target(
+            "write a checkpoint", self.path, _KIND.name, lambda path: container.is_one(_KIND, path)
+        )
+        if os.path.exists(self.path) and not resume:
+            raise InputError(
+                f"checkpoint: {self.path} holds the state of an earlier training; go on with it "
+                "(--resume, in Python resume=True), delete it, or give another directory"
+            )
+        self._written = time.monotonic()
+        self._signal: int | None = None
+
+    # ------------------------------------------------------------------------ going on
+
+    def restore(self, training: Training) -> None:
+        """Put a training where its checkpoint is, if there is one and it is asked for.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint is damaged, or of another training: other data, other parameters.
+        """
+        if not self.resume:
+            return
+        if not os.path.exists(self.path):
+            logger.info("%s: no checkpoint yet; the training begins", self.directory)
+            return
+        state, arrays = container.read(_KIND, self.path, "training")
+        mine = _identity(training)
+        problem = _difference(state, mine)
+        if problem is not None:
+            raise InputError(
+                f"checkpoint {self.path}: it belongs to a training {problem}; go on with what it "
+                "was begun with, or give another directory"
+            )
+        try:
+            training.restore(
+                *(_count(state, name) for name in ("epoch", "block", "served")),
+                float(state["seconds"]),
+                arrays.pop(_COSTS),
+                arrays.pop(_ROWS),
+                arrays,
+            )
+        except (KeyError, TypeError, ValueError) as err:
+            raise InputError(
+                f"checkpoint {self.path}: its state does not fit this training ({err}); delete it, "
+                "or give another directory"
+            ) from None
+        for name, before, now in ((n, state.get(n), mine[n]) for n in ("device", "threads")):
+            if before != now:
+                logger.warning(
+                    "the checkpoint was written with %s=%s, this training runs with %s: its "
+                    "weights will differ in their last digits",
+                    name,
+                    before,
+                    now,
+                )
+        logger.info(
+            "going on after %d epochs and %d blocks of steps", training.epoch, training.block_number
+        )
+
+    # ------------------------------------------------------------------------ writing
+
+    def block_done(self, training: Training) -> None:
+        """Write a checkpoint if it is time to, and end the training if a signal asks for that."""
+        seconds = time.monotonic() - self._written
+        due = self.minutes is not None and seconds >= 60 * self.minutes
+        if due or self._signal is not None:
+            self.write(training)
+        if self._signal is not None:
+            self._end()
+
+    def write(self, training: Training) -> None:
+        """Write a checkpoint.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written; the one before is still there.
+        """
+        state = {
+            **_identity(training),
+            "epoch": training.epoch,
+            "block": training.block_number,
+            "served": training.store.n_served if training.store else 0,
+            "seconds": training.seconds,
+        }
+        arrays = {
+            _COSTS: np.concatenate([np.empty(0), *training.costs_of_epoch]),
+            _ROWS: np.concatenate([np.empty(0, np.int64), *training.rows_of_epoch]),
+            **{name: v.get_value() for name, v in training.variables().items()},
+        }
+        try:
+            with files.replacing(self.path) as file:
+                container.write(_KIND, file, {"training": state}, arrays)
+        except OSError as err:
+            raise InputError(
+                f"cannot write the checkpoint {self.path}: {files.reason_of(err)}; the one before "
+                "it is still there, if there was one"
+            ) from None
+        self._written = time.monotonic()
+
+    # ------------------------------------------------------------------------ signals
+
+    @contextlib.contextmanager
+    def signals_wait(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM wait for the end of a block; the second Ctrl-C comes at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals reach the main thread only
+            return
+        before = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # a shell lets what it starts in the background ignore Ctrl-C
+                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                    before[number] = signal.signal(number, self._remember)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def _end(self) -> NoReturn:
+        message = f"interrupted; --resume goes on from the checkpoint {self.path}"
+        raise Interrupted(message, _TERMINATED if self._signal == signal.SIGTERM else 130)
+
+
+def _identity(training: Training) -> dict[str, Any]:
+    """Return what a checkpoint and the training that goes on from it have in common."""
+    setup = theano_setup.configure()
+    return {
+        "data": digest(training.log),
+        "parameters": training.parameters.as_dict(),
+        "device": setup.device,
+        "threads": setup.threads,
+    }
+
+
+def digest(log: SessionLog) -> str:
+    """Return a checksum of all of a log that a training depends on."""
+    found = hashlib.blake2b(digest_size=16)
+    for array in (log.items, log.offsets, log.start_times):
+        found.update(f"{array.dtype.str} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    for array in container.encode("item_ids", log.item_ids).values():
+        found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _difference(state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
+    """Return in what another training differs, or None."""
+    if state.get("data") != mine["data"]:
+        return "on other data"
+    theirs = state.get("parameters")
+    theirs = theirs if isinstance(theirs, dict) else {}
+    for name, value in mine["parameters"].items():
+        if theirs.get(name) != value:
+            return f"with {name}={shown(theirs.get(name))}, but now it is {shown(value)}"
+    return None
+
+
+def _count(state: Mapping[str, Any], name: str) -> int:
+    value = state[name]
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is {shown(value)}")
+    return value
