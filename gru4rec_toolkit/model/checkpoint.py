@@ -105,11 +105,13 @@ class Checkpoints:
             )
         try:
             training.restore(
-                *(_count(state, name) for name in ("epoch", "block", "served")),
-                float(state["seconds"]),
-                arrays.pop(_COSTS),
-                arrays.pop(_ROWS),
-                arrays,
+                epoch=_count(state, "epoch"),
+                block_number=_count(state, "block"),
+                n_served=_count(state, "served"),
+                seconds=float(state["seconds"]),
+                costs=arrays.pop(_COSTS),
+                rows=arrays.pop(_ROWS),
+                values=arrays,
             )
         except (KeyError, TypeError, ValueError) as err:
             raise InputError(

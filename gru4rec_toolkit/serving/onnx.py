@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,8 +180,8 @@ def _hidden(
             x = graph.add("Add", x, bias, to=f"x_{i}")  # (B, 3n)
         else:
             x = graph.add("Gemm", x, graph.constant(f"Wx{i}", arrays[f"Wx{i}"]), bias, to=f"x_{i}")
-        matrices = [graph.constant(name, arrays[name]) for name in (f"Wrz{i}", f"Wh{i}")]
-        new = _cell(graph, x, h, *matrices, n, settings.hidden_act, f"layer_{i}")
+        Wrz, Wh = (graph.constant(name, arrays[name]) for name in (f"Wrz{i}", f"Wh{i}"))
+        new = _cell(graph, x, h, Wrz, Wh, n, settings.hidden_act, f"layer_{i}")
         x = graph.add("Where", known, new, h, to=f"new_{h}")
     return x
 
@@ -255,7 +255,7 @@ def _at_least_zero(graph: _Graph, x: str, at: str) -> str:
 
 
 # under the names of `parameters.ACTIVATIONS`, by a test
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[..., str]] = {
     "linear": _linear,
     "relu": _relu,
     "tanh": _tanh,
