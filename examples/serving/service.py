@@ -123,7 +123,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def run() -> None:
-    """Run the program: errors are a sentence and exit code 2, signals end it without a traceback."""
+    """Run the program: an error is one sentence, and a signal ends it without a traceback."""
     # what uvicorn does after it has ended the requests, and what happens before it runs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
