@@ -246,6 +246,6 @@ def _list(job: Job, best: np.ndarray, scores: np.ndarray) -> Best:
     if job.exclude_seen:
         kept = ~np.isin(best, job.session.seen)
         best, scores = best[kept], scores[kept]
-    if best[-1:] == -1:  # an approximate index may find fewer
+    if len(best) and best[-1] < 0:  # an approximate index may find fewer
         best, scores = best[best >= 0], scores[best >= 0]
     return Best(best[: job.k], scores[: job.k])

@@ -46,8 +46,10 @@ def main() -> None:
         store = RedisStore(codec, args.ttl, args.redis)
     config = uvicorn.Config(
         application(model, Batcher(model, store)),
-        log_level="warning",
+        log_level="error",
         access_log=False,
+        # longer than load balancers keep theirs, who would send a request into a closed one
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
         server_header=False,
     )
