@@ -5,6 +5,7 @@ A stored session is bytes: a header with checksums, the positions of the items i
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import zlib
@@ -193,11 +194,11 @@ class RedisStore:
             )
             self._redis.ping()
         except ValueError as err:
-            raise StartError(f"--redis {url}: {err}") from None
+            raise StartError(f"--redis {_without_password(url)}: {err}") from None
         except self._problems as err:
             raise StartError(
-                f"--redis {url}: Redis does not answer ({_one_line(err)}); start it, or leave "
-                "--redis out to keep sessions in memory"
+                f"--redis {_without_password(url)}: Redis does not answer ({_one_line(err)}); "
+                "start it, or leave --redis out to keep sessions in memory"
             ) from None
 
     def load(self, keys: Sequence[str]) -> list[Session | RequestError]:
@@ -254,6 +255,10 @@ class RedisStore:
             self._redis.ping()
         except self._problems as err:
             raise _unavailable(err) from None
+
+
+def _without_password(url: str) -> str:
+    return re.sub("//.*@", "//...@", url)
 
 
 def _unavailable(err: Exception) -> RequestError:
