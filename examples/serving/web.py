@@ -80,12 +80,12 @@ def application(model: Exported, batcher: Batcher) -> FastAPI:
         A session without a click on a known item gets the most popular ones. Of a list of items
         the answer tells in a list which are known.
         """
-        asked = parsed_click(await _body(request))
+        key, asked = checked_key(session_id), parsed_click(await _body(request))
         positions = [model.position(item) for item in asked.items]
         known = [position for position in positions if position >= 0]
         counts.clicks += len(positions)
         counts.unknown += len(positions) - len(known)
-        job = Job(checked_key(session_id), known, asked.k, asked.exclude_seen, clicks=True)
+        job = Job(key, known, asked.k, asked.exclude_seen, clicks=True)
         found = await batcher.answer(job)
         flags = [position >= 0 for position in positions]
         return _listed(model, found, known=flags if asked.is_list else flags[0])
