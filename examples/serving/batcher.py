@@ -118,7 +118,7 @@ class Batcher:
 
     async def answer(self, job: Job) -> Best | bool | None:
         """Return the best items of a session after a request; None if there is no list for it."""
-        job.answer = self._loop.create_future()
+        job.answer = asyncio.get_running_loop().create_future()
         with self._wake:
             if len(self._waiting) >= MOST_WAITING:
                 raise RequestError(503, "too many requests are waiting; try again later")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -223,6 +224,39 @@ def test_64_clients_with_a_session_each(numbers):
     after = service.answer("GET", "/metrics")
     assert after["clicks"] - before["clicks"] == 64 * 6
     assert 0 < after["batches"] - before["batches"] < 64 * 6  # some shared a run
+
+
+def test_what_waits_shares_runs(tmp_path, monkeypatch):
+    """In the order in which it came; what is too much is refused at once."""
+    monkeypatch.syspath_prepend(str(SERVING))
+    import batcher
+    from exported import Exported
+    from problems import RequestError
+    from sessions import Codec, MemoryStore
+
+    gru, path = exported(tmp_path, "numbers")
+    model = Exported(str(path))
+    monkeypatch.setattr(batcher, "MOST_WAITING", 130)
+    gathers = batcher.Batcher(model, MemoryStore(Codec(model), 1000, 1000))
+
+    async def answers() -> list:
+        # 100 sessions, of which 30 have a second click
+        jobs = [batcher.Job(str(n % 100), [n], clicks=True) for n in range(130)]
+        tasks = [asyncio.ensure_future(gathers.answer(job)) for job in jobs]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError, match="too many requests are waiting"):
+            await gathers.answer(batcher.Job("more"))
+        gathers.start()
+        found = await asyncio.gather(*tasks)
+        gathers.stop()
+        return found
+
+    found = asyncio.run(answers())
+    assert (gathers.n_runs, gathers.n_in_runs, gathers.n_requests) == (3, 130, 130)
+    sessions = [[n] if n < 100 else [n - 100, n] for n in range(130)]
+    expected = gru.recommend([[FIRST + n for n in clicks] for clicks in sessions])
+    for best, items in zip(found, expected.items):
+        assert (best.positions + FIRST).tolist() == items.tolist()
 
 
 def test_clicks_on_one_session_from_many_clients(numbers):
