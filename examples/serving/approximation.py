@@ -134,6 +134,9 @@ class Approximate(Exported):
             ) from None
         return load_graph(path, data, threads)
 
+    def _n_items(self, graph: onnxruntime.InferenceSession) -> int:
+        return len(self._vectors)
+
     # ------------------------------------------------------------------------ the index
 
     def _empty(self) -> Any:

@@ -50,7 +50,7 @@ class Exported:
         self._graph = self._load(path, data, threads)
         try:
             self._take(self._graph)
-        except (KeyError, TypeError, ValueError, RecursionError):
+        except (LookupError, TypeError, ValueError, RecursionError):
             raise StartError(
                 f"{path}: this is no ONNX file of a GRU4Rec model, or a damaged one; write one "
                 "with GRU4Rec.export_onnx"
@@ -76,11 +76,14 @@ class Exported:
         self.dtype = np.dtype({"tensor(float)": "f4", "tensor(double)": "f8"}[of_state[0].type])
         self.item_ids = _item_ids(json.loads(texts["item_ids"]))
         self._positions = {item: position for position, item in enumerate(self.item_ids)}
-        if len(self._positions) != len(self.item_ids):
+        if not len(self._positions) == len(self.item_ids) == self._n_items(graph):
             raise ValueError
         self._are_texts = isinstance(self.item_ids[0], str)
         self.at_once = max(1, min(MOST_SESSIONS, MOST_SCORES // len(self.item_ids)))
         self.popular = _by_popularity(json.loads(texts["support"]), len(self.item_ids))
+
+    def _n_items(self, graph: onnxruntime.InferenceSession) -> int:
+        return {entry.name: entry.shape for entry in graph.get_outputs()}["scores"][1]
 
     # ------------------------------------------------------------------------ items
 

@@ -84,7 +84,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--threads",
         type=int,
-        default=max(1, (os.cpu_count() or 1) - 1),
+        default=max(1, cores() - 1),
         metavar="N",
         help="threads of a matrix product (default: cores - 1)",
     )
@@ -108,6 +108,13 @@ def parsed() -> argparse.Namespace:
         if getattr(args, name) < 1:
             parser.error(f"--{name}: expected 1 or more, got {getattr(args, name)}")
     return args
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -182,10 +182,11 @@ class RedisStore:
         except ImportError:
             raise StartError("--redis needs the package redis: pip install redis") from None
         self._codec, self._milliseconds = codec, max(1, round(1000 * ttl))
-        self._problems = (redis.RedisError, OSError)
-        self._lost = (redis.ConnectionError, OSError)
+        # answers that are damaged raise errors of any kind in the client
+        self._problems: type[Exception] = Exception
         try:
-            # no retries: a change whose answer was lost may have been made
+            # no retries: a change whose answer was lost may have been made. The pool itself makes
+            # a new connection where one was lost between two requests.
             self._redis = redis.Redis.from_url(
                 url,
                 socket_timeout=self.TIMEOUT,
@@ -205,10 +206,9 @@ class RedisStore:
         """As in `MemoryStore`."""
         names = [self.PREFIX + key for key in keys]
         try:
-            try:
-                values = self._redis.mget(names)
-            except self._lost:  # a connection from before a restart of Redis; reading is repeatable
-                values = self._redis.mget(names)
+            values = self._redis.mget(names)
+            if len(values) != len(names):
+                raise ValueError(f"{len(values)} values of {len(names)}")
         except self._problems as err:
             return [_unavailable(err)] * len(keys)
         return [self._session(value) for value in values]
@@ -218,7 +218,7 @@ class RedisStore:
             return self._codec.new()
         try:
             return self._codec.decoded(value)
-        except ValueError:
+        except (TypeError, ValueError):
             return RequestError(
                 503, "what Redis has of this session is damaged: delete the session to begin anew"
             )
@@ -234,16 +234,19 @@ class RedisStore:
         except self._problems as err:
             return dict.fromkeys(sessions, _unavailable(err))
         return {
-            key: _unavailable(answer) if isinstance(answer, Exception) else answer == 1
+            key: answer == 1 if answer in (0, 1) else _unavailable(answer)
             for key, answer in zip(sessions, answers)
         }
 
     def delete(self, key: str) -> bool:
         """As in `MemoryStore`."""
         try:
-            return self._redis.delete(self.PREFIX + key) == 1
+            answer = self._redis.delete(self.PREFIX + key)
         except self._problems as err:
             raise _unavailable(err) from None
+        if answer not in (0, 1):
+            raise _unavailable(answer)
+        return answer == 1
 
     def n_sessions(self) -> int | None:
         """As in `MemoryStore`: counting them would take Redis long."""
@@ -252,18 +255,20 @@ class RedisStore:
     def check(self) -> None:
         """As in `MemoryStore`."""
         try:
-            self._redis.ping()
+            answer = self._redis.ping()
         except self._problems as err:
             raise _unavailable(err) from None
+        if answer is not True:
+            raise _unavailable(answer)
 
 
 def _without_password(url: str) -> str:
     return re.sub("//.*@", "//...@", url)
 
 
-def _unavailable(err: Exception) -> RequestError:
+def _unavailable(err: object) -> RequestError:
     return RequestError(503, f"Redis cannot be used now ({_one_line(err)}); try again later")
 
 
-def _one_line(err: Exception) -> str:
+def _one_line(err: object) -> str:
     return " ".join(str(err).split())[:200]

@@ -416,6 +416,7 @@ def edited(path, name: str, text: str) -> bytes:
         ("other", "no ONNX file of a GRU4Rec model"),
         ("version", "no ONNX file of a GRU4Rec model"),
         ("items", "no ONNX file of a GRU4Rec model"),
+        ("fewer", "no ONNX file of a GRU4Rec model"),
         ("support", "no ONNX file of a GRU4Rec model"),
     ],
 )
@@ -429,6 +430,7 @@ def test_models_that_cannot_be_used(tmp_path, numbers, case, what):
         "other": lambda: not_ours(tmp_path),
         "version": lambda: edited(path, "version", "2"),
         "items": lambda: edited(path, "item_ids", json.dumps([ids[0], *ids[:-1]])),
+        "fewer": lambda: edited(path, "item_ids", json.dumps(ids[:-1])),
         "support": lambda: edited(path, "support", "[1, 2]"),
     }
     if case == "directory":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socketserver
 import struct
 import subprocess
+import threading
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -218,6 +220,49 @@ def test_redis_goes_and_comes_back(tmp_path, models):
             check(one.click("lasting", clicks[0]), gru.recommend([[*clicks, clicks[0]]]))
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("reply", [b"nonsense\r\n", b"+OK\r\n", b":5\r\n", b"*2\r\n:7\r\n:1\r\n"])
+def test_answers_that_are_not_those_of_redis(tmp_path, monkeypatch, models, reply):
+    """Another program has taken its place."""
+    monkeypatch.syspath_prepend(str(service.SERVING))
+    from exported import Exported
+    from problems import RequestError
+    from sessions import Codec, RedisStore
+
+    (_, path), _ = models
+    codec = Codec(Exported(str(path)))
+    server = redis.RedisServer(tmp_path)
+    try:
+        store = RedisStore(codec, 10, server.url)
+    finally:
+        server.stop()
+    with liar(server.port, reply):
+        for found in store.load(["a"]):
+            assert isinstance(found, RequestError) and found.status == 503
+        for found in store.save({"a": codec.new()}).values():
+            assert isinstance(found, RequestError) and found.status == 503
+        for change in (lambda: store.delete("a"), store.check):
+            with pytest.raises(RequestError, match="Redis cannot be used now"):
+                change()
+
+
+@contextmanager
+def liar(port: int, reply: bytes):
+    """Answer everything with the same bytes."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(10_000):
+                self.request.sendall(reply)
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+
+    with Server(("127.0.0.1", port), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
 
 
 def test_passwords_are_not_repeated(models, server):
