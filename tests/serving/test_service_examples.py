@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -182,6 +183,30 @@ def test_the_approximate_list(tmp_path, modules, name):
         if k >= 150:  # pairs of equal rows at the end of the list aside
             shared = [len({*a} & {*b}) / len(a) for a, b in zip(found, best)]
             assert min(shared) > 0.97
+
+
+def test_an_index_that_finds_fewer(tmp_path, modules):
+    """The list is shorter, and holds nothing else."""
+    pytest.importorskip("usearch")
+    from approximation import Approximate
+    from batcher import Batcher, Job
+    from sessions import Codec, MemoryStore
+
+    _, path = exported(tmp_path, "numbers")
+    model = Approximate(str(path))
+    model.index.remove(np.arange(250))
+    batcher = Batcher(model, MemoryStore(Codec(model), 1000, 1000))
+
+    async def answer(job):
+        batcher.start()
+        try:
+            return await batcher.answer(job)
+        finally:
+            batcher.stop()
+
+    best = asyncio.run(answer(Job("a", [260], 100, exclude_seen=True)))
+    assert {*best.positions.tolist()} == {*range(250, N_ITEMS)} - {260}
+    assert len(best.positions) == 49 and np.isfinite(best.scores).all()
 
 
 def test_a_list_of_the_approximate_service(tmp_path, modules):
