@@ -195,6 +195,10 @@ def test_an_index_that_finds_fewer(tmp_path, modules):
     _, path = exported(tmp_path, "numbers")
     model = Approximate(str(path))
     model.index.remove(np.arange(250))
+    zero = np.zeros((20, model.units), model.dtype)
+    best, scores, _ = model.run(np.arange(250, 270), zero, 100)
+    assert (best[:, :50] >= 250).all() and (best[:, 50:] == -1).all()
+    assert np.isfinite(scores[:, :50]).all() and (scores[:, 50:] == -np.inf).all()
     batcher = Batcher(model, MemoryStore(Codec(model), 1000, 1000))
 
     async def answer(job):
