@@ -374,7 +374,7 @@ def test_the_documentation(numbers):
 
 def starts(*arguments: object, blocked=running.BLOCKED) -> subprocess.CompletedProcess:
     command = running.command(*arguments, blocked=blocked)
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_help_needs_nothing():
