@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -112,6 +113,14 @@ class Service:
     def top(self, session: str, k: int = 20, exclude_seen: bool = False) -> dict:
         seen = str(exclude_seen).lower()
         return self.answer("GET", f"/sessions/{session}/top?k={k}&exclude_seen={seen}")
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that comes with time; give up where it never does."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def in_threads(work: Callable[[int], None], n: int) -> None:

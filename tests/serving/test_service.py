@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import service as running
 from helpers.served_models import FIRST, N_ITEMS, exported
-from helpers.service import SERVING, Service, in_threads
+from helpers.service import SERVING, Service, in_threads, until
 
 running.needed()
 
@@ -157,8 +157,7 @@ def short_lived(tmp_path_factory):
 def test_a_session_ends(short_lived):
     popular = short_lived.top("nobody")
     assert short_lived.click("short", 1001)["items"] != popular["items"]
-    while short_lived.top("short") != popular:
-        pass  # forever, if it does not end
+    until(lambda: short_lived.top("short") == popular)
     assert short_lived.answer("GET", "/metrics")["sessions"] == 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import redis, service
 from helpers.served_models import N_ITEMS, exported
-from helpers.service import Service, in_threads
+from helpers.service import Service, in_threads, until
 
 service.needed()
 redis.needed()
@@ -116,8 +116,7 @@ def test_a_session_ends(tmp_path, models, server):
     with Service(tmp_path, path, "--redis", server.url, "--ttl", "0.3") as one:
         popular = one.top("nobody")
         assert one.click("short", gru.item_ids[0])["items"] != popular["items"]
-        while one.top("short") != popular:
-            pass  # forever, if it does not end
+        until(lambda: one.top("short") == popular)
 
 
 def damaged(state: bytes, how: str) -> bytes:
