@@ -1,0 +1,21 @@
+"""Problems that are answered with one sentence: at the start, and of single requests."""
+
+from __future__ import annotations
+
+
+class StartError(Exception):
+    """A reason why the service cannot start; the command line ends with exit code 2."""
+
+
+class RequestError(Exception):
+    """A request that is refused, with its HTTP status and one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Return a value as messages repeat it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
