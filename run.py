@@ -35,6 +35,8 @@ GRU4REC_OPTIONS = {
     "-pf": "parameter_file",
     "-l": "load_model",
     "--check": "check",
+    "--retrain": "retrain",
+    "--seed": "seed",
     "-s": "save_model",
     "-ss": "sample_store_size",
     "--sample_store_on_cpu": "sample_store_on_cpu",
@@ -93,6 +95,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train nothing, say what the data at PATH and -t looks like and what ruins results",
     )
+    add(
+        "--retrain",
+        metavar="MODEL",
+        help="go on training this saved model, with its parameters; -ps and -pf may change those "
+        "that leave the weights' shapes as they are. Items that it does not know get new rows",
+    )
+    add("--seed", metavar="N", type=int, help="the parameter seed, of all that is random")
     arguments.add_save_model(parser)
     arguments.add_force(
         parser,
@@ -200,10 +209,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.baseline is not None:
         _check_baseline_options(parser, args)
-    elif args.parameter_string is args.parameter_file is None and not (
+    elif args.parameter_string is args.parameter_file is args.retrain is None and not (
         args.load_model or args.check
     ):
-        parser.error("one of the arguments -ps -pf -l --check --baseline is required")
+        parser.error("one of the arguments -ps -pf -l --check --retrain --baseline is required")
     most = arguments.LONGEST_LIST
     for length in args.measure:
         if not 1 <= length <= most:
@@ -229,6 +238,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             "--ranks writes the ranks of one evaluation: it needs exactly one test set (-t) and no "
             "--check"
         )
+    for option, value in (("--retrain", args.retrain), ("--seed", args.seed)):
+        if value is not None and (args.load_model or args.check):
+            raise InputError(f"{option} is about a training; leave it out with -l and --check")
     _check_checkpoint_options(args)
     _check_recommend_options(args)
     # the sessions of --recommend need nothing to predict
@@ -247,10 +259,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     elif args.parameter_file is not None:
         args.settings = parameters.convert(parameters.read_file(args.parameter_file))
     args.settings.update(arguments.given_columns(args))
-    if args.baseline is None and not args.load_model and args.gru4rec_model == "gru4rec":
+    if args.seed is not None:
+        if args.settings.get("seed", args.seed) != args.seed:
+            raise InputError(
+                f"--seed {args.seed}: the parameters say seed={args.settings['seed']}; give one of "
+                "the two"
+            )
+        args.settings.update(parameters.convert({"seed": args.seed}))
+    has_base = args.load_model or args.retrain is not None
+    if args.baseline is None and not has_base and args.gru4rec_model == "gru4rec":
         # a variant has defaults of its own: set_params checks beside them, once it is imported
         parameters.check_combination({**parameters.defaults(), **args.settings})
-    for path in [args.path, *args.test]:
+    for path in [args.path, *args.test, *([args.retrain] if args.retrain is not None else [])]:
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file; check the path")
     return args
@@ -469,15 +489,20 @@ def _train(
     model_class: type[GRU4Rec], args: argparse.Namespace
 ) -> tuple[GRU4Rec, dict[str, SessionLog]]:
     """Train a model; return it and its test sets, indexed."""
-    print("Creating GRU4Rec model")
-    gru = _new_model(model_class, args)
+    if args.retrain is not None:
+        print(f"Loading trained model from file: {args.retrain}")
+        _check_parts(model_class, ["loadmodel", "set_params", "fit"], args.gru4rec_model)
+        gru = model_class.loadmodel(args.retrain)
+    else:
+        print("Creating GRU4Rec model")
+        gru = _new_model(model_class, args)
     gru.set_params(**args.settings)
     data, logs = _read_data(gru, args)
     store_type = "cpu" if args.sample_store_on_cpu else "gpu"
     print("Started training", flush=True)
     start = time.perf_counter()
     # a variant's fit need not know these
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if args.retrain is None else {"retrain": True}
     if args.evaluate_each_epoch:
         options["after_epoch"] = _epoch_evaluation(gru, logs, args)
     if args.checkpoint is not None:
@@ -504,7 +529,8 @@ def _read_data(
     # before a long training, to find out whether they can be used after it
     logs = {}
     if args.evaluated:
-        known = ids.extend_item_ids([], data, gru.item_key)
+        before = gru.item_ids if args.retrain is not None else []
+        known = ids.extend_item_ids(before, data, gru.item_key)
         logs = _index_test_sets(gru, args, known)
     elif args.test:
         _read_sessions(gru, args, announce=False)  # not kept: they may be many
@@ -515,7 +541,9 @@ def _check_save_path(args: argparse.Namespace) -> None:
     """Check that the model can be saved and would replace nothing that the user needs."""
     from gru4rec_toolkit import modelfile
 
-    modelfile.check_writable(args.save_model, args.force, _inputs(args))
+    inputs = _inputs(args)
+    inputs.pop("the model of --retrain", None)  # it may be replaced by what it becomes
+    modelfile.check_writable(args.save_model, args.force, inputs)
 
 
 def _check_table_path(args: argparse.Namespace, kind: str, path: str) -> None:
@@ -541,6 +569,8 @@ def _check_export_path(args: argparse.Namespace) -> None:
 def _inputs(args: argparse.Namespace) -> dict[str, str]:
     """Return the files that this run reads, by what they are."""
     inputs = {"the model" if args.load_model else "the training data": args.path}
+    if args.retrain is not None:
+        inputs["the model of --retrain"] = args.retrain
     inputs.update((f"the test set {path}", path) for path in args.test)
     if args.parameter_file is not None:
         inputs["the parameter file"] = args.parameter_file

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gru4rec_toolkit import theano_setup
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.model import losses, optimizers
@@ -250,6 +251,12 @@ class Training:
             )
         elif self.store:
             print("No sample store was used")
+        setup = theano_setup.configure()
+        logger.info(
+            "seed %d on %s with %d threads: all three and the same data give the same weights, bit "
+            "for bit",
+            *(self.parameters.seed, setup.device, setup.threads),
+        )
         with checkpoints.signals_wait() if checkpoints else contextlib.nullcontext():
             for _ in range(self.epoch):
                 self._order()  # where it is random, it goes on from the one before
