@@ -9,7 +9,7 @@ from helpers.cli import TEST, TRAIN, complaint, files_in, run_py, succeeds
 
 from gru4rec import GRU4Rec
 
-SETTINGS = "layers=8,batch_size=8,n_sample=16,n_epochs=1,dropout_p_hidden=0.1"
+SETTINGS = "loss=cross-entropy,final_act=softmax,layers=8,batch_size=8,n_sample=16,n_epochs=1,dropout_p_hidden=0.1"
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,18 @@ def test_as_in_python(folder):
 
 def test_other_parameters_for_the_second_training(folder):
     command = ("second.tsv", "--retrain", "model", "-s", "slow")
-    succeeds(run_py(*command, "-ps", "learning_rate=0.01", cwd=folder))
+    # smoothing does not go with the default loss, but with the model's
+    succeeds(run_py(*command, "-ps", "learning_rate=0.01,smoothing=0.1", cwd=folder))
     assert GRU4Rec.loadmodel(str(folder / "slow")).learning_rate == 0.01
     done = run_py(*command, "-ps", "layers=9", cwd=folder)
     assert "the trained weights do not fit the parameters" in complaint(done)
+
+
+def test_items_that_only_the_model_knows_can_be_tested(folder, tmp_path):
+    data = pd.read_csv(folder / "second.tsv", sep="\t")
+    data.assign(ItemId=data.ItemId + 10**10).to_csv(tmp_path / "new.tsv", sep="\t", index=False)
+    options = ("--retrain", folder / "model", "-t", folder / "first.tsv")
+    assert succeeds(run_py("new.tsv", *options, cwd=tmp_path)).metrics
 
 
 def test_the_model_may_be_replaced_by_what_it_becomes(folder, tmp_path):
