@@ -9,7 +9,10 @@ from helpers.cli import TEST, TRAIN, complaint, files_in, run_py, succeeds
 
 from gru4rec import GRU4Rec
 
-SETTINGS = "loss=cross-entropy,final_act=softmax,layers=8,batch_size=8,n_sample=16,n_epochs=1,dropout_p_hidden=0.1"
+SETTINGS = (
+    "loss=cross-entropy,final_act=softmax,layers=8,batch_size=8,n_sample=16,n_epochs=1,"
+    "dropout_p_hidden=0.1"
+)
 
 
 @pytest.fixture(scope="module")
