@@ -529,7 +529,7 @@ def _read_data(
     # before a long training, to find out whether they can be used after it
     logs = {}
     if args.evaluated:
-        before = gru.item_ids if args.retrain is not None else []
+        before: Ids = gru.item_ids if args.retrain is not None else []
         known = ids.extend_item_ids(before, data, gru.item_key)
         logs = _index_test_sets(gru, args, known)
     elif args.test:
