@@ -528,12 +528,12 @@ def _read_data(
     data = events.read_events(args.path, *_keys(gru))
     # before a long training, to find out whether they can be used after it
     logs = {}
-    if args.evaluated:
+    if args.test:
         before: Ids = gru.item_ids if args.retrain is not None else []
         known = ids.extend_item_ids(before, data, gru.item_key)
         logs = _index_test_sets(gru, args, known)
-    elif args.test:
-        _read_sessions(gru, args, announce=False)  # not kept: they may be many
+        if not args.evaluated:
+            _read_sessions(gru, args, known, announce=False)  # not kept: they may be many
     return data, logs
 
 
@@ -633,17 +633,21 @@ def _metrics(
 
 
 def _read_sessions(
-    gru: GRU4Rec | Baseline, args: argparse.Namespace, announce: bool = True
+    gru: GRU4Rec | Baseline, args: argparse.Namespace, item_ids: Ids, announce: bool = True
 ) -> pd.DataFrame:
-    from gru4rec_toolkit.data import events
+    """Return the sessions of --recommend; they have to know some of the model's items."""
+    from gru4rec_toolkit.data import events, ids, sessions
 
     (path,) = args.test
-    return events.read_events(path, *_keys(gru), announce=announce)
+    data = events.read_events(path, *_keys(gru), announce=announce)
+    if (ids.item_indices(item_ids, data[gru.item_key]) < 0).all():
+        raise sessions.none_known(path, len(item_ids), gru.item_key)
+    return data
 
 
 def _recommend(gru: GRU4Rec, args: argparse.Namespace) -> None:
     print("Loading sessions...")
-    data = _read_sessions(gru, args)
+    data = _read_sessions(gru, args, gru.item_ids)
     start = time.perf_counter()
     gru.write_recommendations(args.recommend, data, args.k, args.exclude_seen, args.force)
     print(f"Recommending took {time.perf_counter() - start:.2f}s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, NamedTuple
@@ -112,7 +113,16 @@ def is_one(kind: Kind, path: str) -> bool:
 def _write_text(kind: Kind, path: str, file: IO[bytes], tables: Iterable) -> None:
     file.write(kind.header)
     for table in tables:
-        text = table.to_csv(sep="\t", index=False, header=False, columns=[*kind.columns])
+        # Python's csv does not quote a carriage return alone, which ends a line for readers
+        texts = [values for _, values in table.items() if values.dtype.kind in "OT"]
+        odd = any(isinstance(x, str) and "\r" in x for values in texts for x in values)
+        text = table.to_csv(
+            sep="\t",
+            index=False,
+            header=False,
+            columns=[*kind.columns],
+            quoting=csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL,
+        )
         # ids of a pickled DataFrame need not be valid Unicode
         file.write(text.encode("utf-8", errors="backslashreplace"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import sys
@@ -135,3 +136,17 @@ def test_ids_that_are_no_valid_unicode(tmp_path):
     with pytest.raises(InputError, match="Parquet cannot hold an id.*ends in .tsv"):
         tablefile.write(RANKS, tmp_path / "ranks.parquet", parts)
     assert files_in(tmp_path).keys() == {"ranks.tsv"}
+
+
+def test_ids_with_odd_characters_come_back(tmp_path):
+    ids = ("a\rb", "\r", 'q"uote', "t\tab", "line\nfeed", "007", "NA")
+    table = pd.DataFrame(
+        {"SessionId": ids, "Rank": 1, "ItemId": ids, "Score": np.linspace(0, 1, len(ids))}
+    )
+    path = tmp_path / "r.tsv"
+    tablefile.write(tablefile.RECOMMENDATIONS, path, [table])
+    with open(path, newline="") as file:
+        rows = [*csv.reader(file, delimiter="\t")]
+    assert [row[0] for row in rows[1:]] == [row[2] for row in rows[1:]] == [*ids]
+    found = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    assert found.ItemId.tolist() == [*ids]

@@ -170,7 +170,7 @@ class Approximate(Exported):
             raise StartError(f"the index {file} cannot be written: {err.strerror}") from None
 
     def _loaded(self, file: str) -> Any:
-        """Return the index of a file, None if there is none or one of another model."""
+        """Return the index of a file, None if there is none."""
         try:
             with open(file, "rb") as stream:
                 data = stream.read()
@@ -178,7 +178,10 @@ class Approximate(Exported):
             return None
         except OSError as err:
             raise StartError(f"the index {file} cannot be read: {err.strerror}") from None
-        wrong = StartError(f"{file}: this is no index of the service, or a damaged one; delete it")
+        wrong = StartError(
+            f"--approximate {file}: this is no index of the service, or a damaged one; give the "
+            "path of another file, which need not exist yet"
+        )
         if len(data) < _HEADER.size:
             raise wrong
         magic, version, digest, checksum = _HEADER.unpack_from(data)
@@ -186,7 +189,10 @@ class Approximate(Exported):
         if (magic, version) != (_MAGIC, _FORMAT) or zlib.crc32(data) != checksum:
             raise wrong
         if digest != self.digest:
-            return None
+            raise StartError(
+                f"--approximate {file}: this is the index of another model; give another path, or "
+                "delete it to have one built for this model"
+            )
         index = self._empty()
         index.load(data)
         if len(index) != len(self.item_ids):

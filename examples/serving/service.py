@@ -104,9 +104,11 @@ def parsed() -> argparse.Namespace:
     if args.redis is not None and args.max_sessions is not None:
         parser.error("--max_sessions is for sessions in memory; in Redis, set its maxmemory")
     args.max_sessions = 100_000 if args.max_sessions is None else args.max_sessions
-    for name in ("max_sessions", "threads"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name}: expected 1 or more, got {getattr(args, name)}")
+    if args.max_sessions < 1:
+        parser.error(f"--max_sessions: expected 1 or more, got {args.max_sessions}")
+    most = max(1, os.cpu_count() or 1)
+    if not 1 <= args.threads <= most:
+        parser.error(f"--threads: expected 1 to {most}, the machine's cores, got {args.threads}")
     return args
 
 

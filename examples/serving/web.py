@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from problems import RequestError, shown
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 LONGEST_KEY, LONGEST_ITEM, LONGEST_BODY = 200, 1000, 1 << 16
 MOST_ITEMS, MOST_K = 100, 1000
@@ -132,6 +133,10 @@ def application(model: Exported, batcher: Batcher) -> FastAPI:
     async def refused(_: Request, err: RequestError) -> Response:
         return _json({"error": err.sentence}, err.status)
 
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, err: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
     @app.exception_handler(HTTPException)
     async def no_such_page(_: Request, err: HTTPException) -> Response:
         return _json({"error": f"{err.detail}: /docs lists what there is"}, err.status_code)
@@ -216,12 +221,16 @@ def _wrong(name: str, expected: str, got: object) -> RequestError:
 
 
 async def _body(request: Request) -> bytes:
+    too_long = RequestError(413, f"the body: expected at most {LONGEST_BODY} bytes")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and (len(declared) > 18 or int(declared) > LONGEST_BODY):
+        raise too_long
     parts, size = [], 0
     async for part in request.stream():
         parts.append(part)
         size += len(part)
         if size > LONGEST_BODY:
-            raise RequestError(413, f"the body: expected at most {LONGEST_BODY} bytes")
+            raise too_long
     return b"".join(parts)
 
 

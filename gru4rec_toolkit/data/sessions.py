@@ -70,6 +70,14 @@ class SessionLog:
         return np.bincount(self.items, minlength=self.n_items).astype(np.int64, copy=False)
 
 
+def none_known(source: str, n_items: int, item_key: str) -> InputError:
+    """Return the message about data without a single item of the model."""
+    return InputError(
+        f"{source}: none of the model's {n_items} items occurs in column "
+        f'"{item_key}"; check that it names items as the training data did'
+    )
+
+
 def index_sessions(
     data: pd.DataFrame,
     session_key: str = "SessionId",
@@ -120,10 +128,7 @@ def index_sessions(
         items = find_ids(ids, item_ids)[codes]
         known = items >= 0
         if not known.any():
-            raise InputError(
-                f"{source}: none of the model's {len(item_ids)} items occurs in column "
-                f'"{item_key}"; check that it names items as the training data did'
-            )
+            raise none_known(source, len(item_ids), item_key)
         if not known.all():
             items, sessions, times = items[known], sessions[known], times[known]
             if keep_session_ids:

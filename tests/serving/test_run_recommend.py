@@ -85,6 +85,17 @@ def test_sessions_that_cannot_be_read_are_found_before_the_training(tmp_path):
     assert complaint(done).startswith("s.tsv: ") and "Started training" not in done.out
 
 
+def test_sessions_without_a_single_known_item_are_refused(folder, tmp_path):
+    """A wrong column or a wrong model must not end in the most popular items for everybody."""
+    (tmp_path / "s.tsv").write_text("SessionId\tItemId\tTime\n7\t-4\t1\nb\t-5\t2\n")
+    options = ("--recommend", "o.tsv", "-t", "s.tsv")
+    for start in ((folder / "model", "-l"), (TRAIN, "-ps", SETTINGS)):
+        done = run_py(*start, *options, cwd=tmp_path)
+        assert 'items occurs in column "ItemId"' in complaint(done)
+        assert "Started training" not in done.out
+    assert list(files_in(tmp_path)) == ["s.tsv"]
+
+
 def test_a_file_that_is_read_is_not_replaced(folder):
     (folder / "s.tsv").write_text(TEST.read_text())
     options = ("-l", "--recommend", "s.tsv", "-t", "s.tsv", "--force")

@@ -347,10 +347,22 @@ def test_what_is_refused(numbers, method, path, body, status, what):
 
 def test_what_is_no_http(numbers):
     _, _, service = numbers
-    for data in (b"\x00\x01\x02\r\n\r\n", b"GET /health\r\n\r\n", b"POST / HTTP/1.1\r\n"):
+    half = f"POST {CLICK} HTTP/1.1\r\nHost: x\r\nContent-Length: 24\r\n\r\n".encode() + b'{"item"'
+    for data in (
+        *(b"\x00\x01\x02\r\n\r\n", b"GET /health\r\n\r\n", b"POST / HTTP/1.1\r\n"),
+        half,  # a client that goes away before its body ends
+    ):
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             connection.sendall(data)
     assert service.answer("GET", "/health")["status"] == "ok"
+
+
+def test_a_body_that_is_announced_too_long_is_not_waited_for(numbers):
+    _, _, service = numbers
+    head = f"POST {CLICK} HTTP/1.1\r\nHost: x\r\nContent-Length: {10**14}\r\n\r\n{{"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
 def test_the_documentation(numbers):
@@ -470,7 +482,8 @@ def test_packages_that_are_missing(numbers):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--port", 70000), ("--ttl", 0), ("--ttl", "nan"), ("--max_sessions", 0), ("--threads", 0)],
+    [("--port", 70000), ("--ttl", 0), ("--ttl", "nan"), ("--max_sessions", 0), ("--threads", 0),
+     ("--threads", 100000)],
 )
 def test_options_out_of_range(option, value):
     done = starts("model.onnx", option, value)
