@@ -22,7 +22,7 @@ from gru4rec_toolkit.data import sessions
 from gru4rec_toolkit.data.ids import Ids, extend_item_ids
 from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.model import losses, memory, weights
-from gru4rec_toolkit.model.checkpoint import Checkpoints
+from gru4rec_toolkit.model.checkpoint import Checkpoints, digest
 from gru4rec_toolkit.model.training import Training, TrainingDiverged
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.gru.op import gru_step
@@ -400,7 +400,7 @@ class GRU4Rec(parameters.HasParameters):
         parameters.check_combination(self.get_params())
         if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
             warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=2)
-        checkpoints = self._checkpoints(checkpoint, checkpoint_minutes, resume)
+        checkpoints = self._checkpoints(checkpoint, checkpoint_minutes, resume, retrain)
         item_ids = None
         settings = self.settings
         if retrain:
@@ -439,7 +439,7 @@ class GRU4Rec(parameters.HasParameters):
             training.run(after_epoch, checkpoints)
 
     def _checkpoints(
-        self, directory: str | None, minutes: float | None, resume: bool
+        self, directory: str | None, minutes: float | None, resume: bool, retrain: bool
     ) -> Checkpoints | None:
         if directory is None:
             if resume or minutes is not None:
@@ -450,7 +450,7 @@ class GRU4Rec(parameters.HasParameters):
                 "checkpoint: negative_sampler is a function of yours, whose state cannot be "
                 "stored; train without one of the two"
             )
-        return Checkpoints(directory, minutes, resume)
+        return Checkpoints(directory, minutes, resume, digest(self.weights()) if retrain else None)
 
     def _support_after(self, log: sessions.SessionLog, retrain: bool) -> np.ndarray | None:
         """Return the items' numbers of events with those of a log that is to be trained on."""

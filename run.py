@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import os
 import sys
@@ -508,6 +509,7 @@ def _train(
     if args.checkpoint is not None:
         options["checkpoint"], options["resume"] = args.checkpoint, args.resume
         options["checkpoint_minutes"] = args.checkpoint_minutes
+    _check_arguments(gru.fit, options, args.gru4rec_model)
     gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **options)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
     if args.save_model is not None:
@@ -516,6 +518,19 @@ def _train(
         # a variant's savemodel need not know force
         gru.savemodel(args.save_model, **({"force": True} if args.force else {}))
     return gru, logs
+
+
+def _check_arguments(fit: Callable, options: dict[str, Any], name: str) -> None:
+    """Raise an InputError if the fit of a variant does not take what options of ours need."""
+    taken = inspect.signature(fit).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return
+    for option in options:
+        if option not in taken:
+            raise InputError(
+                f"-g {name}: its fit takes no argument {option}, which an option of this command "
+                "line needs; add it, or leave the option out"
+            )
 
 
 def _read_data(
@@ -572,6 +587,10 @@ def _inputs(args: argparse.Namespace) -> dict[str, str]:
     if args.retrain is not None:
         inputs["the model of --retrain"] = args.retrain
     inputs.update((f"the test set {path}", path) for path in args.test)
+    if args.checkpoint is not None:
+        from gru4rec_toolkit.model.checkpoint import FILE_NAME
+
+        inputs["the file of --checkpoint"] = os.path.join(args.checkpoint, FILE_NAME)
     if args.parameter_file is not None:
         inputs["the parameter file"] = args.parameter_file
     if args.gru4rec_model.endswith(".py"):

@@ -28,15 +28,15 @@ class Kind(NamedTuple):
         What the header calls it.
     version : int
         The newest that is known; older ones are read.
-    noun, name, source : str
-        For messages: ``model file``, ``a GRU4Rec model``, ``that was saved with -s``.
+    noun, name, advice : str
+        For messages: ``model file``, ``a GRU4Rec model``, ``give a file that was saved with -s``.
     """
 
     format: str
     version: int
     noun: str
     name: str
-    source: str
+    advice: str
 
 
 HEADER_BYTES = 1 << 20  # bytes of a header at most; it has some hundred
@@ -137,7 +137,7 @@ def read(kind: Kind, path: str, section: str) -> tuple[dict[str, Any], dict[str,
     # zipfile, struct, json and numpy raise anything on a file of another kind
     except Exception:
         raise InputError(
-            f"{kind.noun} {path}: not {kind.name}, or truncated; give a file {kind.source}"
+            f"{kind.noun} {path}: not {kind.name}, or truncated; {kind.advice}"
         ) from None
 
 

@@ -14,7 +14,8 @@ from gru4rec_toolkit.errors import InputError
 FORMAT = "gru4rec-model"
 VERSION = 2  # since 2 a model may hold its items' support
 _KIND = container.Kind(
-    *(FORMAT, VERSION), "model file", "a GRU4Rec model", "that was saved with -s or savemodel"
+    *(FORMAT, VERSION, "model file", "a GRU4Rec model"),
+    "give a file that was saved with -s or savemodel",
 )
 
 

@@ -31,7 +31,8 @@ logger = logging.getLogger("gru4rec")
 
 FILE_NAME = "checkpoint.gru4rec"
 _KIND = container.Kind(
-    "gru4rec-checkpoint", 1, "checkpoint", "a checkpoint of a training", "that --checkpoint wrote"
+    *("gru4rec-checkpoint", 1, "checkpoint", "a checkpoint of a training"),
+    "delete it, or give another directory",
 )
 # arrays of a checkpoint beside the variables that a step changes
 _COSTS, _ROWS = "epoch.costs", "epoch.rows"
@@ -50,6 +51,8 @@ class Checkpoints:
         Write one after so many minutes too, at the end of a block; None: after epochs only.
     resume : bool
         Go on from the checkpoint that is there; begin if there is none.
+    start : str or None
+        The `digest` of the weights that a retraining goes on from.
 
     Raises
     ------
@@ -58,10 +61,16 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: str | os.PathLike, minutes: float | None = None, resume: bool = False
+        self,
+        directory: str | os.PathLike,
+        minutes: float | None = None,
+        resume: bool = False,
+        start: str | None = None,
     ) -> None:
         self.directory, self.minutes, self.resume = os.fspath(directory), minutes, resume
-        self.path = os.path.join(self.directory, FILE_NAME)
+        self.start = start
+        # whoever is called after an epoch may change the working directory
+        self.path = os.path.abspath(os.path.join(self.directory, FILE_NAME))
         try:
             os.makedirs(self.directory, exist_ok=True)
         except (OSError, ValueError) as err:
@@ -69,6 +78,11 @@ class Checkpoints:
                 f"checkpoint: cannot make the directory {self.directory or 'of an empty name'}: "
                 f"{files.reason_of(err)}; give another one"
             ) from None
+        if os.path.isfile(self.path) and not container.is_one(_KIND, self.path):
+            raise InputError(
+                f"checkpoint {self.path}: this is no checkpoint of a training, or a damaged one; "
+                "delete it, or give another directory"
+            )
         files.check_target(
             "write a checkpoint", self.path, _KIND.name, lambda path: container.is_one(_KIND, path)
         )
@@ -96,7 +110,7 @@ class Checkpoints:
             logger.info("%s: no checkpoint yet; the training begins", self.directory)
             return
         state, arrays = container.read(_KIND, self.path, "training")
-        mine = _identity(training)
+        mine = self._identity(training)
         problem = _difference(state, mine)
         if problem is not None:
             raise InputError(
@@ -151,7 +165,7 @@ class Checkpoints:
             If it cannot be written; the one before is still there.
         """
         state = {
-            **_identity(training),
+            **self._identity(training),
             "epoch": training.epoch,
             "block": training.block_number,
             "served": training.store.n_served if training.store else 0,
@@ -171,6 +185,19 @@ class Checkpoints:
                 "it is still there, if there was one"
             ) from None
         self._written = time.monotonic()
+
+    def _identity(self, training: Training) -> dict[str, Any]:
+        """Return what a checkpoint and the training that goes on from it have in common."""
+        setup = theano_setup.configure()
+        return {
+            "start": self.start,
+            "network": type(training.network).__qualname__,
+            "floatX": str(training.states[0].dtype),
+            "data": data_digest(training.log),
+            "parameters": training.parameters.as_dict(),
+            "device": setup.device,
+            "threads": setup.threads,
+        }
 
     # ------------------------------------------------------------------------ signals
 
@@ -201,30 +228,32 @@ class Checkpoints:
         raise Interrupted(message, _TERMINATED if self._signal == signal.SIGTERM else 130)
 
 
-def _identity(training: Training) -> dict[str, Any]:
-    """Return what a checkpoint and the training that goes on from it have in common."""
-    setup = theano_setup.configure()
-    return {
-        "data": digest(training.log),
-        "parameters": training.parameters.as_dict(),
-        "device": setup.device,
-        "threads": setup.threads,
-    }
-
-
-def digest(log: SessionLog) -> str:
+def data_digest(log: SessionLog) -> str:
     """Return a checksum of all of a log that a training depends on."""
+    arrays = {"items": log.items, "offsets": log.offsets, "start_times": log.start_times}
+    return digest({**arrays, **container.encode("item_ids", log.item_ids)})
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a checksum of named arrays."""
     found = hashlib.blake2b(digest_size=16)
-    for array in (log.items, log.offsets, log.start_times):
-        found.update(f"{array.dtype.str} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).view(np.uint8).data)
-    for array in container.encode("item_ids", log.item_ids).values():
-        found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
 def _difference(state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
     """Return in what another training differs, or None."""
+    if state.get("start") != mine["start"]:
+        if mine["start"] is None:
+            return "that went on from a model (--retrain), and this one begins anew"
+        if state.get("start") is None:
+            return "that began anew, and this one goes on from a model (--retrain)"
+        return "that went on from another model"
+    for name in ("network", "floatX"):
+        if state.get(name) != mine[name]:
+            return f"with {name}={shown(state.get(name))}, but now it is {shown(mine[name])}"
     if state.get("data") != mine["data"]:
         return "on other data"
     theirs = state.get("parameters")

@@ -250,6 +250,53 @@ def test_a_checkpoint_is_not_begun_anew_by_mistake(data, written):
         fitted({}, data, checkpoint=str(written))
 
 
+def test_other_starts(data, tmp_path, monkeypatch):
+    """A retraining is another training than one that begins anew, or from another model."""
+    bases = [fitted({"n_epochs": 1, "seed": seed}, data) for seed in (1, 2)]
+    for i, base in enumerate(bases):
+        base.savemodel(str(tmp_path / f"base{i}"))
+    options = {"sample_store": 500, "checkpoint": str(tmp_path / "c")}
+
+    def retrained(i: int, **more) -> None:
+        gru = GRU4Rec.loadmodel(str(tmp_path / f"base{i}"))
+        gru.set_params(n_epochs=3, seed=42)
+        gru.fit(data, **options, retrain=True, **more)
+
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, interrupt)
+        with pytest.raises(Interrupted):
+            retrained(0)
+    with pytest.raises(InputError, match="that went on from another model"):
+        retrained(1, resume=True)
+    with pytest.raises(InputError, match=r"that went on from a model .--retrain., and this one"):
+        fitted({}, data, **options, resume=True)
+    retrained(0, resume=True)
+
+
+def test_a_retraining_does_not_go_on_from_a_training(data, written):
+    gru = fitted({}, data)
+    with pytest.raises(InputError, match=r"that began anew, and this one goes on from a model"):
+        gru.fit(data, checkpoint=str(written), resume=True, retrain=True)
+
+
+@pytest.mark.parametrize("name", ["network", "floatX"])
+def test_other_networks_and_types(data, written, name):
+    path = written / checkpoint.FILE_NAME
+    state, arrays = header_of(path)
+    state[name] = "another"
+    with open(path, "wb") as file:
+        container.write(checkpoint._KIND, file, {"training": state}, arrays)
+    with pytest.raises(InputError, match=f"with {name}='another', but now it is"):
+        fitted({}, data, checkpoint=str(written), resume=True)
+
+
+def test_another_working_directory(data, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    fitted({}, data, checkpoint="c", after_epoch=lambda _: os.chdir(tmp_path / "elsewhere"))
+    assert (tmp_path / "c" / checkpoint.FILE_NAME).exists()
+
+
 def test_models_stay_what_they_are_if_a_checkpoint_does_not_fit(data, written):
     gru = fitted({}, data)
     before = gru.weights()
@@ -314,7 +361,7 @@ def test_other_versions_and_files(data, written):
         fitted({}, data, checkpoint=str(written), resume=True)
     path.write_text("notes")
     for resume in (True, False):
-        with pytest.raises(InputError, match="it exists and is not a checkpoint"):
+        with pytest.raises(InputError, match="this is no checkpoint of a training, or a damaged"):
             fitted({}, data, checkpoint=str(written), resume=resume)
     assert path.read_text() == "notes"
     fitted({}, data).savemodel(str(written / "model"))
@@ -398,7 +445,8 @@ def test_signals_from_the_shell(tmp_path, whole, number, code):
             break
     _, err = process.communicate(timeout=300)
     assert process.returncode == code and not (tmp_path / "model").exists()
-    assert err.splitlines()[-1].startswith("interrupted; --resume goes on from the checkpoint c/")
+    last = err.splitlines()[-1]
+    assert last.startswith("interrupted; --resume goes on from") and "c/checkpoint" in last
     assert "Traceback" not in err
     done = succeeds(run_py(*COMMAND, "--resume", cwd=tmp_path))
     assert "going on after" in done.err and "Epoch1 " not in done.out
@@ -443,6 +491,21 @@ def test_mistakes_beside_other_options(tmp_path):
     done = run_py(TRAIN, "--baseline", "markov", "--checkpoint", "c", "-t", TEST, cwd=tmp_path)
     assert "--checkpoint is about GRU4Rec" in complaint(done)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_checkpoint_is_not_replaced_by_the_model(tmp_path):
+    options = ("-ps", SETTINGS, "--checkpoint", "c", "-s", "c/checkpoint.gru4rec", "--force")
+    done = run_py(TRAIN, *options, cwd=tmp_path)
+    assert "c/checkpoint.gru4rec: it is the file of --checkpoint" in complaint(done)
+    assert "Started training" not in done.out
+
+
+def test_variants_whose_fit_takes_no_checkpoint(tmp_path):
+    lines = ["import gru4rec", "class GRU4Rec(gru4rec.GRU4Rec):"]
+    lines.append("    def fit(self, data, sample_store=0, store_type='gpu'): pass")
+    (tmp_path / "v.py").write_text("\n".join(lines))
+    done = run_py(TRAIN, "-ps", SETTINGS, "-g", "v.py", "--checkpoint", "c", cwd=tmp_path)
+    assert "-g v.py: its fit takes no argument checkpoint" in complaint(done)
 
 
 def test_the_header_is_json(written):
