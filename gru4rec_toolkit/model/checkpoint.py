@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,9 +83,8 @@ class Checkpoints:
                 f"checkpoint {self.path}: this is no checkpoint of a training, or a damaged one; "
                 "delete it, or give another directory"
             )
-        files.check_target(
-            "write a checkpoint", self.path, _KIND.name, lambda path: container.is_one(_KIND, path)
-        )
+        # whatever is there is a checkpoint
+        files.check_target("write a checkpoint", self.path, _KIND.name, lambda _: True)
         if os.path.exists(self.path) and not resume:
             raise InputError(
                 f"checkpoint: {self.path} holds the state of an earlier training; go on with it "
@@ -93,6 +92,7 @@ class Checkpoints:
             )
         self._written = time.monotonic()
         self._signal: int | None = None
+        self._identity: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------ going on
 
@@ -110,7 +110,7 @@ class Checkpoints:
             logger.info("%s: no checkpoint yet; the training begins", self.directory)
             return
         state, arrays = container.read(_KIND, self.path, "training")
-        mine = self._identity(training)
+        mine = self._identity_of(training)
         problem = _difference(state, mine)
         if problem is not None:
             raise InputError(
@@ -153,8 +153,12 @@ class Checkpoints:
         due = self.minutes is not None and seconds >= 60 * self.minutes
         if due or self._signal is not None:
             self.write(training)
-        if self._signal is not None:
-            self._end()
+        self._end_if_asked()
+
+    def epoch_done(self, training: Training) -> None:
+        """Write a checkpoint, and end the training if a signal asks for that."""
+        self.write(training)
+        self._end_if_asked()
 
     def write(self, training: Training) -> None:
         """Write a checkpoint.
@@ -165,7 +169,7 @@ class Checkpoints:
             If it cannot be written; the one before is still there.
         """
         state = {
-            **self._identity(training),
+            **self._identity_of(training),
             "epoch": training.epoch,
             "block": training.block_number,
             "served": training.store.n_served if training.store else 0,
@@ -186,18 +190,20 @@ class Checkpoints:
             ) from None
         self._written = time.monotonic()
 
-    def _identity(self, training: Training) -> dict[str, Any]:
+    def _identity_of(self, training: Training) -> dict[str, Any]:
         """Return what a checkpoint and the training that goes on from it have in common."""
-        setup = theano_setup.configure()
-        return {
-            "start": self.start,
-            "network": type(training.network).__qualname__,
-            "floatX": str(training.states[0].dtype),
-            "data": data_digest(training.log),
-            "parameters": training.parameters.as_dict(),
-            "device": setup.device,
-            "threads": setup.threads,
-        }
+        if not self._identity:  # once: a checksum of all data is in it
+            setup = theano_setup.configure()
+            self._identity = {
+                "start": self.start,
+                "network": type(training.network).__qualname__,
+                "floatX": str(training.states[0].dtype),
+                "data": data_digest(training.log),
+                "parameters": training.parameters.as_dict(),
+                "device": setup.device,
+                "threads": setup.threads,
+            }
+        return self._identity
 
     # ------------------------------------------------------------------------ signals
 
@@ -223,7 +229,9 @@ class Checkpoints:
             raise KeyboardInterrupt
         self._signal = number
 
-    def _end(self) -> NoReturn:
+    def _end_if_asked(self) -> None:
+        if self._signal is None:
+            return
         message = f"interrupted; --resume goes on from the checkpoint {self.path}"
         raise Interrupted(message, _TERMINATED if self._signal == signal.SIGTERM else 130)
 

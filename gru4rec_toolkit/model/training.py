@@ -268,7 +268,7 @@ class Training:
                     after_epoch(self.epoch + 1)
                 self.next_epoch()
                 if checkpoints is not None:
-                    checkpoints.write(self)
+                    checkpoints.epoch_done(self)
 
     def next_epoch(self) -> None:
         """Leave an epoch that is done behind."""

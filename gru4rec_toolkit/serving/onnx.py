@@ -34,7 +34,7 @@ from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.parameters import Values, ranking_activation, split_activation
 
 FORMAT, VERSION = "gru4rec-onnx", 1
-# 2022's, which every runtime of today reads
+# versions of 2022, so that older runtimes can read the file, too
 OPSET, IR_VERSION = 17, 8
 # a file begins with the version of its representation and the program that made it
 _PRODUCER = "gru4rec"

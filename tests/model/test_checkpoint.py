@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -14,7 +13,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.cli import GOLDEN, ROOT, TEST, TRAIN, complaint, environment, run_py, succeeds
+from helpers.cli import ROOT, TEST, TRAIN, complaint, environment, run_py, succeeds
 from helpers.on_gpu import DEVICE, runs, simulated_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,6 +164,28 @@ def test_what_is_called_after_an_epoch(data, tmp_path):
         fitted({}, data, **options)
     resumed = fitted({}, data, **options, resume=True)
     assert seen == [1, 2, 2, 3] and equal(resumed, fitted({}, data))
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_an_interrupt_of_what_is_called_after_an_epoch(data, tmp_path, epoch):
+    """It ends the training after that, also where no further block of steps comes."""
+
+    def after_epoch(number: int) -> None:
+        if number == epoch:
+            interrupt()
+
+    with pytest.raises(Interrupted):
+        fitted({}, data, after_epoch=after_epoch, checkpoint=str(tmp_path))
+    assert equal(fitted({}, data, checkpoint=str(tmp_path), resume=True), fitted({}, data))
+
+
+def test_the_data_is_looked_at_once(data, tmp_path, monkeypatch):
+    n_digests, data_digest = [], checkpoint.data_digest
+    monkeypatch.setattr(
+        checkpoint, "data_digest", lambda log: (n_digests.append(1), data_digest(log))[1]
+    )
+    fitted({}, data, checkpoint=str(tmp_path), checkpoint_minutes=0)
+    assert len(n_digests) == 1
 
 
 def test_a_finished_training(data, tmp_path):
@@ -506,8 +527,3 @@ def test_variants_whose_fit_takes_no_checkpoint(tmp_path):
     (tmp_path / "v.py").write_text("\n".join(lines))
     done = run_py(TRAIN, "-ps", SETTINGS, "-g", "v.py", "--checkpoint", "c", cwd=tmp_path)
     assert "-g v.py: its fit takes no argument checkpoint" in complaint(done)
-
-
-def test_the_header_is_json(written):
-    state, _ = header_of(written / checkpoint.FILE_NAME)
-    assert json.loads(json.dumps(state)) == state and GOLDEN.exists()
