@@ -155,6 +155,16 @@ def test_baselines_beside_gru4rec(tmp_path):
     assert done.returncode == 2 and "give it as often as --data" in done.stderr
 
 
+def test_gru4rec_is_trained_with_what_is_given(tmp_path):
+    from benchmarks.baselines import gru4rec_model
+
+    file = tmp_path / "p.py"
+    file.write_text("gru4rec_params = OrderedDict([('layers', [8]), ('n_epochs', 3)])")
+    for given in (str(file), "layers=8,n_epochs=3"):
+        gru = gru4rec_model(given, {"item_key": "thing"})
+        assert (gru.layers, gru.n_epochs, gru.item_key) == ([8], 3, "thing")
+
+
 def test_serving_of_two_sizes():
     lines = run("benchmarks.serving", "60x4", "90x3", "--rounds", "1").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
