@@ -130,6 +130,8 @@ def damaged(state: bytes, how: str) -> bytes:
         struct.pack_into("<f", body, 4 * n_seen, float("nan"))
     elif how == "count":
         n_seen += 1
+    elif how == "units":
+        body += bytes(4)
     else:
         return {
             "empty": b"",
@@ -158,6 +160,7 @@ def damaged(state: bytes, how: str) -> bytes:
         "negative",
         "NaN",
         "count",
+        "units",
         "type",
     ],
 )
