@@ -3,22 +3,21 @@
     python examples/serving/approximate.py --items 40000 200000 1000000
 
 The items are made up (`random_model.py` says how): clusters of very different sizes, popular items
-in the bias and the length. The states are those after sessions of 5 clicks that stay in a cluster
-for most of the time.
+in the bias and the length. The states are those after sessions of 5 clicks that follow the model's
+own lists for most of the time.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from exported import Exported
-from problems import StartError
+from problems import run
 
 K, CLICKS = 20, 5
 
@@ -97,10 +96,4 @@ def timed(model: Exported, stay: np.ndarray, states: list) -> tuple[list[list[in
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except StartError as err:
-        print(f"error: {err}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime  # before usearch: the other order of importing crashes (1.32 and 2.26)
-from exported import Exported, load_graph
+from exported import Exported, joined, load_graph
 from problems import StartError
 
 # nodes that a search visits at least, and candidates beyond the list's length
@@ -83,7 +83,7 @@ class Approximate(Exported):
         """Take one event of each session, as `Exported.run`; -1 stands where no item was found."""
         new = self._graph.run(self._outputs, self._inputs(items, states))
         best, scores = self.best(new[-1], k)
-        return best, scores, new[0] if len(new) == 1 else np.concatenate(new, axis=1)
+        return best, scores, joined(new)
 
     def best(self, hidden: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the best items (B, k) of states (B, units) of the last layer, and their scores."""

@@ -121,7 +121,7 @@ class Exported:
         inputs = self._inputs(items, states)
         inputs["k"] = np.array([k])
         best, scores, *new = self._graph.run(["top_items", "top_scores", *self._outputs], inputs)
-        return best, scores, _joined(new)
+        return best, scores, joined(new)
 
     def _inputs(self, items: np.ndarray, states: np.ndarray) -> dict[str, np.ndarray]:
         parts = np.split(states, self._bounds, axis=1) if len(self.layers) > 1 else [states]
@@ -172,5 +172,6 @@ def _by_popularity(support: Any, n_items: int) -> tuple[np.ndarray, np.ndarray] 
     return order, shares[order]
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the layers' states as one array (B, U)."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from problems import StartError
+from problems import StartError, run
 
 HERE = Path(__file__).resolve().parent
 K = 20
@@ -314,10 +314,4 @@ def formatted(row: Row, lost: int, checked: int, wrong: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except StartError as err:
-        print(f"error: {err}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 
 class StartError(Exception):
     """A reason why the service cannot start; the command line ends with exit code 2."""
@@ -19,3 +22,14 @@ def shown(value: object, most: int = 80) -> str:
     """Return a value as messages repeat it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program: an error is one sentence, and Ctrl-C ends it without a traceback."""
+    try:
+        main()
+    except StartError as err:
+        print(f"error: {err}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -14,7 +14,7 @@ import socket
 import sys
 from pathlib import Path
 
-from problems import StartError
+from problems import StartError, run
 
 HERE = Path(__file__).resolve().parent
 
@@ -133,18 +133,7 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run() -> None:
-    """Run the program: an error is one sentence, and a signal ends it without a traceback."""
+if __name__ == "__main__":
     # what uvicorn does after it has ended the requests, and what happens before it runs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        main()
-    except StartError as err:
-        print(f"error: {err}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    run()
+    run(main)

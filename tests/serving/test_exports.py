@@ -255,6 +255,13 @@ def test_models_too_large_for_onnx(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_activations_without_a_form_in_onnx(tmp_path, monkeypatch):
+    monkeypatch.delitem(onnx_export._ACTIVATIONS, "tanh")
+    with pytest.raises(InputError, match=r"m\.onnx: the activation tanh has no form in ONNX"):
+        model_of().export_onnx(str(tmp_path / "m.onnx"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_variants_with_a_step_of_their_own(tmp_path):
     class OtherCell(Network):
         def hidden(self, rows, states, dropout=lambda x, p: x):
