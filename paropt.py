@@ -134,11 +134,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="tpe",
         help="how values are chosen (default: tpe)",
     )
-    add(
-        "--seed",
-        type=int,
-        default=42,
-        help="of the sampler; one job repeats its suggestions (default: 42)",
+    arguments.add_seed(
+        parser, help="of the sampler; one job repeats its suggestions (default: 42)", default=42
     )
     add(
         "--pruner",

@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="go on training this saved model, with its parameters; -ps and -pf may change those "
         "that leave the weights' shapes as they are. Items that it does not know get new rows",
     )
-    add("--seed", metavar="N", type=int, help="the parameter seed, of all that is random")
+    arguments.add_seed(parser, help="the parameter seed, of all that is random")
     arguments.add_save_model(parser)
     arguments.add_force(
         parser,

@@ -104,6 +104,11 @@ def add_parameter_string(parser: argparse._ActionsContainer, help: str) -> None:
     parser.add_argument("-ps", "--parameter_string", metavar="STRING", help=help)
 
 
+def add_seed(parser: argparse.ArgumentParser, help: str, default: int | None = None) -> None:
+    """Add ``--seed``, of what the command line draws at random."""
+    parser.add_argument("--seed", metavar="N", type=int, default=default, help=help)
+
+
 def add_save_model(parser: argparse.ArgumentParser) -> None:
     """Add ``-s``, where a trained model is written to."""
     parser.add_argument(

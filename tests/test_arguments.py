@@ -21,7 +21,14 @@ PARSERS = {
     "reproduce.py": reproduce.build_parser(),
 }
 # options that do something else with what they take: their texts differ, and one its number
-OF_THEIR_OWN = {"--measure", "--test", "--force", "--parameter_string", "--primary_metric"}
+OF_THEIR_OWN = {
+    "--measure",
+    "--test",
+    "--force",
+    "--parameter_string",
+    "--primary_metric",
+    "--seed",
+}
 
 
 def options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
