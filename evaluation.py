@@ -13,7 +13,7 @@ import itertools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from gru4rec_toolkit.baselines.counting import best_columns
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.data.ids import Ids
 from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.ranks import ranks_in_order, recall_and_mrr
 from gru4rec_toolkit.significance import breakdown, compare
 
 # what imports Theano is imported where it is used: baselines do without
@@ -285,7 +286,7 @@ class _Task:
         share = _share_of_events(self.model) if "popularity" in extra else None
         print(_announcement(cut_off))
         rank = _ranks_in_order(self.model, *self.counts(), mode)
-        recall, mrr = _metrics(rank, cut_off)
+        recall, mrr = recall_and_mrr(rank, cut_off)
         found = {"hitrate": recall}
         found["ndcg"] = [float(significance.gains(rank, n)[2].mean()) for n in cut_off]
         if "coverage" in extra or share is not None:
@@ -511,32 +512,7 @@ def _warn_of_ties(better: np.ndarray, equal: np.ndarray, cut_off: Sequence[int])
         )
 
 
-# ---------------------------------------------------------------------------- ranks and metrics
-
-
 def _ranks_in_order(gru, better: np.ndarray, equal: np.ndarray, mode: str) -> np.ndarray:
-    """Rank all targets, in an order that does not depend on the mini-batches' schedule."""
     # a model of another class may have a seed of its own
     seed = getattr(gru.network.settings if hasattr(gru, "network") else gru, "seed", 0)
-    order = np.lexsort((equal, better))
-    return _ranks(better[order], equal[order], mode, np.random.default_rng(seed))
-
-
-def _ranks(
-    better: np.ndarray, equal: np.ndarray, mode: str, rng: np.random.Generator
-) -> np.ndarray:
-    """Return the rank of each target, given how many other items score higher and equal."""
-    ties: dict[str, Callable[[], Any]] = {
-        "standard": lambda: 0,
-        "conservative": lambda: equal,
-        "median": lambda: equal / 2,
-        "tiebreaking": lambda: rng.integers(0, equal, endpoint=True),
-    }
-    return 1 + better + ties[mode]()
-
-
-def _metrics(ranks: np.ndarray, cut_off: Sequence[int]) -> tuple[list[float], list[float]]:
-    hits = [ranks <= n for n in cut_off]
-    recall = [float(hit.mean()) for hit in hits]
-    mrr = [float((hit / ranks).mean()) for hit in hits]
-    return recall, mrr
+    return ranks_in_order(better, equal, mode, seed)

@@ -24,6 +24,7 @@ from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.model import losses, memory, weights
 from gru4rec_toolkit.model.checkpoint import Checkpoints, digest
 from gru4rec_toolkit.model.training import Training, TrainingDiverged
+from gru4rec_toolkit.model.validation import Course, Validation, Validator, as_validation
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.gru.op import gru_step
 from gru4rec_toolkit.serving import batch as batches
@@ -32,9 +33,10 @@ from gru4rec_toolkit.serving.session import Session
 from gru4rec_toolkit.serving.topk import Recommendations, Scorer, one_at_a_time
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
+from gru4rec_toolkit.tracking.epochs import Epoch
 
 custom_opt.register()
-__all__ = ["GRU4Rec", "Network", "TrainingDiverged", "gru_cell"]
+__all__ = ["GRU4Rec", "Network", "TrainingDiverged", "Validation", "gru_cell"]
 
 # ---------------------------------------------------------------------------- the model
 # M sessions in a mini-batch, N scored items, n units of a layer
@@ -227,6 +229,8 @@ class GRU4Rec(parameters.HasParameters):
     network: Network | None = None
     _predictor: _Predictor | None = None
     _scorer: Scorer | None = None
+    # of `fit(keep_optimizer=True)`, by the names of `Training.optimizer_state`
+    _optimizer_state: dict[str, np.ndarray] | None = None
 
     @property
     def item_ids(self) -> np.ndarray:
@@ -265,8 +269,11 @@ class GRU4Rec(parameters.HasParameters):
     @property
     def predicts_by_network(self) -> bool:
         """Whether items rank by `Network.scores`: no variant predicts in a way of its own."""
-        network_class = type(self.trained_network())
-        return not self._predicts_by_itself() and network_class.scores is Network.scores
+        return self._ranks_by_kernels(type(self.trained_network()))
+
+    @classmethod
+    def _ranks_by_kernels(cls, network_class: type[Network]) -> bool:
+        return not cls._predicts_by_itself() and network_class.scores is Network.scores
 
     @classmethod
     def _predicts_by_itself(cls) -> bool:
@@ -329,6 +336,7 @@ class GRU4Rec(parameters.HasParameters):
             support=support,
             _predictor=None,
             _scorer=None,
+            _optimizer_state=None,
         )
 
     # ------------------------------------------------------------------------ training
@@ -343,6 +351,10 @@ class GRU4Rec(parameters.HasParameters):
         checkpoint: str | None = None,
         checkpoint_minutes: float | None = None,
         resume: bool = False,
+        validation: pd.DataFrame | Validation | None = None,
+        patience: int | None = None,
+        callbacks: Sequence[Callable[[Epoch], None]] = (),
+        keep_optimizer: bool = False,
     ) -> None:
         """Train the model.
 
@@ -371,6 +383,17 @@ class GRU4Rec(parameters.HasParameters):
         resume : bool
             Go on from the directory's checkpoint, if there is one. The weights at the end are those
             of a training without interruption, bit for bit on the same device and threads.
+        validation : DataFrame or Validation, optional
+            Sessions to evaluate the model on after every epoch. At the end the model has the
+            weights of the epoch that was the best on them.
+        patience : int, optional
+            End the training when so many epochs in a row were not better than the best one.
+        callbacks : sequence of callables, optional
+            Get an `Epoch` after every epoch, see `gru4rec_toolkit.tracking`. What they raise ends
+            the training.
+        keep_optimizer : bool
+            Keep the optimizer's state with the model, in its file too; with ``retrain`` go on from
+            the one that was kept. Without, every training begins with a new one.
 
         Raises
         ------
@@ -384,7 +407,7 @@ class GRU4Rec(parameters.HasParameters):
         -----
         A fit that fails before its training begins, because of its data or while it compiles,
         leaves the model as it was. A training that ends early leaves the weights that it has
-        reached, with its parameters.
+        reached, those of the best epoch so far if it has a validation, with its parameters.
         """
         sample_store, store_type, retrain, after_epoch, _ = parameters.check_arguments(
             sample_store=sample_store,
@@ -396,11 +419,18 @@ class GRU4Rec(parameters.HasParameters):
         checkpoint, checkpoint_minutes, resume = parameters.check_arguments(
             checkpoint=checkpoint, checkpoint_minutes=checkpoint_minutes, resume=resume
         )
+        patience, callbacks, keep_optimizer = parameters.check_arguments(
+            patience=patience, callbacks=callbacks, keep_optimizer=keep_optimizer
+        )
+        validation = as_validation(validation)
+        if patience is not None and validation is None:
+            raise InputError("patience counts epochs without a better validation; give validation")
         # attributes are set one by one: only now can contradictions be seen
         parameters.check_combination(self.get_params())
         if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
             warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=2)
-        checkpoints = self._checkpoints(checkpoint, checkpoint_minutes, resume, retrain)
+        kept = self._kept_state() if retrain and keep_optimizer else {}
+        checkpoints = self._checkpoints(checkpoint, checkpoint_minutes, resume, retrain, kept)
         item_ids = None
         settings = self.settings
         if retrain:
@@ -412,13 +442,7 @@ class GRU4Rec(parameters.HasParameters):
             weights.check_values(self.weights(), settings, len(self.item_ids))
             item_ids = extend_item_ids(self.item_ids, data, self.item_key, "training data")
         log = sessions.index_sessions(
-            data,
-            self.session_key,
-            self.item_key,
-            self.time_key,
-            item_ids=item_ids,
-            source="training data",
-            announce=True,
+            data, *self._keys, item_ids=item_ids, source="training data", announce=True
         )
         sessions.check_training_log(log, self.batch_size, "training data")
         n_drawn = 0 if self.negative_sampler else sample_store
@@ -429,17 +453,48 @@ class GRU4Rec(parameters.HasParameters):
                 for name, old in self.weights().items():
                     arrays[name][: len(old)] = old
             network = self.network_class(settings, arrays)
+            validator = None
+            if validation is not None:
+                if not self._ranks_by_kernels(self.network_class):
+                    raise InputError(
+                        f"validation: {type(self).__name__} predicts in a way of its own; evaluate "
+                        "it in after_epoch"
+                    )
+                validator = Validator(validation, network, log.item_ids, self._keys)
             training = Training(
-                network, log, sample_store, store_type == "gpu", self.negative_sampler
+                *(network, log, sample_store, store_type == "gpu", self.negative_sampler),
+                *(Course(validator, patience, callbacks), keep_optimizer),
             )
+            training.take_optimizer_state(kept)
             if checkpoints is not None:
                 checkpoints.restore(training)
             # from here on the model is the new one
             self.take(network, log.item_ids, self._support_after(log, retrain))
             training.run(after_epoch, checkpoints)
+            if keep_optimizer:
+                state = training.optimizer_state().items()
+                self._optimizer_state = {name: v.get_value() for name, v in state}
+
+    @property
+    def _keys(self) -> tuple[str, str, str]:
+        return self.session_key, self.item_key, self.time_key
+
+    def _kept_state(self) -> dict[str, np.ndarray]:
+        self.trained_network()
+        if self._optimizer_state is None:
+            raise InputError(
+                "keep_optimizer: the model does not keep an optimizer's state to go on from; train "
+                "it with keep_optimizer (--keep_optimizer), or leave it out here"
+            )
+        return self._optimizer_state
 
     def _checkpoints(
-        self, directory: str | None, minutes: float | None, resume: bool, retrain: bool
+        self,
+        directory: str | None,
+        minutes: float | None,
+        resume: bool,
+        retrain: bool,
+        kept: dict[str, np.ndarray],
     ) -> Checkpoints | None:
         if directory is None:
             if resume or minutes is not None:
@@ -450,7 +505,8 @@ class GRU4Rec(parameters.HasParameters):
                 "checkpoint: negative_sampler is a function of yours, whose state cannot be "
                 "stored; train without one of the two"
             )
-        return Checkpoints(directory, minutes, resume, digest(self.weights()) if retrain else None)
+        start = digest({**self.weights(), **kept}) if retrain else None
+        return Checkpoints(directory, minutes, resume, start)
 
     def _support_after(self, log: sessions.SessionLog, retrain: bool) -> np.ndarray | None:
         """Return the items' numbers of events with those of a log that is to be trained on."""
@@ -612,8 +668,7 @@ class GRU4Rec(parameters.HasParameters):
         """
         scorer = self._ready_scorer("recommend")
         k, exclude_seen = parameters.check_arguments(k=k, exclude_seen=exclude_seen)
-        keys = self.session_key, self.item_key, self.time_key
-        log = batches.running_sessions(sessions, keys, self.item_ids)
+        log = batches.running_sessions(sessions, self._keys, self.item_ids)
         log.announce()
         candidates = scorer.candidates(items)
         parts = list(batches.recommendations(scorer, log, k, exclude_seen, candidates))
@@ -658,8 +713,7 @@ class GRU4Rec(parameters.HasParameters):
         if not isinstance(sessions, pd.DataFrame):
             raise InputError(f"sessions: expected a DataFrame, got {shown(sessions, 60)}")
         tablefile.check_writable(tablefile.RECOMMENDATIONS, path, force)
-        keys = self.session_key, self.item_key, self.time_key
-        log = batches.running_sessions(sessions, keys, self.item_ids)
+        log = batches.running_sessions(sessions, self._keys, self.item_ids)
         log.announce()
         tables = batches.tables(scorer, log, k, exclude_seen)
         tablefile.write(tablefile.RECOMMENDATIONS, path, tables, force)
@@ -725,6 +779,8 @@ class GRU4Rec(parameters.HasParameters):
         if self.support is not None:
             arrays = {"support": self.support, **arrays}
         arrays = {"item_ids": self.item_ids, **arrays}
+        for name, state in (self._optimizer_state or {}).items():
+            arrays[modelfile.OPTIMIZER + name] = state
         modelfile.write(path, network.settings.as_dict(), arrays, force)
 
     def export_onnx(self, path: str, force: bool = False) -> None:
@@ -791,7 +847,8 @@ class GRU4Rec(parameters.HasParameters):
         except InputError as err:
             raise InputError(f"model file {path}: {err}") from None
         item_ids, support = arrays.pop("item_ids", None), arrays.pop("support", None)
-        item_ids = weights.check(arrays, item_ids, support, model.settings, path)
+        state = modelfile.split_optimizer(arrays)
+        item_ids = weights.check(arrays, item_ids, support, model.settings, path, state)
         kind = np.int64 if item_ids.dtype.kind == "i" else object
         floats = {
             name: w.astype(theano.config.floatX, order="C", copy=False)
@@ -799,6 +856,9 @@ class GRU4Rec(parameters.HasParameters):
         }
         network = cls.network_class(model.settings, floats)
         model.take(network, item_ids.astype(kind, copy=False), support)
+        model._optimizer_state = {
+            name: array.astype(theano.config.floatX, copy=False) for name, array in state.items()
+        } or None
         return model
 
 

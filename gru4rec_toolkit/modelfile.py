@@ -12,7 +12,10 @@ from gru4rec_toolkit import container, files
 from gru4rec_toolkit.errors import InputError
 
 FORMAT = "gru4rec-model"
-VERSION = 2  # since 2 a model may hold its items' support
+# since 2 a model may hold its items' support, since 3 the state of its optimizer
+VERSION = 3
+_WITHOUT_OPTIMIZER = 2
+OPTIMIZER = "optimizer."  # how the names of that state's arrays begin
 _KIND = container.Kind(
     *(FORMAT, VERSION, "model file", "a GRU4Rec model"),
     "give a file that was saved with -s or savemodel",
@@ -73,9 +76,12 @@ def write(
         If the file cannot be written, or is one that must not be replaced.
     """
     check_writable(path, force)
+    has_state = any(name.startswith(OPTIMIZER) for name in arrays)
+    # older versions of this toolkit read what they can
+    kind = _KIND if has_state else _KIND._replace(version=_WITHOUT_OPTIMIZER)
     try:
         with files.replacing(path) as file:
-            container.write(_KIND, file, {"parameters": dict(parameters)}, arrays)
+            container.write(kind, file, {"parameters": dict(parameters)}, arrays)
     except OSError as err:
         raise InputError(f"cannot save the model to {path}: {files.reason_of(err)}") from None
 
@@ -98,3 +104,9 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         If the file is missing, truncated, not a model, or of a newer format.
     """
     return container.read(_KIND, path, "parameters")
+
+
+def split_optimizer(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Take the arrays of an optimizer's state out of a model's, and return them by their names."""
+    names = [name for name in arrays if name.startswith(OPTIMIZER)]
+    return {name[len(OPTIMIZER) :]: arrays.pop(name) for name in names}

@@ -20,6 +20,7 @@ from gru4rec_toolkit.model import ranking, weights
 from gru4rec_toolkit.model.ranking import RankCounter
 from gru4rec_toolkit.ops import base
 from gru4rec_toolkit.ops.library import load, usable
+from gru4rec_toolkit.ranks import recall_and_mrr
 
 FINAL_ACTS = ["elu-0.5", "selu-1-2", "leaky-0.1", "relu", "tanh", "linear"]
 MODES = ["standard", "conservative", "median", "tiebreaking"]
@@ -91,7 +92,7 @@ def test_equal_scores_are_counted_by_their_bits(final_act, items, log, monkeypat
         arguments = dict(items=items, cut_off=CUT_OFF, batch_size=20, mode=mode)
         found = evaluation.evaluate_gpu(gru, log, **arguments)
         ranks = ranks_by_bits(gru, log, items, mode)
-        expected = evaluation._metrics(ranks, CUT_OFF)
+        expected = recall_and_mrr(ranks, CUT_OFF)
         np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=mode)
 
 
@@ -134,7 +135,7 @@ def test_ranks_are_those_of_the_predicted_scores(final_act, log):
     for mode, ranks in (("standard", 1 + better), ("conservative", 1 + better + equal)):
         arguments = dict(cut_off=CUT_OFF, batch_size=64, mode=mode)
         found = evaluation.evaluate_gpu(gru, sessions_of_two, **arguments)
-        np.testing.assert_allclose(found, evaluation._metrics(ranks, CUT_OFF), rtol=1e-12)
+        np.testing.assert_allclose(found, recall_and_mrr(ranks, CUT_OFF), rtol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:use evaluate_gpu")

@@ -31,7 +31,7 @@ logger = logging.getLogger("gru4rec")
 
 FILE_NAME = "checkpoint.gru4rec"
 _KIND = container.Kind(
-    *("gru4rec-checkpoint", 1, "checkpoint", "a checkpoint of a training"),
+    *("gru4rec-checkpoint", 2, "checkpoint", "a checkpoint of a training"),
     "delete it, or give another directory",
 )
 # arrays of a checkpoint beside the variables that a step changes
@@ -178,6 +178,7 @@ class Checkpoints:
         arrays = {
             _COSTS: np.concatenate([np.empty(0), *training.costs_of_epoch]),
             _ROWS: np.concatenate([np.empty(0, np.int64), *training.rows_of_epoch]),
+            **training.course.arrays(),
             **{name: v.get_value() for name, v in training.variables().items()},
         }
         try:
@@ -199,6 +200,7 @@ class Checkpoints:
                 "network": type(training.network).__qualname__,
                 "floatX": str(training.states[0].dtype),
                 "data": data_digest(training.log),
+                "validation": training.course.identity(),
                 "parameters": training.parameters.as_dict(),
                 "device": setup.device,
                 "threads": setup.threads,
@@ -264,6 +266,8 @@ def _difference(state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None
             return f"with {name}={shown(state.get(name))}, but now it is {shown(mine[name])}"
     if state.get("data") != mine["data"]:
         return "on other data"
+    if state.get("validation") != mine["validation"]:
+        return "with another validation (its sessions, list lengths, ties or metric)"
     theirs = state.get("parameters")
     theirs = theirs if isinstance(theirs, dict) else {}
     for name, value in mine["parameters"].items():

@@ -20,7 +20,11 @@ STEP_BLOCK = 256
 
 
 def count_ranks(
-    network, log: sessions.SessionLog, candidates: np.ndarray | None, batch_size: int
+    network,
+    log: sessions.SessionLog,
+    candidates: np.ndarray | None,
+    batch_size: int,
+    counter: RankCounter | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count, for every predicted event, the other items of higher and of equal score.
 
@@ -33,13 +37,16 @@ def count_ranks(
         Indices of the items that targets are ranked among; None: all.
     batch_size : int
         Sessions that are evaluated in parallel.
+    counter : RankCounter, optional
+        What `rank_counter` made of the same arguments, where a network is evaluated several times.
 
     Returns
     -------
     better, equal : two int64 arrays (n_predicted,)
     """
     order = schedule.training_order(log, time_sort=False)
-    counter = RankCounter(network, candidates, min(batch_size, len(order)))
+    counter = counter or rank_counter(network, log, candidates, batch_size)
+    counter.reset_states()
     counts = []
     n_steps = schedule.count_steps(log, order, batch_size)
     with progress_bar(n_steps, "Evaluation") as progress:
@@ -48,6 +55,14 @@ def count_ranks(
             progress.update(len(block.inputs))
     better, equal = zip(*counts)
     return np.concatenate(better), np.concatenate(equal)
+
+
+def rank_counter(
+    network, log: sessions.SessionLog, candidates: np.ndarray | None, batch_size: int
+) -> RankCounter:
+    """Compile what `count_ranks` runs."""
+    n_used = len(schedule.training_order(log, time_sort=False))
+    return RankCounter(network, candidates, min(batch_size, n_used))
 
 
 class RankCounter:
@@ -60,7 +75,7 @@ class RankCounter:
 
     def __init__(self, network, candidates: np.ndarray | None, n_rows: int) -> None:
         zeros = np.zeros((1, 1), dtype=theano.config.floatX)
-        self.network = network
+        self.network, self.n_rows = network, n_rows
         self.block = UploadedBlock()
         self.states = network.zero_states(n_rows)
         self.hidden, self.target_scores = theano.shared(zeros), theano.shared(zeros[0])
@@ -121,6 +136,11 @@ class RankCounter:
         updates = [(all_, tt.inc_subtensor(all_[step], n)) for all_, n in zip(totals, counts)]
         updates.append((self.item_block, self.item_block + 1))
         return theano.function([], [], updates=updates).fn
+
+    def reset_states(self) -> None:
+        """Set all states to zero, as before the first block."""
+        for h, n in zip(self.states, self.network.settings.layers):
+            h.set_value(np.zeros((self.n_rows, n), dtype=theano.config.floatX), borrow=True)
 
     def run_block(self, block: schedule.Block) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return (better, equal), each (M,), for every step of the block."""

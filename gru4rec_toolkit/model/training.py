@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from gru4rec_toolkit.model.block import UploadedBlock
 from gru4rec_toolkit.model.checkpoint import Checkpoints
 from gru4rec_toolkit.model.dropout import dropout
 from gru4rec_toolkit.model.negatives import SampleStore, checked, expected_distinct
+from gru4rec_toolkit.model.validation import Course
 from gru4rec_toolkit.ops.sampling import sampler
 from gru4rec_toolkit.parameters import Values
 from gru4rec_toolkit.progress import progress_bar
@@ -51,6 +52,8 @@ class Model(Protocol):
 
     def zero_states(self, n_rows: int) -> list: ...
 
+    def variables(self) -> list: ...
+
 
 class Training:
     """One run of `GRU4Rec.fit`: the compiled step, its shared variables, the loop over blocks.
@@ -66,6 +69,10 @@ class Training:
         Whether the store lies where Theano computes.
     negative_sampler : callable or None
         Draws the negatives instead of the Op.
+    course : Course, optional
+        What is done after each epoch.
+    keep_optimizer : bool
+        Whether the optimizer's state belongs to the result.
     """
 
     def __init__(
@@ -75,11 +82,14 @@ class Training:
         n_store_ids: int,
         on_device: bool,
         negative_sampler: Callable[[int], np.ndarray] | None = None,
+        course: Course | None = None,
+        keep_optimizer: bool = False,
     ) -> None:
         # not at the top: sorted imports would put it before Theano is configured
         from theano.sandbox.rng_mrg import MRG_RandomStreams
 
         self.network, self.log = network, log
+        self.course, self.keep_optimizer = course or Course(), keep_optimizer
         self.parameters = p = network.settings
         order_seed, sample_seed, dropout_seed = np.random.SeedSequence(p.seed).spawn(3)
         self.order_rng = np.random.default_rng(order_seed) if p.train_random_order else None
@@ -180,6 +190,47 @@ class Training:
                 found[f"{name}#{n_before}" if n_before else name] = variable
         return found
 
+    def optimizer_state(self) -> dict[str, theano.compile.SharedVariable]:
+        """Return the optimizer's states and the velocities, by the weight's name and their own."""
+        weights = tuple(f"{weight.name}_" for weight in self.network.variables())
+        return {name: v for name, v in self.variables().items() if name.startswith(weights)}
+
+    def take_optimizer_state(self, kept: Mapping[str, np.ndarray]) -> None:
+        """Go on with the optimizer's state of an earlier training; new items begin with zeros.
+
+        Raises
+        ------
+        InputError
+            If there is one, and it belongs to another optimizer.
+        """
+        mine = self.optimizer_state()
+        if kept and sorted(kept) != sorted(mine):
+            raise InputError(
+                "keep_optimizer: the model keeps the state of another optimizer; set adapt and "
+                "momentum as they were, or leave keep_optimizer out"
+            )
+        for name, array in kept.items():
+            value = mine[name].get_value()
+            value[: len(array)] = array
+            mine[name].set_value(value, borrow=True)
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Return copies of the weights, and of the optimizer's state where it is kept, by name."""
+        return {name: v.get_value() for name, v in self._result_variables().items()}
+
+    def _result_variables(self) -> dict[str, theano.compile.SharedVariable]:
+        found = {v.name: v for v in self.network.variables()}
+        return {**found, **(self.optimizer_state() if self.keep_optimizer else {})}
+
+    def check_result(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Raise a ValueError if arrays are no `result` of this training."""
+        _check_fit(arrays, self._result_variables())
+
+    def put_result(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set the weights, and the optimizer's state where it is kept, to a `result`."""
+        for name, variable in self._result_variables().items():
+            variable.set_value(arrays[name])
+
     def restore(
         self,
         epoch: int,
@@ -188,7 +239,7 @@ class Training:
         seconds: float,
         costs: np.ndarray,
         rows: np.ndarray,
-        values: Mapping[str, np.ndarray],
+        values: dict[str, np.ndarray],
     ) -> None:
         """Go on where another training of the same data and parameters was.
 
@@ -202,8 +253,8 @@ class Training:
             What the epoch has taken.
         costs, rows : (n_steps,) float64 and int arrays
             Of the epoch's steps.
-        values : mapping of str to array
-            Of the `variables`.
+        values : dict of str to array
+            Of the `variables`, and of the `course`.
 
         Raises
         ------
@@ -211,18 +262,12 @@ class Training:
             If something does not fit; nothing is changed then.
         """
         variables = self.variables()
-        if sorted(variables) != sorted(values):
-            raise ValueError("it has other variables")
-        for name, variable in variables.items():
-            old, new = variable.get_value(borrow=True), values[name]
-            # the states have as many rows as the block before has sessions
-            is_state = any(variable is h for h in self.states)
-            same_shape = old.shape[is_state:] == new.shape[is_state:] and old.ndim == new.ndim
-            if not same_shape or old.dtype != new.dtype:
-                raise ValueError(f"{name} has the shape {new.shape} and the type {new.dtype}")
+        records, values = self.course.split(values)
+        _check_fit(values, variables, self.states)
         is_vector = costs.ndim == 1 and costs.shape == rows.shape and rows.dtype.kind == "i"
         if not is_vector or (block_number > 0) != (len(rows) > 0):
             raise ValueError("the losses of its epoch are none")
+        self.course.restore(self, epoch, records)
         for name, variable in variables.items():
             variable.set_value(values[name])
         if self.store:
@@ -243,6 +288,10 @@ class Training:
             Gets the number of each epoch that is done, from 1 on.
         checkpoints : Checkpoints, optional
             Keeps the training's state.
+
+        Notes
+        -----
+        However the training ends, with a validation the network has the weights of the best epoch.
         """
         if self.store and self.store.n_batches:
             kind = "GPU" if self.store.on_device else "CPU"
@@ -257,14 +306,19 @@ class Training:
             "for bit",
             *(self.parameters.seed, setup.device, setup.threads),
         )
-        with checkpoints.signals_wait() if checkpoints else contextlib.nullcontext():
+        course = self.course
+        waiting = checkpoints.signals_wait() if checkpoints else contextlib.nullcontext()
+        with course.told_of_the_end(self), waiting:
             for _ in range(self.epoch):
                 self._order()  # where it is random, it goes on from the one before
-            while self.epoch < self.parameters.n_epochs:
-                self.run_epoch(checkpoints)
+            course.replay()
+            while self.epoch < self.parameters.n_epochs and not course.is_over:
+                sums = self.run_epoch(checkpoints)
+                # what is called now may fail or be interrupted
+                if checkpoints is not None and (course or after_epoch is not None):
+                    checkpoints.write(self)
+                course.epoch_done(self, *sums)
                 if after_epoch is not None:
-                    if checkpoints is not None:  # what is called may fail or be interrupted
-                        checkpoints.write(self)
                     after_epoch(self.epoch + 1)
                 self.next_epoch()
                 if checkpoints is not None:
@@ -279,8 +333,13 @@ class Training:
         """Return the order of the next epoch's sessions."""
         return schedule.training_order(self.log, self.parameters.time_sort, self.order_rng)
 
-    def run_epoch(self, checkpoints: Checkpoints | None = None) -> None:
-        """Run an epoch, or what is left of it, and print its loss."""
+    def run_epoch(self, checkpoints: Checkpoints | None = None) -> tuple[float, int, int]:
+        """Run an epoch, or what is left of it; print and return its loss, and count what it took.
+
+        Returns
+        -------
+        (loss, n_steps, n_events)
+        """
         p, log, epoch = self.parameters, self.log, self.epoch
         order = self._order()
         # without additional samples a single session has no negatives
@@ -305,12 +364,13 @@ class Training:
                     checkpoints.block_done(self)
         costs, rows = map(np.concatenate, (self.costs_of_epoch, self.rows_of_epoch))
         seconds = max(self.seconds, 1e-9)
-        loss = np.average(costs, weights=rows)
+        loss = float(np.average(costs, weights=rows))
         print(
             f"Epoch{epoch + 1} --> loss: {loss:.6f} \t({seconds:.2f}s) "
             f"\t[{len(costs) / seconds:.2f} mb/s | {rows.sum() / seconds:.0f} e/s]",
             flush=True,
         )
+        return loss, len(costs), int(rows.sum())
 
     def run_block(self, block: schedule.Block, steps_left: int, progress) -> np.ndarray:
         """Run the steps of a block; returns their costs, (K,) float64."""
@@ -348,3 +408,22 @@ class Training:
             f"for batch_size {p.batch_size}, or bpreg ({p.bpreg}) with an unbounded "
             f"final_act ({p.final_act}): lower them, or set grad_cap"
         )
+
+
+def _check_fit(
+    arrays: Mapping[str, np.ndarray],
+    variables: Mapping[str, theano.compile.SharedVariable],
+    states: Sequence = (),
+) -> None:
+    """Raise a ValueError if arrays do not have the names, shapes and types of variables.
+
+    The states have as many rows as the block before has sessions.
+    """
+    if sorted(variables) != sorted(arrays):
+        raise ValueError("it has other variables")
+    for name, variable in variables.items():
+        old, new = variable.get_value(borrow=True), arrays[name]
+        is_state = any(variable is h for h in states)
+        same_shape = old.shape[is_state:] == new.shape[is_state:] and old.ndim == new.ndim
+        if not same_shape or old.dtype != new.dtype:
+            raise ValueError(f"{name} has the shape {new.shape} and the type {new.dtype}")

@@ -103,14 +103,23 @@ def is_support(found: object, n_items: int) -> bool:
     return found.shape == (n_items,) and not (found < 0).any()
 
 
+def _is_state(name: str, state: np.ndarray, weights: Mapping[str, np.ndarray]) -> bool:
+    """Tell whether an array may be an optimizer's state: of a weight's shape, or one for a row."""
+    weight = weights.get(name.partition("_")[0])
+    if weight is None or state.dtype.kind != "f" or not np.isfinite(state).all():
+        return False
+    return state.shape in (weight.shape, weight.shape[:1])
+
+
 def check(
     weights: Mapping[str, np.ndarray],
     item_ids: np.ndarray | None,
     support: np.ndarray | None,
     settings: Values,
     path: str,
+    optimizer_state: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """Check that ids, support and weights from a model file fit its parameters; return the ids.
+    """Check that what a model file holds fits its parameters; return the ids.
 
     Raises
     ------
@@ -129,6 +138,8 @@ def check(
         problem = "its weights do not fit its parameters"
     elif any(w.dtype.kind != "f" for w in weights.values()):
         problem = "its weights are no floating point numbers"
+    elif not all(_is_state(name, state, weights) for name, state in optimizer_state.items()):
+        problem = "the state of its optimizer does not fit its weights"
     if item_ids is None or problem is not None:
         raise InputError(
             f"model file {path}: not a GRU4Rec model, {problem}; "

@@ -254,6 +254,18 @@ def _path(value: Any) -> str | None:
     return path
 
 
+def _patience(value: Any) -> int | None:
+    return None if value is None else _integer(1)(value)
+
+
+def _functions(value: Any) -> list[Callable]:
+    """Check that values can be called with one argument each."""
+    functions = [value] if callable(value) else list(value)
+    if any(_function(function) is None for function in functions):
+        raise ValueError
+    return functions
+
+
 def _minutes(value: Any) -> float | None:
     return None if value is None else _number(0)(value)
 
@@ -343,6 +355,10 @@ ARGUMENTS: dict[str, Parameter] = {
     "checkpoint": Parameter(None, _path, "the path of a directory, or None"),
     "checkpoint_minutes": Parameter(None, _minutes, "a number of minutes, 0 or more, or None"),
     "resume": Parameter(False, _boolean, _YES_NO),
+    "patience": Parameter(None, _patience, "a number of epochs, 1 or more, or None"),
+    "keep_optimizer": Parameter(False, _boolean, _YES_NO),
+    "callbacks": Parameter([], _functions, "a list of functions of an Epoch"),
+    "metric": Parameter("recall", _choice("recall", "mrr"), "'recall' or 'mrr'"),
     "after_epoch": Parameter(None, _function, "a function of an epoch's number, or None"),
     "negative_sampler": Parameter(
         None, _function, "a function of a number of mini-batches, or None"

@@ -345,6 +345,10 @@ def header_of(path) -> dict:
         (lambda s, a: a.update(Wy=a["Wy"].astype(np.float64)), "type float64"),
         (lambda s, a: a.update(H0=np.zeros((8, 9), np.float32)), r"H0 has the shape"),
         (lambda s, a: a.pop("epoch.costs"), "epoch.costs"),
+        (lambda s, a: a.pop("epochs.seconds"), "written by an older version"),
+        (lambda s, a: a.update({"epochs.loss": np.zeros(9)}), "records of its epochs"),
+        (lambda s, a: a.update({"best.Wy": a["Wy"]}), "weights of its best epoch"),
+        (lambda s, a: s.update(validation={}), "with another validation"),
         (lambda s, a: a.update({"epoch.rows": a["epoch.rows"][:-1]}), "losses of its epoch"),
         (lambda s, a: s.update(block=0), "losses of its epoch"),
     ],
@@ -375,10 +379,10 @@ def test_damaged_files(data, written):
 def test_other_versions_and_files(data, written):
     path = written / checkpoint.FILE_NAME
     state, arrays = header_of(path)
-    newer = checkpoint._KIND._replace(version=2)
+    newer = checkpoint._KIND._replace(version=3)
     with open(path, "wb") as file:
         container.write(newer, file, {"training": state}, arrays)
-    with pytest.raises(InputError, match="written in format 2, .* reads up to 1"):
+    with pytest.raises(InputError, match="written in format 3, .* reads up to 2"):
         fitted({}, data, checkpoint=str(written), resume=True)
     path.write_text("notes")
     for resume in (True, False):
