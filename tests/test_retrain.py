@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.cli import TEST, TRAIN, complaint, files_in, run_py, succeeds
 
 from gru4rec import GRU4Rec
+from gru4rec_toolkit import modelfile
+from gru4rec_toolkit.errors import InputError
 
 SETTINGS = (
     "loss=cross-entropy,final_act=softmax,layers=8,batch_size=8,n_sample=16,n_epochs=1,"
@@ -110,3 +114,141 @@ def test_mistakes_with_a_loaded_model(folder):
     assert "--retrain is about a training" in complaint(done)
     done = run_py("second.tsv", cwd=folder)
     assert done.code == 2 and "-ps -pf -l --check --retrain --baseline is required" in done.err
+
+
+# ---------------------------------------------------------------------------- the optimizer's state
+
+# without negatives and dropout nothing in a training is random but the initial weights
+STEADY = {"layers": [6, 5], "batch_size": 8, "n_sample": 0, "n_epochs": 1}
+OPTIMIZERS = {
+    "adagrad": {},
+    "rmsprop with momentum": {"adapt": "rmsprop", "momentum": 0.3},
+    "adadelta": {"adapt": "adadelta", "learning_rate": 1.0},
+    "adam": {"adapt": "adam", "learning_rate": 0.01},
+    "momentum alone": {"adapt": None, "momentum": 0.5, "constrained_embedding": True},
+    "embedding": {"embedding": 7, "lmbd": 1e-4},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_kept_optimizer_goes_on(name, tmp_path):
+    """Two trainings of an epoch are one training of two epochs, to the last bit."""
+    data = pd.read_csv(TRAIN, sep="\t")
+    values = {**STEADY, **OPTIMIZERS[name]}
+    whole, parts = GRU4Rec(**{**values, "n_epochs": 2}), GRU4Rec(**values)
+    whole.fit(data)
+    parts.fit(data, keep_optimizer=True)
+    parts.savemodel(tmp_path / "m")
+    loaded = GRU4Rec.loadmodel(tmp_path / "m")
+    without = GRU4Rec.loadmodel(tmp_path / "m")
+    for gru, keep in ((parts, True), (loaded, True), (without, False)):
+        gru.fit(data, retrain=True, keep_optimizer=keep)
+        assert same(whole.weights(), gru.weights()) == keep
+
+
+def test_new_items_begin_with_a_new_optimizer(folder):
+    first, second = (pd.read_csv(folder / f"{n}.tsv", sep="\t") for n in ("first", "second"))
+    gru = GRU4Rec(**STEADY)
+    gru.fit(first, keep_optimizer=True)
+    n_known = len(gru.item_ids)
+    gru.fit(second, retrain=True, keep_optimizer=True)
+    gru.savemodel(folder / "grown")
+    with np.load(folder / "grown", allow_pickle=False) as file:
+        states = {name: file[name] for name in file.files if name.startswith("optimizer.")}
+    assert len(gru.item_ids) > n_known
+    assert states["optimizer.Wy_adagrad"].shape == gru.Wy.get_value().shape
+    # the sums of known items have grown on, those of new ones have begun
+    assert (states["optimizer.Wy_adagrad"][n_known:] > 0).all()
+
+
+def test_a_training_without_it_forgets_the_state():
+    data = pd.read_csv(TRAIN, sep="\t")
+    gru = GRU4Rec(**STEADY)
+    gru.fit(data, keep_optimizer=True)
+    gru.fit(data, retrain=True)
+    with pytest.raises(InputError, match="does not keep an optimizer's state to go on from"):
+        gru.fit(data, retrain=True, keep_optimizer=True)
+
+
+def test_the_state_of_another_optimizer():
+    data = pd.read_csv(TRAIN, sep="\t")
+    gru = GRU4Rec(**STEADY)
+    gru.fit(data, keep_optimizer=True)
+    before = gru.weights()
+    for values in ({"adapt": "adam"}, {"momentum": 0.1}, {"adapt": None}):
+        gru.set_params(**{"adapt": "adagrad", "momentum": 0, **values})
+        with pytest.raises(InputError, match="the state of another optimizer; set adapt and mom"):
+            gru.fit(data, retrain=True, keep_optimizer=True)
+    assert same(gru.weights(), before)
+
+
+def test_the_state_of_the_best_epoch_is_kept():
+    """It belongs to the weights that are kept, not to those of the last epoch."""
+    data, held_out = pd.read_csv(TRAIN, sep="\t"), pd.read_csv(TEST, sep="\t")
+    values, epochs = {**STEADY, "learning_rate": 1.2, "n_epochs": 6}, []
+    gru = GRU4Rec(**values)
+    gru.fit(data, validation=held_out, keep_optimizer=True, callbacks=[epochs.append])
+    best = max(epoch.number for epoch in epochs if epoch.is_best)
+    assert best < 6
+    gru.n_epochs = 1
+    gru.fit(data, retrain=True, keep_optimizer=True)
+    whole = GRU4Rec(**{**values, "n_epochs": best + 1})
+    whole.fit(data)
+    assert same(gru.weights(), whole.weights())
+
+
+def test_the_state_with_checkpoints(tmp_path):
+    data = pd.read_csv(TRAIN, sep="\t")
+    gru = GRU4Rec(**STEADY)
+    gru.fit(data, keep_optimizer=True)
+    gru.savemodel(tmp_path / "m")
+    options = {"retrain": True, "checkpoint": str(tmp_path / "c"), "resume": True}
+    whole, broken = GRU4Rec.loadmodel(tmp_path / "m"), GRU4Rec.loadmodel(tmp_path / "m")
+    for model in (whole, broken):
+        model.n_epochs = 3
+    whole.fit(data, retrain=True, keep_optimizer=True)
+
+    def stop(epoch):
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(data, **options, keep_optimizer=True, callbacks=[stop])
+    again = GRU4Rec.loadmodel(tmp_path / "m")
+    again.n_epochs = 3
+    # another start: a new optimizer is none that was kept
+    with pytest.raises(InputError, match="that went on from another model"):
+        again.fit(data, **options)
+    again.fit(data, **options, keep_optimizer=True)
+    assert same(again.weights(), whole.weights())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays.update({"optimizer.Wy_adagrad": np.zeros((3, 5), np.float32)}),
+        lambda arrays: arrays.update({"optimizer.Wy_adagrad": np.full((60, 5), np.nan, "f4")}),
+        lambda arrays: arrays.update({"optimizer.Wy_adagrad": np.zeros((60, 5), np.int64)}),
+        lambda arrays: arrays.update({"optimizer.Zz_adagrad": np.zeros((60, 5), np.float32)}),
+    ],
+)
+def test_states_that_somebody_made(tmp_path, change):
+    gru = GRU4Rec(**STEADY)
+    gru.fit(pd.read_csv(TRAIN, sep="\t"), keep_optimizer=True)
+    gru.savemodel(tmp_path / "m")
+    settings, arrays = modelfile.read(tmp_path / "m")
+    assert arrays["optimizer.Wy_adagrad"].shape == (60, 5)
+    change(arrays)
+    modelfile.write(tmp_path / "m", settings, arrays)
+    with pytest.raises(InputError, match="the state of its optimizer does not fit its weights"):
+        GRU4Rec.loadmodel(tmp_path / "m")
+
+
+def test_only_a_model_with_a_state_needs_this_version(tmp_path):
+    data = pd.read_csv(TRAIN, sep="\t")
+    for keep in (False, True):
+        gru = GRU4Rec(**STEADY)
+        gru.fit(data, keep_optimizer=keep)
+        gru.savemodel(tmp_path / "m")
+        with np.load(tmp_path / "m", allow_pickle=False) as file:
+            assert json.loads(file["header"].tobytes())["version"] == (3 if keep else 2)
