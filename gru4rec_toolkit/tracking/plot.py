@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shortened
 from gru4rec_toolkit.tracking.epochs import Epoch
 from gru4rec_toolkit.tracking.history import History
 from gru4rec_toolkit.tracking.libraries import import_library
@@ -24,6 +25,17 @@ _FORMATS: dict[str, tuple[bytes, str]] = {
 # colours of Okabe and Ito, which the colour-blind tell apart too; without yellow, pale on white
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
+_STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "svg.fonttype": "none",
+}
 # more lines than these would make a legend larger than its panel
 _MOST_SEEDS_NAMED = 10
 
@@ -157,33 +169,26 @@ def drawn(history: History, tests: Sequence[Lengths] = (), kind: str = "png") ->
     kind : str
         ``png``, ``svg`` or ``pdf``.
     """
-    import matplotlib as mpl
-
-    # what somebody has set in a notebook is for their own figures
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(
-            {
-                "font.size": 10,
-                "axes.titlesize": 11,
-                "axes.titlelocation": "left",
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.grid": True,
-                "grid.color": "0.9",
-                "legend.frameon": False,
-                "legend.fontsize": 9,
-                "svg.fonttype": "none",
-            }
-        )
-        data = io.BytesIO()
+    data = io.BytesIO()
+    with style():
         figure(history, tests).savefig(
             data, format=kind, dpi=100, metadata={_FORMATS[kind][1]: _SOURCE}
         )
-        return data.getvalue()
+    return data.getvalue()
 
 
 # ---------------------------------------------------------------------------- panels
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Set how figures look, whatever somebody has set in a notebook for their own ones."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
 
 
 def figure(history: History, tests: Sequence[Lengths] = ()) -> Any:
@@ -214,7 +219,8 @@ def _draw_loss(panel: Any, history: History) -> None:
         numbers = [epoch.number for epoch in epochs]
         panel.plot(numbers, losses, color=_colour(i), label=f"seed {seed}", **_marks(numbers))
         _mark_best(panel, history.best(seed), lambda epoch: epoch.loss, _colour(i))
-    panel.set(title="Training loss", ylabel="Loss (mean per mini-batch)")
+    panel.set_title("Training loss", loc="left")
+    panel.set_ylabel("Loss (mean per mini-batch)")
     _number_epochs(panel, history)
     if 1 < len(history.by_seed) <= _MOST_SEEDS_NAMED:
         panel.legend(loc="upper right")
@@ -233,8 +239,8 @@ def _draw_metrics(panel: Any, history: History, family: str, names: Sequence[str
             values = [epoch.metrics[name] for epoch in known]
             panel.plot(numbers, values, style, color=colour, **_marks(numbers))
             _mark_best(panel, best, lambda epoch, name=name: epoch.metrics.get(name), colour)
-    title = f"{family} on the validation sessions"
-    panel.set(title=title, ylabel=names[0] if len(names) == 1 else f"{family}@N")
+    panel.set_title(f"{family} on the validation sessions", loc="left")
+    panel.set_ylabel(names[0] if len(names) == 1 else f"{family}@N")
     _number_epochs(panel, history)
     # the longest lists, whose values are the highest, come first
     for j, name in reversed([*enumerate(names if len(names) > 1 else ())]):
@@ -259,10 +265,11 @@ def _draw_lengths(panel: Any, tests: Sequence[Lengths]) -> None:
     panel.set_xticks(_apart(shown), [str(n) for n in _apart(shown)])
     panel.minorticks_off()
     panel.set_ylim(bottom=0)
-    panel.set_title(f"Test set: {tests[0].name}" if len(tests) == 1 else "Test sets")
+    title = f"Test set: {shortened(tests[0].name, 40)}" if len(tests) == 1 else "Test sets"
+    panel.set_title(title, loc="left")
     panel.set(xlabel="List length N (items)", ylabel="Recall@N, MRR@N")
     for i, test in enumerate(tests if len(tests) > 1 else ()):
-        panel.plot([], [], "-", color=_colour(i), linewidth=3, label=test.name)
+        panel.plot([], [], "-", color=_colour(i), linewidth=3, label=shortened(test.name, 30))
     colour = _colour(0) if len(tests) == 1 else "0.3"
     panel.plot([], [], "-o", color=colour, markersize=5, label="Recall@N")
     panel.plot([], [], "--s", color=colour, markersize=4, label="MRR@N")
