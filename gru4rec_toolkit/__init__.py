@@ -7,6 +7,7 @@ Rooms, and what each may import::
     model/   losses, optimizers, negatives, training, checkpoints, ranking     -> ops, data
     serving/ the best items of sessions, in batches and one by one; exports    -> model, data
     search/  hyperparameter search with Optuna                                 -> parameters
+    tracking/ epochs of a training in tables, curves, TensorBoard, MLflow      -> files, errors
     baselines/  other methods, evaluated as the model is                -> data, parameters
 
     significance.py -> tablefile.py, parameters/                                -> data, files.py

@@ -68,6 +68,12 @@ MODULES = {
     "data/text.py": ["tests/data/test_events.py", "tests/data/test_text.py"],
     "modelfile.py": ["tests/test_modelfile.py"],
     "container.py": ["tests/test_modelfile.py"],
+    "tracking/history.py": ["tests/tracking/test_logfile.py", "tests/tracking/test_plot.py"],
+    "tracking/logfile.py": ["tests/tracking/test_logfile.py"],
+    "tracking/output.py": ["tests/tracking/test_logfile.py", "tests/tracking/test_plot.py"],
+    "tracking/plot.py": ["tests/tracking/test_plot.py"],
+    "tracking/tensorboard.py": ["tests/tracking/test_tensorboard.py"],
+    "tracking/mlflow.py": ["tests/tracking/test_mlflow.py"],
     "model/checkpoint.py": ["tests/model/test_checkpoint.py"],
 }  # fmt: skip
 
