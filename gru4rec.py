@@ -364,8 +364,8 @@ class GRU4Rec(parameters.HasParameters):
             Called after every epoch with its number, from 1 on. It may evaluate the model or save
             it; what it raises ends the training.
         checkpoint : str, optional
-            Directory in which the state of the training is kept: after every epoch, and when Ctrl-C
-            or SIGTERM ends it, which waits for the end of a block of steps.
+            Directory in which the state of the training is kept: after every epoch, and when
+            Ctrl-C, SIGTERM or SIGHUP ends it, which waits for the end of a block of steps.
         checkpoint_minutes : float, optional
             Keep it after so many minutes, too.
         resume : bool

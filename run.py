@@ -165,8 +165,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         metavar="DIR",
-        help="keep the state of the training in this directory: after every epoch, and when Ctrl-C "
-        "or SIGTERM ends it",
+        help="keep the state of the training in this directory: after every epoch, and when "
+        "Ctrl-C, SIGTERM or a closed terminal ends it",
     )
     add(
         "--checkpoint_minutes",

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, TextIO
 
 # characters of a message, and of a value that it repeats
 LONGEST_MESSAGE = 1500
 LONGEST_VALUE = 200
+# signals that end a program from outside: of kill and of clusters, and of a terminal that closes
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class InputError(ValueError):
@@ -94,14 +99,16 @@ def run_cli(main: Callable[[], None]) -> None:
     main : callable without arguments
         The program with the parsing of its arguments. An `InputError` that leaves it is printed as
         ``error: <message>`` on standard error with exit code 2; an interrupt (Ctrl-C) ends with
-        exit code 130; a closed output pipe (``run.py ... | head``) ends silently, other output that
-        cannot be written (``> /dev/full``) with a sentence, both with exit code 1.
+        exit code 130, SIGTERM with 143, a closed terminal (SIGHUP) with 129, each after what was
+        being written is removed; a closed output pipe (``run.py ... | head``) ends silently, other
+        output that cannot be written (``> /dev/full``) with a sentence, both with exit code 1.
     """
     _open_standard_streams()
     sys.stdout = output = _Output(sys.stdout)
     try:
         try:
-            main()
+            with _raising_at_signals():
+                main()
         except SystemExit:  # as after -h; argparse says nothing of an output that cannot be written
             output.flush()
             if output.error is not None:
@@ -125,6 +132,33 @@ def run_cli(main: Callable[[], None]) -> None:
             sys.stdout = output.stream
             if output.error is not None:
                 _give_up(output.stream)
+
+
+def end_at_signal(number: int, frame: FrameType | None = None) -> None:
+    """Raise what ends a program at a signal, as a handler of it; no further one disturbs the end.
+
+    Without a handler the kernel would end it at once, and leave what it has half written.
+    """
+    for other in ENDING_SIGNALS:  # of a terminal that closes, shell and kernel both tell
+        signal.signal(other, signal.SIG_IGN)
+    raise Interrupted(f"ended by {signal.Signals(number).name}", 128 + number)
+
+
+@contextlib.contextmanager
+def _raising_at_signals() -> Iterator[None]:
+    """Let `ENDING_SIGNALS` raise `Interrupted` in the block, where nobody else handles them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+    ours = [n for n in ENDING_SIGNALS if signal.getsignal(n) == signal.SIG_DFL]  # nohup ignores one
+    try:
+        for number in ours:
+            signal.signal(number, end_at_signal)
+        yield
+    finally:
+        for number in ours:
+            if signal.getsignal(number) == end_at_signal:  # else it ends already
+                signal.signal(number, signal.SIG_DFL)
 
 
 class _Output:

@@ -22,7 +22,13 @@ import numpy as np
 
 from gru4rec_toolkit import container, files, theano_setup
 from gru4rec_toolkit.data.sessions import SessionLog
-from gru4rec_toolkit.errors import InputError, Interrupted, shown
+from gru4rec_toolkit.errors import (
+    ENDING_SIGNALS,
+    InputError,
+    Interrupted,
+    end_at_signal,
+    shown,
+)
 
 if TYPE_CHECKING:
     from gru4rec_toolkit.model.training import Training
@@ -36,8 +42,6 @@ _KIND = container.Kind(
 )
 # arrays of a checkpoint beside the variables that a step changes
 _COSTS, _ROWS = "epoch.costs", "epoch.rows"
-# what SIGTERM's exit code is in a shell
-_TERMINATED = 128 + signal.SIGTERM
 
 
 class Checkpoints:
@@ -209,15 +213,16 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def signals_wait(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM wait for the end of a block; the second Ctrl-C comes at once."""
+        """Let Ctrl-C, SIGTERM and SIGHUP wait for the end of a block; a second Ctrl-C does not."""
         if threading.current_thread() is not threading.main_thread():
             yield  # signals reach the main thread only
             return
         before = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            ends = (signal.default_int_handler, signal.SIG_DFL, end_at_signal)
+            for number in (signal.SIGINT, *ENDING_SIGNALS):
                 # a shell lets what it starts in the background ignore Ctrl-C
-                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                if signal.getsignal(number) in ends:
                     before[number] = signal.signal(number, self._remember)
             yield
         finally:
@@ -233,7 +238,7 @@ class Checkpoints:
         if self._signal is None:
             return
         message = f"interrupted; --resume goes on from the checkpoint {self.path}"
-        raise Interrupted(message, _TERMINATED if self._signal == signal.SIGTERM else 130)
+        raise Interrupted(message, 128 + self._signal)
 
 
 def data_digest(log: SessionLog) -> str:

@@ -457,7 +457,10 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
     return weights_of(folder / "model")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_signals_from_the_shell(tmp_path, whole, number, code):
     process = start(tmp_path)
     for line in process.stdout:
