@@ -12,6 +12,7 @@ import pytest
 from helpers.cli import ROOT, TRAIN, Done, environment, files_in
 
 from gru4rec_toolkit import errors
+from gru4rec_toolkit.data import events, text
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -120,3 +121,43 @@ def test_a_programs_own_handlers_stay():
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def interrupts_reach_python():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("n_reads", [1, 2, 3])
+def test_an_interrupt_of_reading_is_not_the_files_fault(
+    monkeypatch, interrupts_reach_python, n_reads
+):
+    """The parser of pandas loses the exception of Ctrl-C, and raises one of its own."""
+    calls, read = [], text.Scan.read
+
+    def interrupted(self, size):
+        calls.append(size)
+        if len(calls) == n_reads:
+            os.kill(os.getpid(), signal.SIGINT)
+        return read(self, size)
+
+    monkeypatch.setattr(text.Scan, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        events.read_events(TRAIN)
+
+
+def test_a_signal_while_pandas_reads(monkeypatch):
+    read = text.Scan.read
+
+    def ended_by_a_signal(self, size):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, size)
+
+    monkeypatch.setattr(text.Scan, "read", ended_by_a_signal)
+    with pytest.raises(SystemExit) as found:
+        errors.run_cli(lambda: events.read_events(TRAIN))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert found.value.code == 143
