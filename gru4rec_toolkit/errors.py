@@ -128,10 +128,9 @@ def run_cli(main: Callable[[], None]) -> None:
             raise
         _end(1, f"error: standard output cannot be written: {err.strerror or err}")
     finally:
-        if sys.stdout is output:
-            sys.stdout = output.stream
-            if output.error is not None:
-                _give_up(output.stream)
+        sys.stdout = output.stream  # an interrupt may have left it redirected
+        if output.error is not None:
+            _give_up(output.stream)
 
 
 def end_at_signal(number: int, frame: FrameType | None = None) -> None:
