@@ -8,6 +8,7 @@ Reproducibility, RecSys 2023.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import warnings
 from collections.abc import Callable, Sequence
@@ -375,8 +376,9 @@ class GRU4Rec(parameters.HasParameters):
         Raises
         ------
         gru4rec_toolkit.errors.InputError
-            If the data cannot be used, there is not enough memory, or the checkpoint cannot be
-            written or belongs to a training of other data or parameters.
+            If the data cannot be used, there is not enough memory, or the directory of the
+            checkpoint cannot be used, is another running training's, or holds a checkpoint of other
+            data or parameters.
         TrainingDiverged
             If the loss becomes NaN or infinite.
 
@@ -384,7 +386,8 @@ class GRU4Rec(parameters.HasParameters):
         -----
         A fit that fails before its training begins, because of its data or while it compiles,
         leaves the model as it was. A training that ends early leaves the weights that it has
-        reached, with its parameters.
+        reached, with its parameters. A checkpoint that cannot be written, as on a full disk, ends
+        none: a warning says so, and the next one is tried again.
         """
         sample_store, store_type, retrain, after_epoch, _ = parameters.check_arguments(
             sample_store=sample_store,
@@ -432,11 +435,12 @@ class GRU4Rec(parameters.HasParameters):
             training = Training(
                 network, log, sample_store, store_type == "gpu", self.negative_sampler
             )
-            if checkpoints is not None:
-                checkpoints.restore(training)
-            # from here on the model is the new one
-            self.take(network, log.item_ids, self._support_after(log, retrain))
-            training.run(after_epoch, checkpoints)
+            with contextlib.nullcontext() if checkpoints is None else checkpoints.held():
+                if checkpoints is not None:
+                    checkpoints.restore(training)
+                # from here on the model is the new one
+                self.take(network, log.item_ids, self._support_after(log, retrain))
+                training.run(after_epoch, checkpoints)
 
     def _checkpoints(
         self, directory: str | None, minutes: float | None, resume: bool, retrain: bool

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gru4rec")
 
 FILE_NAME = "checkpoint.gru4rec"
+# held by the training that writes there; removed at its end, of no matter where a kill left it
+LOCK_NAME = "checkpoint.lock"
 _KIND = container.Kind(
     *("gru4rec-checkpoint", 1, "checkpoint", "a checkpoint of a training"),
     "delete it, or give another directory",
@@ -50,7 +52,7 @@ class Checkpoints:
     Parameters
     ----------
     directory : str or path-like
-        It is made if it is not there.
+        It is made for the training, if it is not there.
     minutes : float or None
         Write one after so many minutes too, at the end of a block; None: after epochs only.
     resume : bool
@@ -75,13 +77,53 @@ class Checkpoints:
         self.start = start
         # whoever is called after an epoch may change the working directory
         self.path = os.path.abspath(os.path.join(self.directory, FILE_NAME))
+        self._written = time.monotonic()
+        self._signal: int | None = None
+        self._identity: dict[str, Any] = {}
+        self._problem: str | None = None  # why the last one could not be written
+        with self.held():  # all that can be wrong is told before the data is looked at
+            pass
+
+    # ------------------------------------------------------------------------ the directory
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the directory and hold it; at the end it goes again, if nothing was written to it.
+
+        Raises
+        ------
+        InputError
+            If the directory cannot be used, or another training holds it.
+        """
+        directory = os.path.dirname(self.path)
+        made = files.missing(directory)
         try:
-            os.makedirs(self.directory, exist_ok=True)
-        except (OSError, ValueError) as err:
+            try:
+                os.makedirs(directory, exist_ok=True)
+            except (OSError, ValueError) as err:
+                raise InputError(
+                    f"checkpoint: cannot make the directory {self.directory}: "
+                    f"{files.reason_of(err)}; give another one"
+                ) from None
+            self._check_file()
+            with self._locked(directory):
+                self._check_beginning()  # the training that held it may have ended by now
+                yield
+        finally:
+            files.remove_empty(made)
+
+    @contextlib.contextmanager
+    def _locked(self, directory: str) -> Iterator[None]:
+        try:
+            with files.locked(os.path.join(directory, LOCK_NAME)):
+                yield
+        except files.Locked:
             raise InputError(
-                f"checkpoint: cannot make the directory {self.directory or 'of an empty name'}: "
-                f"{files.reason_of(err)}; give another one"
+                f"checkpoint: another training that runs keeps its state in {self.directory}; wait "
+                "for its end, or give another directory"
             ) from None
+
+    def _check_file(self) -> None:
         if os.path.isfile(self.path) and not container.is_one(_KIND, self.path):
             raise InputError(
                 f"checkpoint {self.path}: this is no checkpoint of a training, or a damaged one; "
@@ -89,14 +131,13 @@ class Checkpoints:
             )
         # whatever is there is a checkpoint
         files.check_target("write a checkpoint", self.path, _KIND.name, lambda _: True)
-        if os.path.exists(self.path) and not resume:
+
+    def _check_beginning(self) -> None:
+        if os.path.exists(self.path) and not self.resume:
             raise InputError(
                 f"checkpoint: {self.path} holds the state of an earlier training; go on with it "
                 "(--resume, in Python resume=True), delete it, or give another directory"
             )
-        self._written = time.monotonic()
-        self._signal: int | None = None
-        self._identity: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------ going on
 
@@ -165,13 +206,29 @@ class Checkpoints:
         self._end_if_asked()
 
     def write(self, training: Training) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint; a full disk is no reason to end a training that can still be saved.
 
-        Raises
-        ------
-        InputError
-            If it cannot be written; the one before is still there.
+        Where it cannot be written, the one before it is still there; the next one is tried again.
         """
+        try:
+            self._write(training)
+            self._problem = None
+        except (OSError, MemoryError) as err:
+            no_memory = isinstance(err, MemoryError)
+            problem = "not enough memory" if no_memory else files.reason_of(err)
+            if problem != self._problem:  # it would come with every block
+                logger.warning(
+                    "cannot write the checkpoint %s: %s; the training goes on and tries again "
+                    "later, %s",
+                    *(self.path, problem, self._kept()),
+                )
+            self._problem = problem
+        self._written = time.monotonic()
+
+    def _kept(self) -> str:
+        return "the one before is still there" if os.path.exists(self.path) else "there is none yet"
+
+    def _write(self, training: Training) -> None:
         state = {
             **self._identity_of(training),
             "epoch": training.epoch,
@@ -184,15 +241,8 @@ class Checkpoints:
             _ROWS: np.concatenate([np.empty(0, np.int64), *training.rows_of_epoch]),
             **{name: v.get_value() for name, v in training.variables().items()},
         }
-        try:
-            with files.replacing(self.path) as file:
-                container.write(_KIND, file, {"training": state}, arrays)
-        except OSError as err:
-            raise InputError(
-                f"cannot write the checkpoint {self.path}: {files.reason_of(err)}; the one before "
-                "it is still there, if there was one"
-            ) from None
-        self._written = time.monotonic()
+        with files.replacing(self.path) as file:
+            container.write(_KIND, file, {"training": state}, arrays)
 
     def _identity_of(self, training: Training) -> dict[str, Any]:
         """Return what a checkpoint and the training that goes on from it have in common."""
@@ -238,6 +288,11 @@ class Checkpoints:
         if self._signal is None:
             return
         message = f"interrupted; --resume goes on from the checkpoint {self.path}"
+        if self._problem is not None:
+            message = (
+                f"interrupted, but the checkpoint {self.path} could not be written: "
+                f"{self._problem}; {self._kept()}"
+            )
         raise Interrupted(message, 128 + self._signal)
 
 
