@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import pandas as pd
 import pytest
-from helpers.cli import ROOT, TRAIN, Done, environment, files_in
+from helpers.cli import ROOT, TEST, TRAIN, Done, complaint, environment, files_in
 
-from gru4rec_toolkit import errors
+import evaluation
+import run
+from gru4rec import GRU4Rec
+from gru4rec_toolkit import errors, tablefile
 from gru4rec_toolkit.data import events, text
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -161,3 +169,163 @@ def test_a_signal_while_pandas_reads(monkeypatch):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     assert found.value.code == 143
+
+
+# --- full disks -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 1 MB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=1M,mode=755", "tmpfs", str(directory)]
+    if not shutil.which("mount") or subprocess.run(["mount", *options], check=False).returncode:
+        pytest.skip("needs the right to mount a disk")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def fill(directory: Path, left: int = 0) -> None:
+    """Fill a disk but for some bytes."""
+    with contextlib.suppress(OSError), open(directory / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with open(directory / "filler", "rb+") as file:
+        file.truncate(os.path.getsize(directory / "filler") // 4096 * 4096 - left)
+
+
+SETTINGS = "layers=8,batch_size=8,n_sample=16,n_epochs=2"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A trained model in a file."""
+    path = tmp_path_factory.mktemp("trained") / "model.gru4rec"
+    gru = GRU4Rec(layers=[8], batch_size=8, n_sample=16, n_epochs=2)
+    gru.fit(pd.read_csv(TRAIN, sep="\t"), sample_store=500)
+    gru.savemodel(str(path))
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Run run.py's main in this process and an empty directory, as the program runs it."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*args: object) -> Done:
+        capsys.readouterr()
+        code = 0
+        try:
+            errors.run_cli(lambda: run.main(list(map(str, args))))
+        except SystemExit as end:
+            code = end.code
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize("name", ["ranks.tsv", "ranks.parquet"])
+def test_metrics_are_printed_though_their_ranks_cannot_be_written(here, trained, disk, name):
+    pytest.importorskip("pyarrow")
+    whole = here(trained, "-l", "-t", TEST, "-lpm")
+    fill(disk)
+    done = here(trained, "-l", "-t", TEST, "--ranks", disk / name, "-lpm")
+    assert f"cannot write ranks to {disk / name}: {FULL}" in complaint(done)
+    assert done.metrics == whole.metrics and done.lines[-1] == whole.lines[-1]
+    assert "Ranks written" not in done.out and os.listdir(disk) == ["filler"]
+
+
+def test_metrics_of_ranks_that_cannot_be_written_in_python(trained, disk):
+    gru, data = GRU4Rec.loadmodel(str(trained)), pd.read_csv(TEST, sep="\t")
+    found = evaluation.evaluate_gpu(gru, data)
+    fill(disk)
+    with pytest.raises(errors.InputError) as caught:
+        evaluation.evaluate_gpu(gru, data, ranks_path=disk / "ranks.tsv")
+    assert caught.value.metrics == found
+
+
+def test_an_interrupt_while_ranks_are_written(here, trained, monkeypatch, interrupts_reach_python):
+    whole = here(trained, "-l", "-t", TEST)
+
+    def interrupted(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(tablefile, "write", interrupted)
+    done = here(trained, "-l", "-t", TEST, "--ranks", "ranks.tsv")
+    assert (done.code, done.metrics) == (130, whole.metrics)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "lists.tsv", "lists.parquet"])
+def test_what_cannot_be_written_to_a_full_disk(here, trained, disk, name):
+    pytest.importorskip("pyarrow")
+    if name.startswith("model."):
+        pytest.importorskip(name.split(".")[1])
+    option = "--export" if name.startswith("model") else "--recommend"
+    fill(disk, left=4096)
+    done = here(trained, "-l", "-t", TEST, option, disk / name)
+    message = complaint(done)
+    assert f"{disk / name}: {FULL}" in message and os.listdir(disk) == ["filler"]
+    assert len(done.metrics) == (option == "--export")  # the rest is done all the same
+
+
+def test_a_model_without_space_is_saved_elsewhere(here, disk, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    whole = here(TRAIN, "-ps", SETTINGS, "-t", TEST, "-s", "model")
+    assert whole.code == 0 and os.listdir(tmp_path / "temporary") == []
+    fill(disk)
+    done = here(TRAIN, "-ps", SETTINGS, "-t", TEST, "-s", disk / "model")
+    found = re.fullmatch(
+        rf"cannot save the model to {disk}/model: {FULL}; it is in (\S+) instead, move it from "
+        "there",
+        complaint(done),
+    )
+    assert done.metrics == whole.metrics
+    assert Path(found[1]).read_bytes() == Path("model").read_bytes()
+    assert os.stat(os.path.dirname(found[1])).st_mode & 0o777 == 0o700
+    assert os.listdir(disk) == ["filler"]
+
+
+def test_a_model_without_any_space(here, disk, monkeypatch):
+    fill(disk)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    monkeypatch.setenv("HOME", str(disk))
+    monkeypatch.chdir(disk)
+    done = here(TRAIN, "-ps", SETTINGS, "-t", TEST, "-s", disk / "model")
+    monkeypatch.chdir("..")  # else the disk could not be taken away
+    assert complaint(done) == f"cannot save the model to {disk}/model: {FULL}"
+    assert len(done.metrics) == 1 and os.listdir(disk) == ["filler"]
+
+
+def test_two_files_that_cannot_be_written(here, disk, tmp_path, monkeypatch):
+    pytest.importorskip("safetensors")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    fill(disk)
+    paths = ["-s", disk / "model", "--export", disk / "model.safetensors"]
+    message = complaint(here(TRAIN, "-ps", SETTINGS, *paths))
+    assert message.index("cannot save the model") < message.index("; cannot export the model")
+
+
+def test_an_epoch_that_cannot_be_evaluated(here, monkeypatch, caplog):
+    """Its training goes on, and is saved."""
+    whole = here(TRAIN, "-ps", SETTINGS, "-t", TEST, "-ee", "-s", "whole")
+    evaluate_gpu, n_calls = evaluation.evaluate_gpu, []
+
+    def without_memory(*args, **options):
+        n_calls.append(1)
+        if len(n_calls) == 1:
+            raise MemoryError("Unable to allocate 9 GB")
+        return evaluate_gpu(*args, **options)
+
+    monkeypatch.setattr(evaluation, "evaluate_gpu", without_memory)
+    done = here(TRAIN, "-ps", SETTINGS, "-t", TEST, "-ee", "-s", "model")
+    assert done.code == 0 and done.metrics == whole.metrics
+    assert done.out.count("Recall@") == whole.out.count("Recall@") - 1
+    assert Path("model").read_bytes() == Path("whole").read_bytes()
+    assert "epoch 1 could not be evaluated (MemoryError: Unable to allocate 9 GB)" in caplog.text
