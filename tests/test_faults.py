@@ -19,7 +19,7 @@ from helpers.cli import ROOT, TEST, TRAIN, Done, complaint, environment, files_i
 import evaluation
 import run
 from gru4rec import GRU4Rec
-from gru4rec_toolkit import errors, tablefile
+from gru4rec_toolkit import errors, modelfile, tablefile
 from gru4rec_toolkit.data import events, text
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -329,3 +329,70 @@ def test_an_epoch_that_cannot_be_evaluated(here, monkeypatch, caplog):
     assert done.out.count("Recall@") == whole.out.count("Recall@") - 1
     assert Path("model").read_bytes() == Path("whole").read_bytes()
     assert "epoch 1 could not be evaluated (MemoryError: Unable to allocate 9 GB)" in caplog.text
+
+
+def test_a_full_disk_under_standard_output_ends_no_training(disk, tmp_path):
+    """It is saved, and what is not printed there is said on standard error."""
+    fill(disk)
+    settings = "layers=8,batch_size=8,n_sample=16,n_epochs=3"
+    command = [ROOT / "run.py", TRAIN, "-ps", settings, "-t", TEST, "-s", "model"]
+    with open(disk / "log", "w") as log:
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    told = done.stderr[done.stderr.index("standard output cannot be written") :].splitlines()
+    assert told[0] == f"standard output cannot be written: {FULL}; it goes on here:"
+    assert told[1] == "Creating GRU4Rec model" and told[-2].startswith("Recall@20: ")
+    assert [line[:7] for line in told if line.startswith("Epoch")] == [
+        "Epoch1 ",
+        "Epoch2 ",
+        "Epoch3 ",
+    ]
+    assert told[-1] == f"error: standard output cannot be written: {FULL}"
+    assert modelfile.is_model(str(tmp_path / "model"))
+
+
+def test_a_disk_that_becomes_full_under_standard_output(disk, tmp_path):
+    """What was written stays there; nothing is lost between the two streams."""
+    code = """
+from gru4rec_toolkit.errors import run_cli
+
+def main():
+    for i in range(40_000):
+        print("line", i)
+
+run_cli(main)
+"""
+    fill(disk, left=4096 * 20)
+    with open(disk / "log", "wb") as log:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment(PYTHONPATH=str(ROOT)),
+            stdout=log,
+            stderr=subprocess.PIPE,
+        )
+    lines = [f"line {i}" for i in range(40_000)]
+    there = (disk / "log").read_text().splitlines()
+    first, *rest, last = done.stderr.decode().splitlines()
+    assert there[:-1] == lines[: len(there) - 1] and len(there) > 5000
+    assert rest[-1] == lines[-1] and lines.index(rest[1]) < len(there)
+    assert rest[1:] == lines[lines.index(rest[1]) :]
+    assert done.returncode == 1 and last.startswith("error: standard output")
+
+
+def test_a_reader_of_standard_output_that_goes_away(tmp_path):
+    """As in ``| head -1``: nothing is said, and nothing stays behind."""
+    command = [ROOT / "run.py", TRAIN, "-ps", SETTINGS, "-s", "model"]
+    with started(*command, cwd=tmp_path) as process:
+        wait_for(process, "Creating")
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=300) == 1
+    assert "Traceback" not in err and "error" not in err
+    assert files_in(tmp_path) == {}

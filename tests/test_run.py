@@ -1067,8 +1067,11 @@ def test_mistakes_with_closed_streams(tmp_path, command):
 @pytest.mark.parametrize("command", PROGRAMS.values(), ids=PROGRAMS)
 def test_output_that_cannot_be_written(tmp_path, command, unbuffered):
     done = shell(command, ">/dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
+    problem = "standard output cannot be written: No space left on device"
     assert done.code == 1
-    assert done.err == "error: standard output cannot be written: No space left on device\n"
+    assert done.err.startswith(f"{problem}; it goes on here:\n")
+    assert done.err.endswith(f"\nerror: {problem}\n")
+    assert shell(command, "", tmp_path).out in done.err
 
 
 def test_files_do_not_become_standard_streams(tmp_path):
