@@ -117,7 +117,8 @@ def evaluate_gpu(
     gru4rec_toolkit.errors.InputError
         If the data cannot be used, shares no item with the training or was indexed with other items
         than the model's, the ranks cannot be written, the model's support is not known
-        (popularity), or a parameter is wrong.
+        (popularity), or a parameter is wrong. Where the ranks are not written after all, on a full
+        disk, the exception's attribute ``metrics`` has what would have been returned.
     """
     if isinstance(gru, Baseline):
         gru.check_fitted()
@@ -137,7 +138,11 @@ def evaluate_gpu(
     if isinstance(gru, Baseline) and mode == "standard":
         _warn_of_ties(*task.counts(), cut_off)
     if ranks_path is not None:
-        tablefile.write(tablefile.RANKS, ranks_path, task.tables(mode, RANKS_AT_ONCE), force)
+        try:
+            tablefile.write(tablefile.RANKS, ranks_path, task.tables(mode, RANKS_AT_ONCE), force)
+        except BaseException as err:  # Ctrl-C, too: the metrics may have taken hours
+            vars(err)["metrics"] = found
+            raise
     return found
 
 

@@ -8,6 +8,7 @@ Reproducibility, RecSys 2023.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import warnings
 from collections.abc import Callable, Sequence
@@ -376,8 +377,8 @@ class GRU4Rec(parameters.HasParameters):
             Called after every epoch with its number, from 1 on. It may evaluate the model or save
             it; what it raises ends the training.
         checkpoint : str, optional
-            Directory in which the state of the training is kept: after every epoch, and when Ctrl-C
-            or SIGTERM ends it, which waits for the end of a block of steps.
+            Directory in which the state of the training is kept: after every epoch, and when
+            Ctrl-C, SIGTERM or SIGHUP ends it, which waits for the end of a block of steps.
         checkpoint_minutes : float, optional
             Keep it after so many minutes, too.
         resume : bool
@@ -398,8 +399,9 @@ class GRU4Rec(parameters.HasParameters):
         Raises
         ------
         gru4rec_toolkit.errors.InputError
-            If the data cannot be used, there is not enough memory, or the checkpoint cannot be
-            written or belongs to a training of other data or parameters.
+            If the data cannot be used, there is not enough memory, or the directory of the
+            checkpoint cannot be used, is another running training's, or holds a checkpoint of other
+            data or parameters.
         TrainingDiverged
             If the loss becomes NaN or infinite.
 
@@ -407,7 +409,9 @@ class GRU4Rec(parameters.HasParameters):
         -----
         A fit that fails before its training begins, because of its data or while it compiles,
         leaves the model as it was. A training that ends early leaves the weights that it has
-        reached, those of the best epoch so far if it has a validation, with its parameters.
+        reached, those of the best epoch so far if it has a validation, with its parameters. A
+        checkpoint that cannot be written, as on a full disk, ends none: a warning says so, and the
+        next one is tried again.
         """
         sample_store, store_type, retrain, after_epoch, _ = parameters.check_arguments(
             sample_store=sample_store,
@@ -453,24 +457,18 @@ class GRU4Rec(parameters.HasParameters):
                 for name, old in self.weights().items():
                     arrays[name][: len(old)] = old
             network = self.network_class(settings, arrays)
-            validator = None
-            if validation is not None:
-                if not self._ranks_by_kernels(self.network_class):
-                    raise InputError(
-                        f"validation: {type(self).__name__} predicts in a way of its own; evaluate "
-                        "it in after_epoch"
-                    )
-                validator = Validator(validation, network, log.item_ids, self._keys)
+            validator = self._validator(validation, network, log.item_ids)
             training = Training(
                 *(network, log, sample_store, store_type == "gpu", self.negative_sampler),
                 *(Course(validator, patience, callbacks), keep_optimizer),
             )
             training.take_optimizer_state(kept)
-            if checkpoints is not None:
-                checkpoints.restore(training)
-            # from here on the model is the new one
-            self.take(network, log.item_ids, self._support_after(log, retrain))
-            training.run(after_epoch, checkpoints)
+            with contextlib.nullcontext() if checkpoints is None else checkpoints.held():
+                if checkpoints is not None:
+                    checkpoints.restore(training)
+                # from here on the model is the new one
+                self.take(network, log.item_ids, self._support_after(log, retrain))
+                training.run(after_epoch, checkpoints)
             if keep_optimizer:
                 state = training.optimizer_state().items()
                 self._optimizer_state = {name: v.get_value() for name, v in state}
@@ -478,6 +476,18 @@ class GRU4Rec(parameters.HasParameters):
     @property
     def _keys(self) -> tuple[str, str, str]:
         return self.session_key, self.item_key, self.time_key
+
+    def _validator(
+        self, validation: Validation | None, network: Network, item_ids: Ids
+    ) -> Validator | None:
+        if validation is None:
+            return None
+        if not self._ranks_by_kernels(self.network_class):
+            raise InputError(
+                f"validation: {type(self).__name__} predicts in a way of its own; evaluate it in "
+                "after_epoch"
+            )
+        return Validator(validation, network, item_ids, self._keys)
 
     def _kept_state(self) -> dict[str, np.ndarray]:
         self.trained_network()

@@ -10,7 +10,6 @@ import argparse
 import importlib.util
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -362,10 +361,6 @@ def main(argv: list[str] | None = None) -> None:
         storage_errors,
     )
 
-    # clusters end jobs with these: trials in progress are to be recorded
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
-            signal.signal(number, _interrupt)
     print("PARAMETER SPACE")
     print(space_table(settings.space))
     print("\nFIXED PARAMETERS")
@@ -413,10 +408,6 @@ def _run(worker: Search, args: argparse.Namespace) -> None:
         worker.train_best(args.final_measure)
     else:
         print("The final training runs where the study's last trial ran")
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def cli() -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
 import logging
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -165,8 +167,8 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         metavar="DIR",
-        help="keep the state of the training in this directory: after every epoch, and when Ctrl-C "
-        "or SIGTERM ends it",
+        help="keep the state of the training in this directory: after every epoch, and when "
+        "Ctrl-C, SIGTERM or a closed terminal ends it",
     )
     add(
         "--checkpoint_minutes",
@@ -351,12 +353,35 @@ def main(argv: list[str] | None = None) -> None:
         model_class = _model_class(args.gru4rec_model)
         _check_methods(model_class, args)
         gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
-    if args.export is not None:
-        _export(gru, args)  # type: ignore[arg-type]  # it is no baseline: see GRU4REC_OPTIONS
-    if args.recommend is not None:
-        _recommend(gru, args)  # type: ignore[arg-type]  # it is no baseline: see GRU4REC_OPTIONS
-    for path in args.evaluated:
-        _evaluate(gru, path, logs, args)
+    _use(gru, logs, args)
+
+
+def _use(
+    gru: GRU4Rec | Baseline, logs: dict[str, SessionLog], args: argparse.Namespace
+) -> None:
+    """Save, export and evaluate a model.
+
+    A file that cannot be written does not keep the rest from being done, for which a training may
+    have taken days; it is told at the end.
+    """
+    # of a model only: see GRU4REC_OPTIONS
+    jobs: list[tuple[Callable[..., None], str | None]] = [
+        (_save, args.save_model),
+        (_export, args.export),
+        (_recommend, args.recommend),
+    ]
+    steps: list[Callable[[], None]] = [
+        functools.partial(job, gru, args) for job, path in jobs if path is not None
+    ]
+    steps += [functools.partial(_evaluate, gru, path, logs, args) for path in args.evaluated]
+    failures = []
+    for step in steps:
+        try:
+            step()
+        except InputError as err:
+            failures.append(err)
+    if failures:
+        raise failures[0] if len(failures) == 1 else InputError("; ".join(map(str, failures)))
 
 
 def _model_class(name: str) -> type[GRU4Rec]:
@@ -512,11 +537,6 @@ def _train(
     _check_arguments(gru.fit, options, args.gru4rec_model)
     gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **options)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
-    if args.save_model is not None:
-        _check_save_path(args)  # hours may have passed
-        print(f"Saving trained model to: {args.save_model}")
-        # a variant's savemodel need not know force
-        gru.savemodel(args.save_model, **({"force": True} if args.force else {}))
     return gru, logs
 
 
@@ -550,6 +570,38 @@ def _read_data(
         if not args.evaluated:
             _read_sessions(gru, args, known, announce=False)  # not kept: they may be many
     return data, logs
+
+
+def _save(gru: GRU4Rec, args: argparse.Namespace) -> None:
+    print(f"Saving trained model to: {args.save_model}", flush=True)
+    try:
+        _check_save_path(args)  # hours may have passed
+        # a variant's savemodel need not know force
+        gru.savemodel(args.save_model, **({"force": True} if args.force else {}))
+    except InputError as err:
+        path = _saved_elsewhere(gru)
+        if path is None:
+            raise
+        raise InputError(f"{err}; it is in {path} instead, move it from there") from None
+
+
+def _saved_elsewhere(gru: GRU4Rec) -> str | None:
+    """Save a model that has no place in a directory of its own; None if there is no place at all.
+
+    What it took to train is worth more than a directory that the user does not expect.
+    """
+    for parent in (None, os.path.expanduser("~"), os.getcwd()):
+        folder = None
+        try:
+            folder = tempfile.mkdtemp(prefix="gru4rec-", dir=parent)  # closed to other users
+            path = os.path.join(folder, "model.gru4rec")
+            gru.savemodel(path)
+            return path
+        except (OSError, InputError):
+            if folder is not None:
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+    return None
 
 
 def _check_save_path(args: argparse.Namespace) -> None:
@@ -626,8 +678,14 @@ def _epoch_evaluation(
     """Return what evaluates the model in training, and prints one line, after an epoch."""
 
     def evaluate(epoch: int) -> None:
-        with contextlib.redirect_stdout(sys.stderr):  # the evaluation's announcement
-            recall, mrr = _metrics(gru, args.test[0], logs, args)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # the evaluation's announcement
+                recall, mrr = _metrics(gru, args.test[0], logs, args)
+        except Exception as err:  # of a variant's code, too; at the end it is told in full
+            logging.getLogger("gru4rec").warning(
+                "epoch %d could not be evaluated (%s); the training goes on", epoch, one_line(err)
+            )
+            return
         texts = map(_metric_text, args.measure, recall, mrr)
         print(f"Epoch{epoch} --> {' '.join(texts)}", flush=True)
 
@@ -698,7 +756,13 @@ def _evaluate(
     start = time.perf_counter()
     extra = list(dict.fromkeys(args.extra_metrics))
     options = {"extra": extra, "ranks_path": args.ranks, "force": args.force}
-    recall, mrr, *others = _metrics(gru, path, logs, args, **options)
+    failure: BaseException | None = None
+    try:
+        recall, mrr, *others = _metrics(gru, path, logs, args, **options)
+    except BaseException as err:  # the ranks cannot be written, or Ctrl-C ended that
+        if not hasattr(err, "metrics"):
+            raise
+        failure, (recall, mrr, *others) = err, err.metrics
     print(f"Evaluation took {time.perf_counter() - start:.2f}s")
     for n, r, m in zip(args.measure, recall, mrr):
         print(_metric_text(n, r, m))
@@ -706,10 +770,12 @@ def _evaluate(
         names = [parameters.EXTRA_METRICS[name] for name in extra]
         for n, values in zip(args.measure, zip(*others)):
             print(" ".join(f"{name}@{n}: {x:.6f}" for name, x in zip(names, values)))
-    if args.ranks is not None:
+    if args.ranks is not None and failure is None:
         print(f"Ranks written to: {args.ranks}")
     if args.log_primary_metric:
         print(f"PRIMARY METRIC: {recall[0] if args.primary_metric == 'recall' else mrr[0]}")
+    if failure is not None:
+        raise failure
 
 
 def cli() -> None:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import stat
 import sys
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, TextIO
 
 # characters of a message, and of a value that it repeats
 LONGEST_MESSAGE = 1500
 LONGEST_VALUE = 200
+# signals that end a program from outside: of kill and of clusters, and of a terminal that closes
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# characters of standard output that may be in a buffer
+_MOST_UNSURE = 1 << 16
 
 
 class InputError(ValueError):
@@ -94,20 +102,20 @@ def run_cli(main: Callable[[], None]) -> None:
     main : callable without arguments
         The program with the parsing of its arguments. An `InputError` that leaves it is printed as
         ``error: <message>`` on standard error with exit code 2; an interrupt (Ctrl-C) ends with
-        exit code 130; a closed output pipe (``run.py ... | head``) ends silently, other output that
-        cannot be written (``> /dev/full``) with a sentence, both with exit code 1.
+        exit code 130, SIGTERM with 143, a closed terminal (SIGHUP) with 129, each after what was
+        being written is removed; a closed output pipe (``run.py ... | head``) ends silently, other
+        output that cannot be written (``> /dev/full``) with a sentence, both with exit code 1.
     """
     _open_standard_streams()
     sys.stdout = output = _Output(sys.stdout)
     try:
         try:
-            main()
+            with _raising_at_signals():
+                main()
         except SystemExit:  # as after -h; argparse says nothing of an output that cannot be written
-            output.flush()
-            if output.error is not None:
-                raise output.error from None
+            output.check()
             raise
-        output.flush()
+        output.check()
     except InputError as err:
         _end(2, f"error: {_printable(str(err))}")
     except Interrupted as err:
@@ -119,37 +127,101 @@ def run_cli(main: Callable[[], None]) -> None:
     except OSError as err:
         if err is not output.error:
             raise
-        _end(1, f"error: standard output cannot be written: {err.strerror or err}")
+        _end(1, f"error: {output.problem()}")
     finally:
-        if sys.stdout is output:
-            sys.stdout = output.stream
-            if output.error is not None:
-                _give_up(output.stream)
+        sys.stdout = output.stream  # an interrupt may have left it redirected
+        if output.error is not None:
+            _give_up(output.stream)
+
+
+def end_at_signal(number: int, frame: FrameType | None = None) -> None:
+    """Raise what ends a program at a signal, as a handler of it; no further one disturbs the end.
+
+    Without a handler the kernel would end it at once, and leave what it has half written.
+    """
+    for other in ENDING_SIGNALS:  # of a terminal that closes, shell and kernel both tell
+        signal.signal(other, signal.SIG_IGN)
+    raise Interrupted(f"ended by {signal.Signals(number).name}", 128 + number)
+
+
+@contextlib.contextmanager
+def _raising_at_signals() -> Iterator[None]:
+    """Let `ENDING_SIGNALS` raise `Interrupted` in the block, where nobody else handles them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+    ours = [n for n in ENDING_SIGNALS if signal.getsignal(n) == signal.SIG_DFL]  # nohup ignores one
+    try:
+        for number in ours:
+            signal.signal(number, end_at_signal)
+        yield
+    finally:
+        for number in ours:
+            if signal.getsignal(number) == end_at_signal:  # else it ends already
+                signal.signal(number, signal.SIG_DFL)
 
 
 class _Output:
-    """Standard output that remembers the error that ended it; a second try may raise none."""
+    """Standard output that remembers the error that ended it; a second try may raise none.
+
+    A reader that has gone (``| head``) ends the program. Any other error, as of a full disk, does
+    not: what it computes may have taken days. The rest is said on standard error, with the words
+    that were not yet written for sure.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.error: OSError | None = None
+        self._unsure: deque[str] = deque()
+        self._n_unsure = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            return self.stream.write(text)
-        except OSError as err:
-            self.error = err
-            raise
+        self._unsure.append(text)
+        # the stream has less than this in its buffers, and has written what came before
+        self._n_unsure += len(text)
+        while self._n_unsure - len(self._unsure[0]) > _MOST_UNSURE:
+            self._n_unsure -= len(self._unsure.popleft())
+        self._do(lambda: self.stream.write(text))
+        return len(text)
 
     def flush(self) -> None:
-        try:
-            self.stream.flush()
-        except OSError as err:
-            self.error = err
-            raise
+        self._do(self.stream.flush)
+        if self.error is None:
+            self._forget()
+
+    def _do(self, action: Callable[[], object]) -> None:
+        first = self.error is None
+        if first:
+            try:
+                action()
+                return
+            except OSError as err:
+                self.error = err
+        if isinstance(self.error, BrokenPipeError):
+            raise self.error
+        with contextlib.suppress(OSError):
+            if first:
+                print(f"{self.problem()}; it goes on here:", file=sys.stderr)
+            sys.stderr.write("".join(self._unsure))
+            sys.stderr.flush()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._unsure.clear()
+        self._n_unsure = 0
+
+    def check(self) -> None:
+        """Flush, and raise the error that there was."""
+        self.flush()
+        if self.error is not None:
+            raise self.error from None
+
+    def problem(self) -> str:
+        reason = getattr(self.error, "strerror", None) or self.error
+        return f"standard output cannot be written: {reason}"
 
 
 def _open_standard_streams() -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from gru4rec_toolkit import processes
@@ -211,6 +213,59 @@ def is_same(left: str | os.PathLike, right: str | os.PathLike) -> bool:
         return os.path.samefile(left, right)
     except (OSError, ValueError):
         return os.path.realpath(left) == os.path.realpath(right)
+
+
+# ---------------------------------------------------------------------------- directories
+
+
+def missing(*folders: str | os.PathLike) -> list[Path]:
+    """Return which of some directories, and of those above them, are not there."""
+    paths = {path for folder in map(Path, folders) for path in (folder, *folder.parents)}
+    return [path for path in paths if not os.path.lexists(path)]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of some directories that are there and hold nothing but each other."""
+    for path in sorted(folders, key=lambda path: -len(path.parts)):
+        with contextlib.suppress(OSError, ValueError):
+            path.rmdir()
+
+
+class Locked(Exception):
+    """A file that another process, or another part of this one, has locked."""
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold the lock of a file for the block; the file is there as long.
+
+    The kernel gives the lock of a process that was killed to the next one. Where the file system
+    has no locks, the block runs without.
+
+    Raises
+    ------
+    Locked
+        If somebody else holds it.
+    OSError
+        If the file cannot be made.
+    """
+    with contextlib.ExitStack() as closing:
+        while True:
+            file = closing.enter_context(open(path, "ab"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Locked(path) from None
+            except OSError:  # ENOLCK, EOPNOTSUPP and others: no locks here
+                break
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    break
+            # its holder has just removed it, and the next one would make another
+        try:
+            yield
+        finally:
+            _remove(path)
 
 
 # ---------------------------------------------------------------------------- what is left over

@@ -29,6 +29,7 @@ def apply() -> None:
     _find_modules_of_other_processes()
     _write_keys_whole()
     _survive_cleared_caches()
+    _say_what_failed_on_standard_error()
     _lock_only_where_files_can_be_written()
     _pass_failures_through_optimizers()
 
@@ -137,8 +138,7 @@ def _survive_cleared_caches() -> None:
         for last in [False] * (_TRIES - 1) + [True]:
             compile_directory.restore(self.dirname)
             try:
-                with contextlib.redirect_stdout(sys.stderr):  # where it says what failed
-                    return module_from_key(self, key, lnk, keep_lock)
+                return module_from_key(self, key, lnk, keep_lock)
             except InputError:
                 _release_locks(lock, n_locks)
                 raise
@@ -186,6 +186,19 @@ def _survive_cleared_caches() -> None:
     logger = logging.getLogger("theano.gof.cmodule")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
+
+
+def _say_what_failed_on_standard_error() -> None:
+    """Keep what Theano prints about a failed compilation out of the results.
+
+    Not by redirecting standard output: that goes on for good where Ctrl-C comes while it ends.
+    """
+
+    def say(*values, **options):
+        print(*values, **{"file": sys.stderr, **options})
+
+    for name in ("cmodule", "op"):
+        vars(importlib.import_module(f"theano.gof.{name}"))["print"] = say
 
 
 def _forget_modules(cache) -> None:

@@ -246,15 +246,22 @@ def test_a_killed_trial_is_replaced(folder):
     assert rows[1]["state"] == "FAIL" and "SIGKILL" in rows[1]["reason"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_says_so_and_goes_on(folder, number):
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+)
+def test_an_interrupted_search_says_so_and_goes_on(folder, number, code, said):
     folder.stub(SLOW)
     with folder.background(n_trials=2) as process:
         trial = in_trial(folder, process, done=1)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted" and "Traceback" not in err
+    assert process.returncode == code
+    assert err.splitlines()[-1] == said and "Traceback" not in err
     assert not is_running(trial)
     assert states(folder.results()) == {"COMPLETE": 1, "FAIL": 1}
     assert folder.results()[1]["reason"] == "interrupted"

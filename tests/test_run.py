@@ -18,6 +18,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import tracemalloc
 from pathlib import Path
@@ -982,11 +983,15 @@ class GRU4Rec(gru4rec.GRU4Rec):
 """
 
 
-def test_a_file_that_appears_while_the_model_trains(here, tmp_path):
+def test_a_file_that_appears_while_the_model_trains(here, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "appearing.py").write_text(APPEARING)
     done = here(TRAIN, "-ps", SMALL, "-g", "appearing.py", "-s", "model")
     assert "--force" in complaint(done) and "Epoch2" in done.out
     assert (tmp_path / "model").read_text() == "mine"
+    (saved,) = (tmp_path / "temporary").glob("*/*")
+    assert f"it is in {saved} instead" in complaint(done) and modelfile.is_model(str(saved))
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -1062,8 +1067,11 @@ def test_mistakes_with_closed_streams(tmp_path, command):
 @pytest.mark.parametrize("command", PROGRAMS.values(), ids=PROGRAMS)
 def test_output_that_cannot_be_written(tmp_path, command, unbuffered):
     done = shell(command, ">/dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
+    problem = "standard output cannot be written: No space left on device"
     assert done.code == 1
-    assert done.err == "error: standard output cannot be written: No space left on device\n"
+    assert done.err.startswith(f"{problem}; it goes on here:\n")
+    assert done.err.endswith(f"\nerror: {problem}\n")
+    assert shell(command, "", tmp_path).out in done.err
 
 
 def test_files_do_not_become_standard_streams(tmp_path):

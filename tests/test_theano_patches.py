@@ -86,6 +86,19 @@ print(len(n_compiled))
 """
 
 
+def test_a_compilation_leaves_standard_output_alone(monkeypatch):
+    """Where Ctrl-C comes at the end of a redirection, it would stay redirected."""
+    seen = []
+    cache = theano.gof.cmodule.ModuleCache
+    get_from_key = cache._get_from_key
+    monkeypatch.setattr(
+        cache, "_get_from_key", lambda *args: (seen.append(sys.stdout), get_from_key(*args))[1]
+    )
+    x = theano.tensor.fvector()
+    theano.function([x], x * np.float32(3))
+    assert seen and all(stream is sys.stdout for stream in seen)
+
+
 def test_a_second_process_compiles_nothing():
     def run():
         command = [sys.executable, "-c", PROGRAM]

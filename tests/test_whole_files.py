@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import signal
@@ -321,3 +322,22 @@ def test_the_helper_is_light():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout.strip()) == (0, "set()")
+
+
+# --- locks ----------------------------------------------------------------------------------------
+
+
+def test_a_lock_that_is_removed_as_another_waits_for_it(tmp_path, monkeypatch):
+    """Who locks a file that its holder has removed meanwhile would hold nothing."""
+    path, flock, n_calls = str(tmp_path / "lock"), fcntl.flock, []
+
+    def removed_in_between(file, how):
+        n_calls.append(how)
+        if len(n_calls) == 1:
+            os.remove(path)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_in_between)
+    with files.locked(path), pytest.raises(files.Locked), files.locked(path):
+        pass
+    assert len(n_calls) == 3 and files_in(tmp_path) == {}

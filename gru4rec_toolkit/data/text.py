@@ -232,6 +232,9 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
         _read_through(file)
         raise _not_utf8(file, positions) from None
     except pd.errors.ParserError as err:
+        if "Calling read(nbytes) on source failed" in str(err):
+            # pandas loses an exception without a value, which Python raises at Ctrl-C only
+            raise KeyboardInterrupt from None
         _read_through(file)
         # pandas stops only where all rows are short, and does not say where that is
         _check_widths(file, len(names), lambda width: width < len(names))

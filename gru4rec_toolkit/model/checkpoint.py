@@ -22,7 +22,13 @@ import numpy as np
 
 from gru4rec_toolkit import container, files, theano_setup
 from gru4rec_toolkit.data.sessions import SessionLog
-from gru4rec_toolkit.errors import InputError, Interrupted, shown
+from gru4rec_toolkit.errors import (
+    ENDING_SIGNALS,
+    InputError,
+    Interrupted,
+    end_at_signal,
+    shown,
+)
 
 if TYPE_CHECKING:
     from gru4rec_toolkit.model.training import Training
@@ -30,14 +36,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gru4rec")
 
 FILE_NAME = "checkpoint.gru4rec"
+# held by the training that writes there; removed at its end, of no matter where a kill left it
+LOCK_NAME = "checkpoint.lock"
 _KIND = container.Kind(
     *("gru4rec-checkpoint", 2, "checkpoint", "a checkpoint of a training"),
     "delete it, or give another directory",
 )
 # arrays of a checkpoint beside the variables that a step changes
 _COSTS, _ROWS = "epoch.costs", "epoch.rows"
-# what SIGTERM's exit code is in a shell
-_TERMINATED = 128 + signal.SIGTERM
 
 
 class Checkpoints:
@@ -46,7 +52,7 @@ class Checkpoints:
     Parameters
     ----------
     directory : str or path-like
-        It is made if it is not there.
+        It is made for the training, if it is not there.
     minutes : float or None
         Write one after so many minutes too, at the end of a block; None: after epochs only.
     resume : bool
@@ -71,13 +77,53 @@ class Checkpoints:
         self.start = start
         # whoever is called after an epoch may change the working directory
         self.path = os.path.abspath(os.path.join(self.directory, FILE_NAME))
+        self._written = time.monotonic()
+        self._signal: int | None = None
+        self._identity: dict[str, Any] = {}
+        self._problem: str | None = None  # why the last one could not be written
+        with self.held():  # all that can be wrong is told before the data is looked at
+            pass
+
+    # ------------------------------------------------------------------------ the directory
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the directory and hold it; at the end it goes again, if nothing was written to it.
+
+        Raises
+        ------
+        InputError
+            If the directory cannot be used, or another training holds it.
+        """
+        directory = os.path.dirname(self.path)
+        made = files.missing(directory)
         try:
-            os.makedirs(self.directory, exist_ok=True)
-        except (OSError, ValueError) as err:
+            try:
+                os.makedirs(directory, exist_ok=True)
+            except (OSError, ValueError) as err:
+                raise InputError(
+                    f"checkpoint: cannot make the directory {self.directory}: "
+                    f"{files.reason_of(err)}; give another one"
+                ) from None
+            self._check_file()
+            with self._locked(directory):
+                self._check_beginning()  # the training that held it may have ended by now
+                yield
+        finally:
+            files.remove_empty(made)
+
+    @contextlib.contextmanager
+    def _locked(self, directory: str) -> Iterator[None]:
+        try:
+            with files.locked(os.path.join(directory, LOCK_NAME)):
+                yield
+        except files.Locked:
             raise InputError(
-                f"checkpoint: cannot make the directory {self.directory or 'of an empty name'}: "
-                f"{files.reason_of(err)}; give another one"
+                f"checkpoint: another training that runs keeps its state in {self.directory}; wait "
+                "for its end, or give another directory"
             ) from None
+
+    def _check_file(self) -> None:
         if os.path.isfile(self.path) and not container.is_one(_KIND, self.path):
             raise InputError(
                 f"checkpoint {self.path}: this is no checkpoint of a training, or a damaged one; "
@@ -85,14 +131,13 @@ class Checkpoints:
             )
         # whatever is there is a checkpoint
         files.check_target("write a checkpoint", self.path, _KIND.name, lambda _: True)
-        if os.path.exists(self.path) and not resume:
+
+    def _check_beginning(self) -> None:
+        if os.path.exists(self.path) and not self.resume:
             raise InputError(
                 f"checkpoint: {self.path} holds the state of an earlier training; go on with it "
                 "(--resume, in Python resume=True), delete it, or give another directory"
             )
-        self._written = time.monotonic()
-        self._signal: int | None = None
-        self._identity: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------ going on
 
@@ -161,13 +206,29 @@ class Checkpoints:
         self._end_if_asked()
 
     def write(self, training: Training) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint; a full disk is no reason to end a training that can still be saved.
 
-        Raises
-        ------
-        InputError
-            If it cannot be written; the one before is still there.
+        Where it cannot be written, the one before it is still there; the next one is tried again.
         """
+        try:
+            self._write(training)
+            self._problem = None
+        except (OSError, MemoryError) as err:
+            no_memory = isinstance(err, MemoryError)
+            problem = "not enough memory" if no_memory else files.reason_of(err)
+            if problem != self._problem:  # it would come with every block
+                logger.warning(
+                    "cannot write the checkpoint %s: %s; the training goes on and tries again "
+                    "later, %s",
+                    *(self.path, problem, self._kept()),
+                )
+            self._problem = problem
+        self._written = time.monotonic()
+
+    def _kept(self) -> str:
+        return "the one before is still there" if os.path.exists(self.path) else "there is none yet"
+
+    def _write(self, training: Training) -> None:
         state = {
             **self._identity_of(training),
             "epoch": training.epoch,
@@ -181,15 +242,8 @@ class Checkpoints:
             **training.course.arrays(),
             **{name: v.get_value() for name, v in training.variables().items()},
         }
-        try:
-            with files.replacing(self.path) as file:
-                container.write(_KIND, file, {"training": state}, arrays)
-        except OSError as err:
-            raise InputError(
-                f"cannot write the checkpoint {self.path}: {files.reason_of(err)}; the one before "
-                "it is still there, if there was one"
-            ) from None
-        self._written = time.monotonic()
+        with files.replacing(self.path) as file:
+            container.write(_KIND, file, {"training": state}, arrays)
 
     def _identity_of(self, training: Training) -> dict[str, Any]:
         """Return what a checkpoint and the training that goes on from it have in common."""
@@ -211,15 +265,16 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def signals_wait(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM wait for the end of a block; the second Ctrl-C comes at once."""
+        """Let Ctrl-C, SIGTERM and SIGHUP wait for the end of a block; a second Ctrl-C does not."""
         if threading.current_thread() is not threading.main_thread():
             yield  # signals reach the main thread only
             return
         before = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            ends = (signal.default_int_handler, signal.SIG_DFL, end_at_signal)
+            for number in (signal.SIGINT, *ENDING_SIGNALS):
                 # a shell lets what it starts in the background ignore Ctrl-C
-                if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                if signal.getsignal(number) in ends:
                     before[number] = signal.signal(number, self._remember)
             yield
         finally:
@@ -235,7 +290,12 @@ class Checkpoints:
         if self._signal is None:
             return
         message = f"interrupted; --resume goes on from the checkpoint {self.path}"
-        raise Interrupted(message, _TERMINATED if self._signal == signal.SIGTERM else 130)
+        if self._problem is not None:
+            message = (
+                f"interrupted, but the checkpoint {self.path} could not be written: "
+                f"{self._problem}; {self._kept()}"
+            )
+        raise Interrupted(message, 128 + self._signal)
 
 
 def data_digest(log: SessionLog) -> str:

@@ -204,7 +204,11 @@ class Training:
             If there is one, and it belongs to another optimizer.
         """
         mine = self.optimizer_state()
-        if kept and sorted(kept) != sorted(mine):
+        same = sorted(kept) == sorted(mine) and all(
+            array.shape[1:] == mine[name].get_value(borrow=True).shape[1:]
+            for name, array in kept.items()
+        )
+        if kept and not same:
             raise InputError(
                 "keep_optimizer: the model keeps the state of another optimizer; set adapt and "
                 "momentum as they were, or leave keep_optimizer out"

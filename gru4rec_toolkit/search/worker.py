@@ -21,7 +21,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from gru4rec_toolkit import parameters
+from gru4rec_toolkit import files, parameters
 from gru4rec_toolkit.errors import InputError, one_line
 from gru4rec_toolkit.search import methods, report
 from gru4rec_toolkit.search.journal import DamagedJournal
@@ -519,14 +519,11 @@ def _problem(trial: FrozenTrial, space: Sequence[SearchParameter]) -> str | None
 @contextlib.contextmanager
 def removed_on_failure(*folders: Path) -> Iterator[None]:
     """Remove directories again, if they were made and stay empty, when what they were for fails."""
-    paths = {path for folder in folders for path in (folder, *folder.parents)}
-    made = [path for path in paths if not os.path.lexists(path)]
+    made = files.missing(*folders)
     try:
         yield
     except BaseException:
-        for path in sorted(made, key=lambda path: -len(path.parts)):
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        files.remove_empty(made)
         raise
 
 

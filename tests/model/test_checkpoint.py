@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
 import re
@@ -410,18 +412,137 @@ def test_directories_that_cannot_be(data, tmp_path):
         gru.fit(data, checkpoint=str(tmp_path))
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(data, written, monkeypatch):
+def full(*_) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_a_full_disk_does_not_end_the_training(data, written, monkeypatch, caplog, error):
     before = (written / checkpoint.FILE_NAME).read_bytes()
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def failing(*_):
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(container, "write", full)
-        with pytest.raises(InputError, match="No space left on device; the one before it"):
-            fitted({}, data, checkpoint=str(written), resume=True)
+        patch.setattr(container, "write", failing)
+        options = {"checkpoint": str(written), "checkpoint_minutes": 0}
+        gru = fitted({}, data, **options, resume=True)
+    assert equal(gru, fitted({}, data))
+    told = [r.getMessage() for r in caplog.records if "cannot write" in r.getMessage()]
+    why = "No space left on device" if isinstance(error, OSError) else "not enough memory"
+    assert len(told) == 1 and f"{why}; the training goes on" in told[0]
+    assert told[0].endswith("the one before is still there")
     assert (written / checkpoint.FILE_NAME).read_bytes() == before
-    assert equal(fitted({}, data, checkpoint=str(written), resume=True), fitted({}, data))
+    assert os.listdir(written) == [checkpoint.FILE_NAME]
+    assert equal(fitted({}, data, checkpoint=str(written), resume=True), gru)
+
+
+def test_a_disk_that_is_full_for_a_while(data, tmp_path, monkeypatch, caplog):
+    write, n_tries = container.write, [0]
+
+    def full_at_first(*args):
+        n_tries[0] += 1
+        if n_tries[0] in (1, 2, 4):
+            full()
+        write(*args)
+
+    monkeypatch.setattr(container, "write", full_at_first)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 8, fail)
+        with pytest.raises(Stop):
+            fitted({}, data, checkpoint=str(tmp_path), checkpoint_minutes=0)
+    told = [r.getMessage() for r in caplog.records if "cannot write" in r.getMessage()]
+    assert [text.endswith("there is none yet") for text in told] == [True, False]
+    assert equal(fitted({}, data, checkpoint=str(tmp_path), resume=True), fitted({}, data))
+
+
+@pytest.mark.parametrize("n_blocks", [3, 14])
+def test_an_interrupt_on_a_full_disk(data, tmp_path, monkeypatch, n_blocks):
+    monkeypatch.setattr(container, "write", full)
+    stop_after(monkeypatch, n_blocks, interrupt)
+    with pytest.raises(Interrupted) as found:
+        fitted({}, data, checkpoint=str(tmp_path / "c"))
+    assert str(found.value).endswith(
+        "could not be written: No space left on device; there is none yet"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+# ---------------------------------------------------------------------------- one at a time
+
+
+def test_two_trainings_in_one_directory(data, tmp_path):
+    """The second is refused, here in one process, and does not disturb the first."""
+
+    def second(_: int) -> None:
+        for resume in (False, True):
+            with pytest.raises(InputError) as found:
+                fitted({}, data, checkpoint=str(tmp_path), resume=resume)
+            assert f"another training that runs keeps its state in {tmp_path};" in str(found.value)
+
+    gru = fitted({}, data, checkpoint=str(tmp_path), after_epoch=second)
+    assert equal(gru, fitted({}, data))
+    assert os.listdir(tmp_path) == [checkpoint.FILE_NAME]
+
+
+def test_the_lock_of_a_killed_training(data, tmp_path):
+    code = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from gru4rec_toolkit import files
+with files.locked("{checkpoint.LOCK_NAME}"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="another training that runs"):
+            fitted({}, data, checkpoint=str(tmp_path))
+    finally:
+        process.kill()
+        process.communicate()
+    assert os.listdir(tmp_path) == [checkpoint.LOCK_NAME]
+    fitted({}, data, checkpoint=str(tmp_path))
+    assert os.listdir(tmp_path) == [checkpoint.FILE_NAME]
+
+
+def test_a_training_that_ended_while_another_compiled(data, tmp_path, monkeypatch):
+    """What it has left is not begun anew by mistake."""
+    compile_step = training.Training.compile
+
+    def other_first(self):
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Training, "compile", compile_step)
+            fitted({}, data, checkpoint=str(tmp_path))
+        return compile_step(self)
+
+    monkeypatch.setattr(training.Training, "compile", other_first)
+    with pytest.raises(InputError, match="holds the state of an earlier training"):
+        fitted({}, data, checkpoint=str(tmp_path))
+
+
+def test_a_file_system_without_locks(data, tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    assert equal(fitted({}, data, checkpoint=str(tmp_path)), fitted({}, data))
+    assert os.listdir(tmp_path) == [checkpoint.FILE_NAME]
+
+
+def test_nothing_is_left_of_a_training_that_does_not_begin(data, tmp_path):
+    one_event = data.groupby("SessionId").head(1)
+    for directory in (tmp_path / "c", tmp_path / "a" / "b" / "c"):
+        with pytest.raises(InputError):
+            fitted({}, one_event, checkpoint=str(directory))
+    with pytest.raises(InputError):
+        fitted({}, data.drop(columns="Time"), checkpoint=str(tmp_path / "c"))
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError):
+        fitted({}, one_event, checkpoint=str(tmp_path / "mine"))
+    assert os.listdir(tmp_path) == ["mine"]
 
 
 def test_another_number_of_threads_is_told(data, written, caplog):
@@ -461,7 +582,10 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
     return weights_of(folder / "model")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_signals_from_the_shell(tmp_path, whole, number, code):
     process = start(tmp_path)
     for line in process.stdout:
