@@ -158,6 +158,11 @@ def read_events(
             f"{path}: cannot be read ({err.strerror or one_line(err)}); check the permissions of "
             "the file"
         ) from None
+    except MemoryError:
+        raise InputError(
+            f"{path}: not enough memory for its {os.path.getsize(path) >> 20} MB; free memory, or "
+            "give a smaller file"
+        ) from None
     session, item, times = check_events(data, keys, path, place)
     columns = {session_key: session.array, item_key: item.array, time_key: times}
     return pd.DataFrame(columns, copy=False)
