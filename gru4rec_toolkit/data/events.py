@@ -19,7 +19,7 @@ from gru4rec_toolkit.data.arrow import read_arrow
 from gru4rec_toolkit.data.checks import check_events, column_keys, row_place
 from gru4rec_toolkit.data.pickles import read_pickle
 from gru4rec_toolkit.data.text import TextFile, read_text
-from gru4rec_toolkit.errors import InputError, check_regular, one_line
+from gru4rec_toolkit.errors import InputError, check_regular, one_line, printable
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def read_events(
 def announce_loading(path: str | os.PathLike) -> None:
     """Say on standard output that a file of events is loaded, and of which kind it is."""
     path = os.fspath(path)
-    print(f"Loading data from {_reader(path).kind}: {path}")
+    print(printable(f"Loading data from {_reader(path).kind}: {path}"))
 
 
 def _reader(path: str) -> Reader:

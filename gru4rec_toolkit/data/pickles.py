@@ -209,7 +209,7 @@ def _with_stack(n_nested: int, read: Callable[[], pd.DataFrame]) -> pd.DataFrame
             errors.append(err)
 
     thread = threading.Thread(target=run, daemon=True)
-    # whole pages; inside `_bounded_memory`, so that a stack for a file of such bytes only is refused
+    # whole pages; what no memory is left for, inside of `_bounded_memory`, is refused
     before = threading.stack_size(-(-n_nested * STACK_A_TUPLE // 4096) * 4096)
     try:
         thread.start()
