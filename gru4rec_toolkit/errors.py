@@ -31,7 +31,7 @@ class InputError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         # what was expected and what to do stand at the end
-        super().__init__(shortened(_printable(str(message)), LONGEST_MESSAGE, at_end=600))
+        super().__init__(shortened(printable(str(message)), LONGEST_MESSAGE, at_end=600))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,6 +64,17 @@ def shortened(text: str, most: int = LONGEST_VALUE, at_end: int = 0) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most - at_end]}...{text[len(text) - at_end :]}"
+
+
+def printable(text: str) -> str:
+    """Escape control characters of a text that stands in one line.
+
+    Paths, ids and values may hold line breaks, and codes that a terminal obeys.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
 
 
 def check_regular(path: str, what: str = "") -> None:
@@ -117,9 +128,9 @@ def run_cli(main: Callable[[], None]) -> None:
             raise
         output.check()
     except InputError as err:
-        _end(2, f"error: {_printable(str(err))}")
+        _end(2, f"error: {printable(str(err))}")
     except Interrupted as err:
-        _end(err.code, _printable(str(err)))
+        _end(err.code, printable(str(err)))
     except KeyboardInterrupt:
         _end(130, "interrupted")
     except BrokenPipeError:
@@ -240,14 +251,6 @@ def _open_standard_streams() -> None:
         reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-
-
-def _printable(message: str) -> str:
-    """Escape what would break the one line: paths may hold line breaks and other control codes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in message
-    )
 
 
 def _end(code: int, message: str | None = None) -> None:

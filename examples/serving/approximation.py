@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime  # before usearch: the other order of importing crashes (1.32 and 2.26)
-from exported import Exported, joined, load_graph
+from exported import Exported, joined, load_graph, read_file
 from problems import StartError
 
 # nodes that a search visits at least, and candidates beyond the list's length
@@ -171,13 +171,9 @@ class Approximate(Exported):
 
     def _loaded(self, file: str) -> Any:
         """Return the index of a file, None if there is none."""
-        try:
-            with open(file, "rb") as stream:
-                data = stream.read()
-        except FileNotFoundError:
+        if not os.path.exists(file):
             return None
-        except OSError as err:
-            raise StartError(f"the index {file} cannot be read: {err.strerror}") from None
+        data = read_file(file, "the index")
         wrong = StartError(
             f"--approximate {file}: this is no index of the service, or a damaged one; give the "
             "path of another file, which need not exist yet"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,16 @@ class Exported:
     """
 
     def __init__(self, path: str, threads: int = 1) -> None:
-        data = _read(path)
+        data = read_file(path, "the model")
+        try:
+            is_ours = not takes_files(memoryview(data))
+        except (ValueError, RecursionError):
+            is_ours = False
+        if not is_ours:
+            raise StartError(
+                f"{path}: this is no ONNX file of a GRU4Rec model, or one that takes numbers from "
+                "other files; write one with GRU4Rec.export_onnx"
+            )
         self.digest = hashlib.blake2b(data, digest_size=8).digest()
         self._graph = self._load(path, data, threads)
         try:
@@ -136,6 +146,8 @@ def load_graph(path: str, data: bytes, threads: int) -> onnxruntime.InferenceSes
     # threads that wait actively would take the core that answers requests
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
+    # onnxruntime has a second format, which it would recognize
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as err:  # onnxruntime's errors have no class of their own
@@ -145,13 +157,75 @@ def load_graph(path: str, data: bytes, threads: int) -> onnxruntime.InferenceSes
         ) from None
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str, what: str) -> bytes:
+    """Return a file's bytes; raise a `StartError` if it cannot be read, or never ends."""
     try:
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise ValueError("it is a pipe, a device or a socket")
         with open(path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as err:
         reason = getattr(err, "strerror", None) or err
-        raise StartError(f"the model {path} cannot be read: {reason}") from None
+        raise StartError(f"{what} {path} cannot be read: {reason}") from None
+
+
+# The numbers of the fields of ONNX's messages that lead to tensors, and None for a tensor.
+_SPARSE: dict[int, Any] = {1: None, 2: None}
+_ATTRIBUTE: dict[int, Any] = {5: None, 10: None, 22: _SPARSE, 23: _SPARSE}
+_NODE = {5: _ATTRIBUTE}
+_GRAPH = {1: _NODE, 5: None, 15: _SPARSE}
+_ATTRIBUTE.update({6: _GRAPH, 11: _GRAPH})
+_MODEL = {7: _GRAPH, 20: {1: _GRAPH, 2: _GRAPH}, 25: {7: _NODE, 11: _ATTRIBUTE}}
+_EXTERNAL = (13, 14)  # where in another file a tensor's numbers are, and that they are
+
+
+def takes_files(data: memoryview, fields: dict[int, Any] | None = _MODEL) -> bool:
+    """Tell whether a model takes numbers from other files, whose paths it names.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are no messages of protobuf.
+    """
+    for number, part in _fields(data):
+        if fields is None:
+            found = number in _EXTERNAL and bool(part)
+        else:
+            below = isinstance(part, memoryview) and number in fields
+            found = below and takes_files(part, fields[number])
+        if found:
+            return True
+    return False
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield the fields of a message of protobuf: their numbers, and integers or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        n, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}.get(kind, len(data)), at)
+        if at + n > len(data):
+            raise ValueError
+        yield key >> 3, data[at : at + n]
+        at += n
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Return an integer, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at == len(data):
+            break
+        value |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+    raise ValueError
 
 
 def _item_ids(values: Any) -> list[int] | list[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
 from gru4rec_toolkit.data.checks import as_times, check_columns, holds_dates
 from gru4rec_toolkit.errors import InputError, one_line
+
+OLDEST = (14, 0, 1)  # of pyarrow, as in pyproject.toml
 
 
 def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
@@ -64,7 +68,8 @@ def import_pyarrow(purpose: str):
     Raises
     ------
     InputError
-        It is not installed; the message says what it is needed for and how to get it.
+        It is not installed, or so old that it runs code that a file holds (CVE-2023-47248); the
+        message says what it is needed for and how to get it.
     """
     try:
         import pyarrow
@@ -73,6 +78,12 @@ def import_pyarrow(purpose: str):
         raise InputError(
             f"{purpose} needs the package pyarrow; install it with `pip install pyarrow`"
         ) from None
+    if tuple(int(part) for part in re.findall("[0-9]+", pyarrow.__version__)[:3]) < OLDEST:
+        raise InputError(
+            f"{purpose} needs pyarrow {'.'.join(map(str, OLDEST))} or later, since pyarrow "
+            f"{pyarrow.__version__} runs code that a file can hold; install it with "
+            "`pip install -U pyarrow`"
+        )
     return pyarrow
 
 

@@ -19,7 +19,7 @@ from gru4rec_toolkit.data.arrow import read_arrow
 from gru4rec_toolkit.data.checks import check_events, column_keys, row_place
 from gru4rec_toolkit.data.pickles import read_pickle
 from gru4rec_toolkit.data.text import TextFile, read_text
-from gru4rec_toolkit.errors import InputError, check_regular, one_line
+from gru4rec_toolkit.errors import InputError, check_regular, one_line, printable
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,11 @@ def read_events(
             f"{path}: cannot be read ({err.strerror or one_line(err)}); check the permissions of "
             "the file"
         ) from None
+    except MemoryError:
+        raise InputError(
+            f"{path}: not enough memory for its {os.path.getsize(path) >> 20} MB; free memory, or "
+            "give a smaller file"
+        ) from None
     session, item, times = check_events(data, keys, path, place)
     columns = {session_key: session.array, item_key: item.array, time_key: times}
     return pd.DataFrame(columns, copy=False)
@@ -166,7 +171,7 @@ def read_events(
 def announce_loading(path: str | os.PathLike) -> None:
     """Say on standard output that a file of events is loaded, and of which kind it is."""
     path = os.fspath(path)
-    print(f"Loading data from {_reader(path).kind}: {path}")
+    print(printable(f"Loading data from {_reader(path).kind}: {path}"))
 
 
 def _reader(path: str) -> Reader:

@@ -9,17 +9,19 @@ checked: types, shapes and sizes, as pandas 1, 2 and 3 write them.
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import datetime
 import functools
 import math
 import os
 import pickle
+import pickletools
 import re
 import resource
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -90,6 +92,8 @@ _PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # pickle 
 
 FREE_MEMORY = 1 << 30  # memory that any pickle may take while it is loaded,
 MEMORY_A_BYTE = 200  # and what each of its bytes may: an empty list of one byte takes 100
+# tuples in one another that any stack has room for, and the stack that more of them need, a tuple
+MOST_NESTED, STACK_A_TUPLE = 10_000, 256
 _MEMORY_LOCK = threading.Lock()
 MOST_UNUSED = 1 << 24  # categories, of fewer events
 _PLAIN_DTYPE = re.compile("b1|[iu][1248]|f[248]|O8?|[US][0-9]{1,9}")
@@ -126,22 +130,8 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
         try:
             n_bytes = os.fstat(file.fileno()).st_size
             with _quiet_python(), _bounded_memory(FREE_MEMORY + MEMORY_A_BYTE * n_bytes):
-                root = _InertUnpickler(file).load()
-            if not _is_call(root, "DataFrame"):
-                raise InputError(
-                    f"{path}: expected a pickled pandas DataFrame, found {_name_of(root)}; "
-                    "save the DataFrame itself with to_pickle"
-                )
-            names, blocks = _names_and_blocks(root)
-            check_columns(names, keys, path)
-            columns = {key: _find_column(blocks, names.index(key)) for key in keys.values()}
-            for role in ("session", "item"):
-                if isinstance(getattr(columns[keys[role]], "dtype", None), pd.DatetimeTZDtype):
-                    raise InputError(
-                        f'{path}: column "{keys[role]}" holds dates with a time zone, which cannot '
-                        "be ids; use integers or strings"
-                    )
-            return pd.DataFrame(columns, copy=False)
+                _refuse_extensions(file)
+                return _with_stack(_most_nested(file), lambda: _frame(file, path, keys))
         except InputError:
             raise
         except _Refused as err:
@@ -154,6 +144,83 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
                 f"{path}: cannot be read as a pickled DataFrame ({one_line(err)}); the file may "
                 "be cut short or be of another kind, save the DataFrame again"
             ) from None
+
+
+def _frame(file: IO[bytes], path: str, keys: dict[str, str]) -> pd.DataFrame:
+    root = _InertUnpickler(file).load()
+    if not _is_call(root, "DataFrame"):
+        raise InputError(
+            f"{path}: expected a pickled pandas DataFrame, found {_name_of(root)}; "
+            "save the DataFrame itself with to_pickle"
+        )
+    names, blocks = _names_and_blocks(root)
+    check_columns(names, keys, path)
+    columns = {key: _find_column(blocks, names.index(key)) for key in keys.values()}
+    for role in ("session", "item"):
+        if isinstance(getattr(columns[keys[role]], "dtype", None), pd.DatetimeTZDtype):
+            raise InputError(
+                f'{path}: column "{keys[role]}" holds dates with a time zone, which cannot '
+                "be ids; use integers or strings"
+            )
+    return pd.DataFrame(columns, copy=False)
+
+
+# --- the limits of a process ----------------------------------------------------------------------
+
+
+def _refuse_extensions(file: IO[bytes]) -> None:
+    """Raise an error if a pickle names something by a number (opcodes EXT1 to EXT4).
+
+    Python keeps what such a number stood for, and takes it from there without asking
+    `_InertUnpickler`. Nearly no program has registered one, and looking takes long.
+    """
+    if not getattr(copyreg, "_inverted_registry", True):
+        return
+    for opcode, _, _ in pickletools.genops(file):
+        if opcode.name.startswith("EXT"):
+            raise _Refused("an object by its number in copyreg")
+    file.seek(0)
+
+
+def _most_nested(file: IO[bytes]) -> int:
+    """Return how many tuples can lie in one another in a pickle, at most: a byte makes each."""
+    most = 0
+    for block in iter(lambda: file.read(1 << 20), b""):
+        most += sum(map(block.count, (b"\x85", b"\x86", b"\x87", b"t")))
+    file.seek(0)
+    return most
+
+
+def _with_stack(n_nested: int, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Call a function where Python can hash so many tuples in one another.
+
+    Hashing one recurses without a limit, and so ends the process where the stack ends: a million
+    bytes make a million tuples in one another, and the next one makes a key of a dictionary of it.
+    """
+    if n_nested <= MOST_NESTED:
+        return read()
+    results: list[pd.DataFrame] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(read())
+        except BaseException as err:
+            errors.append(err)
+
+    thread = threading.Thread(target=run, daemon=True)
+    # whole pages; what no memory is left for, inside of `_bounded_memory`, is refused
+    before = threading.stack_size(-(-n_nested * STACK_A_TUPLE // 4096) * 4096)
+    try:
+        thread.start()
+    except RuntimeError:
+        raise MemoryError("no stack for so many tuples in one another") from None
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 @contextlib.contextmanager
@@ -571,7 +638,8 @@ def _arrow_texts(value: _Node) -> Iterator[str | None]:
     _expect(_is_call(value, "_restore_array"), "strings are missing")
     kind, length, _, offset, buffers = value.args[0][:5]
     sizes = {"string": "<i4", "utf8": "<i4", "large_string": "<i8", "large_utf8": "<i8"}
-    _expect(_is_call(kind, "type_for_alias") and kind.args[0] in sizes, "strings are missing")
+    _expect(_is_call(kind, "type_for_alias") and type(kind.args[0]) is str, "strings are missing")
+    _expect(kind.args[0] in sizes, "strings are missing")
     length, offset = _as_int(length), _as_int(offset)
     valid, ends, text = buffers
     if length == 0:

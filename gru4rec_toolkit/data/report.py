@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from gru4rec_toolkit import arguments
-from gru4rec_toolkit.errors import run_cli
+from gru4rec_toolkit.errors import printable, run_cli
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,13 +63,13 @@ def report(
     train = None
     for name in (path, *tests):
         log = findings.Log.of(events.read_events(name, *keys, announce=False), keys)
-        print(f"{name}: {findings.describe(log)}", flush=True)
+        print(printable(f"{name}: {findings.describe(log)}"), flush=True)
         found = [*findings.findings(log)]
         found += findings.odd_items(log) if train is None else findings.compare(train, log)
         train = train or log
         for kind, text in found:
             counts[kind] += 1
-            print(f"{kind}: {text}", flush=True)
+            print(printable(f"{kind}: {text}"), flush=True)
     print(", ".join(findings.count(n, kind) for kind, n in counts.items()))
 
 

@@ -11,6 +11,8 @@ import functools
 import gzip
 import io
 import itertools
+import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +28,10 @@ from gru4rec_toolkit.errors import InputError, one_line
 MOST_DIGITS = 15  # decimal point included: a float64 holds fewer characters exactly
 SCAN_BYTES = 120 << 10  # from 128 kB on, malloc maps fresh pages for every array made of a block
 ROWS_AT_ONCE = 1 << 20
+LONGEST_LINE = 1 << 24  # bytes; pandas keeps a line in memory, and a damaged file may have no ends
+# Compressed logs unpack to 3 to 30 times their size. What unpacks to more than both of these, bytes
+# and times, was made to fill the memory.
+MOST_UNPACKED, MOST_TIMES = 1 << 30, 200
 # from 3.0 on pandas makes one category of "7" and "007", since it looks for numbers among them
 TEXT_IN_CATEGORIES = int(pd.__version__.split(".")[0]) < 3
 
@@ -49,8 +55,12 @@ class TextFile:
     def quoting(self) -> int:
         return csv.QUOTE_NONE if self.separator == "\t" else csv.QUOTE_MINIMAL
 
+    @property
+    def is_compressed(self) -> bool:
+        return self.path.lower().endswith(".gz")
+
     def open_bytes(self) -> gzip.GzipFile | io.BufferedReader:
-        return gzip.open(self.path) if self.path.lower().endswith(".gz") else open(self.path, "rb")
+        return gzip.open(self.path) if self.is_compressed else open(self.path, "rb")
 
     def open(self, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
         return io.TextIOWrapper(self.open_bytes(), encoding, errors)
@@ -68,10 +78,13 @@ class TextFile:
                     yield number, line.rstrip("\r\n").split("\t")
         else:
             reader = csv.reader(lines)
-            for row in reader:
-                # pandas passes over lines of blanks and tabs, too
-                if any(field.strip(" \t") for field in row) or len(row) > 1:
-                    yield reader.line_num, row
+            try:
+                for row in reader:
+                    # pandas passes over lines of blanks and tabs, too
+                    if any(field.strip(" \t") for field in row) or len(row) > 1:
+                        yield reader.line_num, row
+            except csv.Error as err:  # a field is longer than it takes
+                raise _not_separated(self, f"line {reader.line_num}: {err}") from None
 
     def line_of_row(self, row: int) -> str:
         """Name the line of an event, given its position."""
@@ -123,17 +136,30 @@ class Scan:
         self._digits = b""
         self._in_quotes = False
         self._tail = b""
+        # bytes so far: of the line that the last block ends in, and of all
+        self._line, self._unpacked = 0, 0
+        self._most = math.inf
+        if file.is_compressed:
+            self._most = max(MOST_UNPACKED, MOST_TIMES * os.path.getsize(file.path))
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes, none at the end; raise an InputError at a zero byte."""
         block = self._stream.read(min(size, SCAN_BYTES))
         if b"\0" in block:
             raise _not_text(self._file, "it holds zero bytes")
+        self._unpacked += len(block)
+        if self._unpacked > self._most:
+            raise InputError(
+                f"{self._file.path}: it unpacks to more than {MOST_TIMES} times its size, as no "
+                "log does; if it is sound all the same, unpack it yourself and give what is in it"
+            )
         self.separators += self._count_separators(block)
         if self._numbers and self.plain:
             self.plain = self._is_plain(block or b"\n")  # at the end: the last number ends, too
         if self._floats:
             self._check_floats(block)
+        if self._line > LONGEST_LINE:
+            raise _not_text(self._file, f"a line has more than {LONGEST_LINE >> 20} MB")
         return block
 
     def __iter__(self) -> Iterator[bytes]:
@@ -144,14 +170,22 @@ class Scan:
         codes = np.frombuffer(block, dtype=np.uint8)
         is_separator = codes == ord(self._file.separator)
         if self._file.quoting == csv.QUOTE_NONE or not (self._in_quotes or b'"' in block):
+            self._follow_line(len(block), _last(block, b"\n", b"\r"))
             return int(np.count_nonzero(is_separator))
-        is_quote = codes == ord('"')
-        marks = is_quote[is_quote | is_separator]  # True: a quote, False: a separator
-        quotes = np.cumsum(marks, dtype=np.uint8) + np.uint8(self._in_quotes)
+        is_end = (codes == ord("\n")) | (codes == ord("\r"))
+        places = np.flatnonzero((codes == ord('"')) | is_separator | is_end)
+        marks = codes[places]
+        quotes = np.cumsum(marks == ord('"'), dtype=np.uint8) + np.uint8(self._in_quotes)
         outside = quotes % 2 == 0  # only odd or even matters: the sum may overflow
         if len(marks):
             self._in_quotes = not outside[-1]
-        return int(np.count_nonzero(outside & ~marks))
+        ends = places[outside & is_end[places]]
+        self._follow_line(len(block), int(ends[-1]) if len(ends) else -1)
+        return int(np.count_nonzero(outside & is_separator[places]))
+
+    def _follow_line(self, n_bytes: int, end: int) -> None:
+        """Count the bytes of the line that a block ends in; -1: no line ends in the block."""
+        self._line = self._line + n_bytes if end < 0 else n_bytes - end - 1
 
     def _is_plain(self, block: bytes) -> bool:
         if any(odd in block for odd in (b"+", b" ", b"\v", b"\f")):
@@ -179,6 +213,11 @@ class Scan:
             exponents = np.flatnonzero((codes[1:] | 32) == ord("e"))
             if in_number[exponents].any():
                 raise NeedsExactParser
+
+
+def _last(block: bytes, *marks: bytes) -> int:
+    """Return the last place of the first mark that there is, -1 if there is none."""
+    return next((place for place in map(block.rfind, marks) if place >= 0), -1)
 
 
 class NeedsExactParser(Exception):
@@ -238,9 +277,7 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
         _read_through(file)
         # pandas stops only where all rows are short, and does not say where that is
         _check_widths(file, len(names), lambda width: width < len(names))
-        raise InputError(
-            f"{file.path}: cannot be read as separated text ({one_line(err)})"
-        ) from None
+        raise _not_separated(file, one_line(err)) from None
     if separators > (len(frame) + 1) * (len(names) - 1):
         _check_widths(file, len(names), lambda width: width > len(names))
     columns = {key: frame[position] for key, position in zip(keys.values(), positions)}
@@ -399,7 +436,12 @@ def _read_header(file: TextFile) -> list[str]:
             "event"
         )
     header = header.rstrip("\n")
-    return header.split("\t") if file.separator == "\t" else next(csv.reader([header]), [""])
+    if file.separator == "\t":
+        return header.split("\t")
+    try:
+        return next(csv.reader([header]), [""])
+    except csv.Error as err:  # a name is longer than it takes
+        raise _not_separated(file, f"line 1: {err}") from None
 
 
 def _read_through(file: TextFile) -> None:
@@ -429,6 +471,10 @@ def _not_utf8(file: TextFile, positions: Sequence[int] = ()) -> InputError:
             if re.search("[\udc80-\udcff]", "".join(looked_at)):
                 break
         return _not_text(file, f"line {number} is not UTF-8")
+
+
+def _not_separated(file: TextFile, reason: str) -> InputError:
+    return InputError(f"{file.path}: cannot be read as separated text ({reason}); correct the file")
 
 
 def _not_text(file: TextFile, reason: str) -> InputError:

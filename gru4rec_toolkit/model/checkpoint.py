@@ -44,6 +44,8 @@ _KIND = container.Kind(
 )
 # arrays of a checkpoint beside the variables that a step changes
 _COSTS, _ROWS = "epoch.costs", "epoch.rows"
+# steps, mini-batches and seconds of a training; more is made up, and no array could count them
+_MOST = 1 << 40
 
 
 class Checkpoints:
@@ -164,10 +166,10 @@ class Checkpoints:
             )
         try:
             training.restore(
-                epoch=_count(state, "epoch"),
+                epoch=_count(state, "epoch", training.parameters.n_epochs),
                 block_number=_count(state, "block"),
                 n_served=_count(state, "served"),
-                seconds=float(state["seconds"]),
+                seconds=_seconds(state),
                 costs=arrays.pop(_COSTS),
                 rows=arrays.pop(_ROWS),
                 values=arrays,
@@ -336,8 +338,15 @@ def _difference(state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None
     return None
 
 
-def _count(state: Mapping[str, Any], name: str) -> int:
+def _count(state: Mapping[str, Any], name: str, most: int = _MOST) -> int:
     value = state[name]
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"{name} is {shown(value)}")
     return value
+
+
+def _seconds(state: Mapping[str, Any]) -> float:
+    value = state["seconds"]
+    if type(value) not in (int, float) or not 0 <= value <= _MOST:
+        raise ValueError(f"seconds is {shown(value)}")
+    return float(value)

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -269,6 +269,7 @@ class Training:
         records, values = self.course.split(values)
         _check_fit(values, variables, self.states)
         is_vector = costs.ndim == 1 and costs.shape == rows.shape and rows.dtype.kind == "i"
+        is_vector = is_vector and bool(np.isfinite(costs).all() and (rows > 0).all())
         if not is_vector or (block_number > 0) != (len(rows) > 0):
             raise ValueError("the losses of its epoch are none")
         self.course.restore(self, epoch, records)
@@ -355,7 +356,9 @@ class Training:
         done = sum(map(len, self.costs_of_epoch))
         start = time.perf_counter() - self.seconds
         with progress_bar(n_steps, f"Epoch {epoch + 1}", done=done) as progress:
-            for block in itertools.islice(blocks, self.block_number, None):
+            if self.block_number and checkpoints is not None:
+                self._skip_blocks(blocks, checkpoints.path)
+            for block in blocks:
                 steps_left = (p.n_epochs - epoch) * n_steps - done
                 costs = self.run_block(block, steps_left, progress)
                 self._check_costs(costs, epoch, done)
@@ -375,6 +378,17 @@ class Training:
             flush=True,
         )
         return loss, len(costs), int(rows.sum())
+
+    def _skip_blocks(self, blocks: Iterator[schedule.Block], path: str) -> None:
+        """Leave out the blocks that are done; raise an InputError if they cannot have been."""
+        sizes = [block.inputs.shape for block in itertools.islice(blocks, self.block_number)]
+        rows = np.repeat([n for _, n in sizes], [n_steps for n_steps, _ in sizes])
+        fits = len(sizes) == self.block_number and np.array_equal(rows, self.rows_of_epoch[0])
+        if not fits or any(len(h.get_value(borrow=True)) != sizes[-1][1] for h in self.states):
+            raise InputError(
+                f"checkpoint {path}: its state does not fit this training (other steps are done); "
+                "delete it, or give another directory"
+            )
 
     def run_block(self, block: schedule.Block, steps_left: int, progress) -> np.ndarray:
         """Run the steps of a block; returns their costs, (K,) float64."""

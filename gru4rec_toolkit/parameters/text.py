@@ -6,9 +6,13 @@ Nothing that is read here is executed: parameter files are parsed as syntax tree
 from __future__ import annotations
 
 import ast
+import warnings
 from typing import Any
 
 from gru4rec_toolkit.errors import InputError, check_regular, shortened, shown
+
+# bytes of a parameter file, which has some hundred; Python's parser takes much memory for each
+LARGEST_FILE = 1 << 16
 
 
 def parse_string(text: str) -> dict[str, str]:
@@ -56,8 +60,18 @@ def read_file(path: str) -> dict[str, Any]:
     expected = "one OrderedDict of literals named gru4rec_params (see paramfiles/)"
     check_regular(path, "parameter file ")
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            tree = ast.parse(file.read())
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise InputError(
+                f"parameter file {path}: it is larger than {LARGEST_FILE >> 10} kB, so it holds no "
+                f"parameters; the file must hold {expected}"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's, of odd spellings in the file
+            tree = ast.parse(content.decode("utf-8-sig"))
+    except InputError:
+        raise
     except OSError as err:
         raise InputError(f"parameter file {path}: {err.strerror}; check the path") from None
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:

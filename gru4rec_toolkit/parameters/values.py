@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from gru4rec_toolkit.errors import InputError, shown
+from gru4rec_toolkit.errors import InputError, printable, shown
 from gru4rec_toolkit.parameters.table import (
     PARAMETERS,
     check_combination,
@@ -83,10 +83,12 @@ class Values(_Fields):
 
 def announce(changed: Mapping[str, Any]) -> None:
     """Print parameters that were set, one ``SET`` line each."""
-    name_width = max(map(len, changed), default=0)
-    value_width = max((len(str(value)) for value in changed.values()), default=0)
-    for name, value in changed.items():
-        print(f"SET   {name:<{name_width}}   TO   {value!s:<{value_width}}   (type: {type(value)})")
+    texts = {name: printable(str(value)) for name, value in changed.items()}
+    name_width = max(map(len, texts), default=0)
+    value_width = max(map(len, texts.values()), default=0)
+    for name, text in texts.items():
+        kind = type(changed[name])
+        print(f"SET   {name:<{name_width}}   TO   {text:<{value_width}}   (type: {kind})")
 
 
 class ReadOnlyList(list):

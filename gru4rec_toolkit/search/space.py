@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -233,10 +234,11 @@ def _read_parameter(line: str, where: str) -> SearchParameter:
         return value
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for name, _ in pairs:
-            if [n for n, _ in pairs].count(name) > 1:
-                fail(f"field {_shortened(repr(name))} is given twice; give it once")
-        return dict(pairs)
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+            fail(f"field {_shortened(repr(twice))} is given twice; give it once")
+        return fields
 
     try:
         fields = json.loads(

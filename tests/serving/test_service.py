@@ -422,8 +422,9 @@ def edited(path, name: str, text: str) -> bytes:
     [
         ("missing", "cannot be read: No such file"),
         ("directory", "cannot be read: Is a directory"),
-        ("text", "onnxruntime cannot load this file"),
-        ("cut", "onnxruntime cannot load this file"),
+        ("text", "no ONNX file of a GRU4Rec model"),
+        ("cut", "no ONNX file of a GRU4Rec model"),
+        ("operator", "onnxruntime cannot load this file"),
         ("other", "no ONNX file of a GRU4Rec model"),
         ("version", "no ONNX file of a GRU4Rec model"),
         ("items", "no ONNX file of a GRU4Rec model"),
@@ -438,6 +439,7 @@ def test_models_that_cannot_be_used(tmp_path, numbers, case, what):
     contents = {
         "text": lambda: b"no model",
         "cut": lambda: path.read_bytes()[:-2000],
+        "operator": lambda: path.read_bytes().replace(b"Sigmoid", b"Sigmoix"),
         "other": lambda: not_ours(tmp_path),
         "version": lambda: edited(path, "version", "2"),
         "items": lambda: edited(path, "item_ids", json.dumps([ids[0], *ids[:-1]])),
