@@ -9,21 +9,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import importlib
-import importlib.util
-import inspect
 import logging
 import os
+import statistics
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gru4rec_toolkit import arguments, parameters
+from gru4rec_toolkit import arguments, parameters, seeds, variants
 from gru4rec_toolkit.errors import InputError, one_line, run_cli
+from gru4rec_toolkit.run_options import build_parser, parse_arguments
+from gru4rec_toolkit.tracking.options import Trackers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,288 +31,7 @@ if TYPE_CHECKING:
     from gru4rec_toolkit.data.ids import Ids
     from gru4rec_toolkit.data.sessions import SessionLog
 
-# options that mean nothing to a baseline, with their names in the parsed arguments
-GRU4REC_OPTIONS = {
-    "-pf": "parameter_file",
-    "-l": "load_model",
-    "--check": "check",
-    "--retrain": "retrain",
-    "--seed": "seed",
-    "-s": "save_model",
-    "-ss": "sample_store_size",
-    "--sample_store_on_cpu": "sample_store_on_cpu",
-    "-g": "gru4rec_model",
-    "-d": "device",
-    "-ee": "evaluate_each_epoch",
-    "--recommend": "recommend",
-    "--export": "export",
-    "--checkpoint": "checkpoint",
-    "--checkpoint_minutes": "checkpoint_minutes",
-    "--resume": "resume",
-}
-LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even name larger sizes
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="run.py",
-        description="Train or load a GRU4Rec model, evaluate it on test sets, save it. Or evaluate "
-        "a baseline.",
-    )
-    add = parser.add_argument
-    add(
-        "path",
-        metavar="PATH",
-        help="training data: tab separated .tsv or .txt, comma separated .csv, each also as .gz, "
-        "a pickled pandas.DataFrame as .pickle, .parquet or .feather; with -l a saved model",
-    )
-    add(
-        "--baseline",
-        metavar="NAME",
-        choices=parameters.BASELINES,
-        help="evaluate another method in GRU4Rec's place, with -ps for its parameters: "
-        + ", ".join(parameters.BASELINES),
-    )
-    # parse_arguments asks for one of them, unless there is a baseline
-    source = parser.add_mutually_exclusive_group()
-    arguments.add_parameter_string(
-        source,
-        help="training parameters as name=value,name=value; booleans as True/False or 1/0, lists "
-        "with / (layers=200/200)",
-    )
-    source.add_argument(
-        "-pf",
-        "--parameter_file",
-        metavar="FILE",
-        help="training parameters in a Python file that holds one OrderedDict named gru4rec_params "
-        "(parsed, not executed)",
-    )
-    source.add_argument(
-        "-l", "--load_model", action="store_true", help="PATH is a saved model; no training"
-    )
-    source.add_argument(
-        "--check",
-        action="store_true",
-        help="train nothing, say what the data at PATH and -t looks like and what ruins results",
-    )
-    add(
-        "--retrain",
-        metavar="MODEL",
-        help="go on training this saved model, with its parameters; -ps and -pf may change those "
-        "that leave the weights' shapes as they are. Items that it does not know get new rows",
-    )
-    arguments.add_seed(parser, help="the parameter seed, of all that is random")
-    arguments.add_save_model(parser)
-    arguments.add_force(
-        parser,
-        help="let -s, --ranks, --recommend and --export replace an existing file of another kind",
-    )
-    arguments.add_test_sets(parser, help="one or more test sets")
-    arguments.add_list_lengths(parser, "-m", "--measure", help="list lengths of Recall and MRR")
-    arguments.add_tie_mode(parser, parameters.TIE_MODES)
-    add(
-        "-x",
-        "--extra_metrics",
-        choices=parameters.EXTRA_METRICS,
-        metavar="METRIC",
-        nargs="+",
-        default=[],
-        help=f"further metrics: {', '.join(parameters.EXTRA_METRICS)}",
-    )
-    add(
-        "--ranks",
-        metavar="RANKS_PATH",
-        help="write the rank of every target to this .parquet or .tsv file (one test set)",
-    )
-    add(
-        "--recommend",
-        metavar="OUT_PATH",
-        help="write the best next items of the test set's sessions to this .parquet or .tsv file, "
-        "in place of an evaluation (one test set)",
-    )
-    add(
-        "-k",
-        metavar="K",
-        type=int,
-        default=20,
-        help="how many items --recommend writes for each session (default: 20)",
-    )
-    add(
-        "--exclude_seen",
-        action="store_true",
-        help="let --recommend leave out the items of the session itself",
-    )
-    add(
-        "--export",
-        metavar="OUT_PATH",
-        help="write the model for other programs too: one step as an .onnx graph, or the weights "
-        "as .safetensors",
-    )
-    add(
-        "-ss",
-        "--sample_store_size",
-        metavar="SS",
-        type=int,
-        default=10_000_000,
-        help="how many negative ids the sample store holds (default: 10000000)",
-    )
-    add(
-        "--sample_store_on_cpu",
-        action="store_true",
-        help="keep the sample store in host memory (legacy)",
-    )
-    add(
-        "--checkpoint",
-        metavar="DIR",
-        help="keep the state of the training in this directory: after every epoch, and when "
-        "Ctrl-C, SIGTERM or a closed terminal ends it",
-    )
-    add(
-        "--checkpoint_minutes",
-        metavar="MINUTES",
-        type=float,
-        help="keep it after so many minutes, too",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on from the state in the directory of --checkpoint; without one there, begin",
-    )
-    arguments.add_model_class(parser)
-    arguments.add_device(parser)
-    arguments.add_columns(parser)
-    arguments.add_primary_metric(parser, "-lpm prints")
-    add(
-        "-lpm",
-        "--log_primary_metric",
-        action="store_true",
-        help="print `PRIMARY METRIC: x` as the last line (one test set, one list length)",
-    )
-    add(
-        "-ee",
-        "--evaluate_each_epoch",
-        action="store_true",
-        help="evaluate on the test set after every epoch too, one line an epoch (one test set)",
-    )
-    return parser
-
-
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse and check the command line; ``settings`` of the result are the model's parameters.
-
-    Raises
-    ------
-    InputError
-        If options contradict each other, a parameter is wrong or a path cannot be used.
-    """
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.baseline is not None:
-        _check_baseline_options(parser, args)
-    elif args.parameter_string is args.parameter_file is args.retrain is None and not (
-        args.load_model or args.check
-    ):
-        parser.error("one of the arguments -ps -pf -l --check --retrain --baseline is required")
-    most = arguments.LONGEST_LIST
-    for length in args.measure:
-        if not 1 <= length <= most:
-            raise InputError(f"-m: list lengths have to be 1 or more, at most {most}, got {length}")
-    if not 0 <= args.sample_store_size <= LARGEST_STORE:
-        raise InputError(
-            f"-ss: expected 0 or more ids, at most {LARGEST_STORE}, got {args.sample_store_size}"
-        )
-    if args.log_primary_metric and (len(args.test) != 1 or len(args.measure) != 1):
-        raise InputError(
-            "-lpm prints one number: it needs exactly one test set (-t) and one list length (-m)"
-        )
-    if args.evaluate_each_epoch and (args.load_model or len(args.test) != 1):
-        raise InputError(
-            "-ee evaluates after every epoch: it needs a training (no -l) and exactly one test set "
-            "(-t)"
-        )
-    if (args.load_model or args.check) and args.save_model is not None:
-        option = "-l" if args.load_model else "--check"
-        raise InputError(f"-s saves a model after training; leave it out with {option}")
-    if args.ranks is not None and (args.check or len(args.test) != 1):
-        raise InputError(
-            "--ranks writes the ranks of one evaluation: it needs exactly one test set (-t) and no "
-            "--check"
-        )
-    for option, value in (("--retrain", args.retrain), ("--seed", args.seed)):
-        if value is not None and (args.load_model or args.check):
-            raise InputError(f"{option} is about a training; leave it out with -l and --check")
-    _check_checkpoint_options(args)
-    _check_recommend_options(args)
-    # the sessions of --recommend need nothing to predict
-    args.evaluated = args.test if args.recommend is None else []
-    if args.export is not None and args.check:
-        raise InputError("--export writes a trained model; leave it out with --check")
-    if args.force and args.save_model is args.ranks is args.recommend is args.export is None:
-        raise InputError(
-            "--force lets -s, --ranks, --recommend and --export replace a file; give one of them, "
-            "too"
-        )
-    args.settings = {}
-    if args.parameter_string is not None:
-        table = parameters.BASELINES.get(args.baseline, parameters.PARAMETERS)
-        args.settings = parameters.convert(parameters.parse_string(args.parameter_string), table)
-    elif args.parameter_file is not None:
-        args.settings = parameters.convert(parameters.read_file(args.parameter_file))
-    args.settings.update(arguments.given_columns(args))
-    if args.seed is not None:
-        if args.settings.get("seed", args.seed) != args.seed:
-            raise InputError(
-                f"--seed {args.seed}: the parameters say seed={args.settings['seed']}; give one of "
-                "the two"
-            )
-        args.settings.update(parameters.convert({"seed": args.seed}))
-    has_base = args.load_model or args.retrain is not None
-    if args.baseline is None and not has_base and args.gru4rec_model == "gru4rec":
-        # a variant has defaults of its own: set_params checks beside them, once it is imported
-        parameters.check_combination({**parameters.defaults(), **args.settings})
-    for path in [args.path, *args.test, *([args.retrain] if args.retrain is not None else [])]:
-        if not os.path.exists(path):
-            raise InputError(f"{path}: no such file; check the path")
-    return args
-
-
-def _check_checkpoint_options(args: argparse.Namespace) -> None:
-    if args.checkpoint is None:
-        if args.resume or args.checkpoint_minutes is not None:
-            raise InputError(
-                "--resume and --checkpoint_minutes are about --checkpoint; give --checkpoint DIR"
-            )
-        return
-    if args.load_model or args.check:
-        raise InputError("--checkpoint is about a training; leave it out with -l and --check")
-    parameters.check_arguments(
-        checkpoint=args.checkpoint, checkpoint_minutes=args.checkpoint_minutes
-    )
-
-
-def _check_recommend_options(args: argparse.Namespace) -> None:
-    if args.recommend is None:
-        if args.exclude_seen or args.k != 20:
-            raise InputError(
-                "-k and --exclude_seen are about --recommend; give --recommend OUT_PATH"
-            )
-        return
-    if args.check or len(args.test) != 1:
-        raise InputError("--recommend needs exactly one table of sessions (-t) and no --check")
-    if args.ranks is not None or args.extra_metrics or args.evaluate_each_epoch:
-        raise InputError("--recommend evaluates nothing; leave out --ranks, -x and -ee")
-    if args.log_primary_metric:
-        raise InputError("--recommend evaluates nothing; leave out -lpm")
-    if args.k < 1:
-        raise InputError(f"-k: expected 1 item or more, got {args.k}")
-
-
-def _check_baseline_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Raise an InputError at an option that is about GRU4Rec, beside ``--baseline``."""
-    for option, name in GRU4REC_OPTIONS.items():
-        if getattr(args, name) != parser.get_default(name):
-            raise InputError(f"{option} is about GRU4Rec; leave it out with --baseline")
+__all__ = ["build_parser", "cli", "main", "parse_arguments"]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -331,39 +48,57 @@ def main(argv: list[str] | None = None) -> None:
 
         report.report(args.path, args.test, **arguments.given_columns(args))
         return
-    if args.save_model is not None:
-        _check_save_path(args)
+    trainings = seeds.each(args)
+    for training in trainings:
+        if training.save_model is not None:
+            _check_save_path(training)
     if args.ranks is not None:
         _check_table_path(args, "RANKS", args.ranks)
     if args.recommend is not None:
         _check_table_path(args, "RECOMMENDATIONS", args.recommend)
     if args.export is not None:
         _check_export_path(args)
+    trackers = Trackers(args, _inputs_and_outputs(args))
     # ours at INFO only: Theano's logger would report every wait for another process's compilation
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("gru4rec").setLevel(logging.INFO)
 
-    gru: GRU4Rec | Baseline
+    models: Iterable[tuple[GRU4Rec | Baseline, dict[str, SessionLog], argparse.Namespace]]
     if args.baseline is not None:
-        gru, logs = _fit_baseline(args)
+        models = [(*_fit_baseline(args), args)]
     else:
         from gru4rec_toolkit import theano_setup
 
         theano_setup.configure(args.device)
-        model_class = _model_class(args.gru4rec_model)
-        _check_methods(model_class, args)
-        gru, logs = _load(model_class, args) if args.load_model else _train(model_class, args)
-    _use(gru, logs, args)
+        model_class = variants.load_class(args.gru4rec_model)
+        variants.check_methods(model_class, args)
+        if args.load_model:
+            models = [(*_load(model_class, args), args)]
+        else:
+            models = _train_all(model_class, trainings, trackers)
+    found, failures = [], []
+    for gru, logs, training in models:
+        metrics, errors = _use(gru, logs, training, trackers)
+        found.append(metrics)
+        failures += errors
+    if args.n_seeds is not None and all(results.keys() == {*args.evaluated} for results in found):
+        _print_summary(found, args)
+    if failures:
+        raise failures[0] if len(failures) == 1 else InputError("; ".join(map(str, failures)))
 
 
 def _use(
-    gru: GRU4Rec | Baseline, logs: dict[str, SessionLog], args: argparse.Namespace
-) -> None:
-    """Save, export and evaluate a model.
+    gru: GRU4Rec | Baseline,
+    logs: dict[str, SessionLog],
+    args: argparse.Namespace,
+    trackers: Trackers,
+) -> tuple[dict[str, seeds.Metrics], list[InputError]]:
+    """Save, export and evaluate a model; return the metrics of each test set, and what failed.
 
     A file that cannot be written does not keep the rest from being done, for which a training may
     have taken days; it is told at the end.
     """
+    found: dict[str, seeds.Metrics] = {}
     # of a model only: see GRU4REC_OPTIONS
     jobs: list[tuple[Callable[..., None], str | None]] = [
         (_save, args.save_model),
@@ -373,112 +108,26 @@ def _use(
     steps: list[Callable[[], None]] = [
         functools.partial(job, gru, args) for job, path in jobs if path is not None
     ]
-    steps += [functools.partial(_evaluate, gru, path, logs, args) for path in args.evaluated]
+    steps += [
+        functools.partial(_evaluate, gru, path, logs, args, trackers, found)
+        for path in args.evaluated
+    ]
     failures = []
     for step in steps:
         try:
             step()
         except InputError as err:
             failures.append(err)
-    if failures:
-        raise failures[0] if len(failures) == 1 else InputError("; ".join(map(str, failures)))
+    return found, failures
 
 
-def _model_class(name: str) -> type[GRU4Rec]:
-    """Return the GRU4Rec class of a module, given by its name or file."""
-    try:
-        module = _module_of_file(name) if name.endswith(".py") else importlib.import_module(name)
-    except SyntaxError as err:
-        where = f", line {err.lineno}" if err.lineno else ""
-        raise InputError(
-            f"-g {name}: {err.filename or name}{where}: SyntaxError: {err.msg}; correct it"
-        ) from None
-    except (Exception, SystemExit) as err:  # any error of the user's code
-        raise _failure_of(name, err, "give an importable module or its .py file") from None
-    model_class = getattr(module, "GRU4Rec", None)
-    if not isinstance(model_class, type):
-        raise InputError(f"-g {name}: the module holds no class named GRU4Rec")
-    return model_class
-
-
-def _new_model(model_class: type[GRU4Rec], args: argparse.Namespace) -> GRU4Rec:
-    """Return a new model of a class, which may be the user's, if it has what a training needs."""
-    try:
-        gru = model_class()
-    except InputError:
-        raise
-    except (Exception, SystemExit) as err:
-        raise _failure_of(args.gru4rec_model, err, "correct its constructor") from None
-    needed = ["set_params", "session_key", "item_key", "time_key", "fit"]
-    needed += ["savemodel"] if args.save_model is not None else []
-    needed += ["item_ids", "trained_network"] if args.test else []
-    _check_parts(gru, needed, args.gru4rec_model)
-    return gru
-
-
-def _check_methods(model_class: type[GRU4Rec], args: argparse.Namespace) -> None:
-    """Raise an InputError if the class, which may be the user's, lacks what options call."""
-    needed = {"--recommend": "write_recommendations"} if args.recommend is not None else {}
-    if args.export is not None:
-        from gru4rec_toolkit.serving import exports
-
-        needed["--export"] = f"export_{exports.format_of(args.export)}"
-    for option, method in needed.items():
-        if not hasattr(model_class, method):
-            raise InputError(
-                f"-g {args.gru4rec_model}: its class has no method {method}, which {option} "
-                "calls; derive it from gru4rec.GRU4Rec"
-            )
-    if "export_onnx" in needed.values():
-        model_class.check_onnx()
-
-
-def _check_parts(model: object, needed: list[str], name: str) -> None:
-    missing = [part for part in needed if not hasattr(model, part)]
-    if missing:
-        raise InputError(
-            f"-g {name}: its class GRU4Rec has no {', '.join(missing)}; derive it from "
-            "gru4rec.GRU4Rec, or give it these as well"
-        )
-
-
-def _failure_of(name: str, err: BaseException, advice: str) -> InputError:
-    """Return the message for the user about an error that came out of the code of -g."""
-    line = _line_that_failed(err)
-    if isinstance(err, SystemExit):
-        return InputError(
-            f"-g {name}: {line or 'its code'}: it ends the program (sys.exit); take that out"
-        )
-    if line is None:
-        return InputError(f"-g {name}: {' '.join(str(err).split())}; {advice}")
-    return InputError(f"-g {name}: {line}: {one_line(err)}; correct it")
-
-
-def _module_of_file(path: str) -> ModuleType:
-    if not os.path.isfile(path):
-        raise FileNotFoundError("no such file")
-    # the file may have the name of a module that it imports, gru4rec.py for example
-    name = f"_variant_{os.path.basename(path)[:-3]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError("this is no Python module")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look for their module while it is executed
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _line_that_failed(err: BaseException) -> str | None:
-    """Return file and line of a module's own code that raised; None if none of it was run."""
-    frames = traceback.extract_tb(err.__traceback__)
-    ours = (__file__, importlib.__file__)
-    own = [f for f in frames if f.filename not in ours and not f.filename.startswith("<frozen ")]
-    last = [f for f in own if f.filename == own[0].filename][-1:]
-    return f"{last[0].filename}, line {last[0].lineno}" if last else None
+def _print_summary(found: list[dict[str, seeds.Metrics]], args: argparse.Namespace) -> None:
+    for line in seeds.summary(found):
+        print(line)
+    if args.log_primary_metric:
+        wanted = 0 if args.primary_metric == "recall" else 1
+        values = [results[args.test[0]][wanted][1] for results in found]
+        print(f"PRIMARY METRIC: {statistics.fmean(values)}")
 
 
 def _keys(gru: GRU4Rec | Baseline) -> tuple[str, str, str]:
@@ -490,7 +139,7 @@ def _load(
 ) -> tuple[GRU4Rec, dict[str, SessionLog]]:
     """Return the model and its test sets, indexed."""
     print(f"Loading trained model from file: {args.path}")
-    _check_parts(model_class, ["loadmodel", "apply"], args.gru4rec_model)
+    variants.check_parts(model_class, ["loadmodel", "apply"], args.gru4rec_model)
     gru = model_class.loadmodel(args.path)
     gru.apply(args.settings)
     return gru, _index_test_sets(gru, args, gru.item_ids)
@@ -503,7 +152,7 @@ def _fit_baseline(args: argparse.Namespace) -> tuple[Baseline, dict[str, Session
     print(f"Creating baseline {args.baseline}")
     model = baselines.BASELINES[args.baseline]()
     model.set_params(**args.settings)
-    data, logs = _read_data(model, args)
+    data, logs, _ = _read_data(model, args)
     print("Started training", flush=True)
     start = time.perf_counter()
     model.fit(data)
@@ -511,52 +160,82 @@ def _fit_baseline(args: argparse.Namespace) -> tuple[Baseline, dict[str, Session
     return model, logs
 
 
-def _train(
-    model_class: type[GRU4Rec], args: argparse.Namespace
-) -> tuple[GRU4Rec, dict[str, SessionLog]]:
-    """Train a model; return it and its test sets, indexed."""
+def _train_all(
+    model_class: type[GRU4Rec], trainings: list[argparse.Namespace], trackers: Trackers
+) -> Iterator[tuple[GRU4Rec, dict[str, SessionLog], argparse.Namespace]]:
+    """Train a model for each seed; yield it, its test sets, indexed, and its arguments."""
+    read = None
+    for number, args in enumerate(trainings, 1):
+        if len(trainings) > 1:
+            print(f"Seed {args.settings['seed']} ({number} of {len(trainings)})")
+        gru = _untrained(model_class, args)
+        # before the data is read: it may be found out that this cannot work
+        options = _fit_options(gru, args, trackers.of_training(gru.get_params()))
+        read = read or _read_data(gru, args)
+        yield _train(gru, read, options, args), read.logs, args
+
+
+def _untrained(model_class: type[GRU4Rec], args: argparse.Namespace) -> GRU4Rec:
+    """Return a model that is to be trained, with its parameters."""
     if args.retrain is not None:
         print(f"Loading trained model from file: {args.retrain}")
-        _check_parts(model_class, ["loadmodel", "set_params", "fit"], args.gru4rec_model)
+        variants.check_parts(model_class, ["loadmodel", "set_params", "fit"], args.gru4rec_model)
         gru = model_class.loadmodel(args.retrain)
     else:
         print("Creating GRU4Rec model")
-        gru = _new_model(model_class, args)
+        gru = variants.new_model(model_class, args)
     gru.set_params(**args.settings)
-    data, logs = _read_data(gru, args)
-    store_type = "cpu" if args.sample_store_on_cpu else "gpu"
-    print("Started training", flush=True)
-    start = time.perf_counter()
-    # a variant's fit need not know these
+    return gru
+
+
+def _fit_options(gru: GRU4Rec, args: argparse.Namespace, callbacks: list) -> dict[str, Any]:
+    """Return the arguments of fit that options ask for; a variant's fit need not know others."""
     options: dict[str, Any] = {} if args.retrain is None else {"retrain": True}
+    if args.keep_optimizer:
+        options["keep_optimizer"] = True
+    if callbacks:
+        options["callbacks"] = callbacks
+    if args.validate is not None:
+        options["validation"], options["patience"] = None, args.patience
     if args.evaluate_each_epoch:
-        options["after_epoch"] = _epoch_evaluation(gru, logs, args)
+        options["after_epoch"] = None
     if args.checkpoint is not None:
         options["checkpoint"], options["resume"] = args.checkpoint, args.resume
         options["checkpoint_minutes"] = args.checkpoint_minutes
-    _check_arguments(gru.fit, options, args.gru4rec_model)
-    gru.fit(data, sample_store=args.sample_store_size, store_type=store_type, **options)
+    variants.check_arguments(gru.fit, options, args.gru4rec_model)
+    return options
+
+
+def _train(
+    gru: GRU4Rec, read: _Read, options: dict[str, Any], args: argparse.Namespace
+) -> GRU4Rec:
+    """Train a model and return it."""
+    if "after_epoch" in options:
+        options["after_epoch"] = _epoch_evaluation(gru, read.logs, args)
+    if "validation" in options:
+        from gru4rec_toolkit.model.validation import Validation
+
+        options["validation"] = Validation(
+            *(read.validation, args.measure, args.eval_type, args.primary_metric),
+            source=args.validate,
+        )
+    print("Started training", flush=True)
+    start = time.perf_counter()
+    store_type = "cpu" if args.sample_store_on_cpu else "gpu"
+    gru.fit(read.data, sample_store=args.sample_store_size, store_type=store_type, **options)
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
-    return gru, logs
+    return gru
 
 
-def _check_arguments(fit: Callable, options: dict[str, Any], name: str) -> None:
-    """Raise an InputError if the fit of a variant does not take what options of ours need."""
-    taken = inspect.signature(fit).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        return
-    for option in options:
-        if option not in taken:
-            raise InputError(
-                f"-g {name}: its fit takes no argument {option}, which an option of this command "
-                "line needs; add it, or leave the option out"
-            )
+class _Read(NamedTuple):
+    """What was read: the training data, the test sets' indices, the sessions of a validation."""
+
+    data: pd.DataFrame
+    logs: dict[str, SessionLog]
+    validation: pd.DataFrame | None
 
 
-def _read_data(
-    gru: GRU4Rec | Baseline, args: argparse.Namespace
-) -> tuple[pd.DataFrame, dict[str, SessionLog]]:
-    """Return the training data, and the test sets, indexed."""
+def _read_data(gru: GRU4Rec | Baseline, args: argparse.Namespace) -> _Read:
     from gru4rec_toolkit.data import events, ids
 
     print("Loading training data...")
@@ -569,7 +248,10 @@ def _read_data(
         logs = _index_test_sets(gru, args, known)
         if not args.evaluated:
             _read_sessions(gru, args, known, announce=False)  # not kept: they may be many
-    return data, logs
+    validation = None
+    if args.validate is not None:
+        validation = events.read_events(args.validate, *_keys(gru), announce=False)
+    return _Read(data, logs, validation)
 
 
 def _save(gru: GRU4Rec, args: argparse.Namespace) -> None:
@@ -627,10 +309,21 @@ def _check_export_path(args: argparse.Namespace) -> None:
     """Check that the model can be exported and would replace nothing that the user needs."""
     from gru4rec_toolkit.serving import exports
 
-    inputs = _inputs(args)
-    written = {"-s": args.save_model, "--ranks": args.ranks, "--recommend": args.recommend}
-    inputs.update((f"the file of {option}", path) for option, path in written.items() if path)
+    inputs = _inputs_and_outputs(args)
+    del inputs["the file of --export"]
     exports.check_writable(exports.format_of(args.export), args.export, args.force, inputs)
+
+
+def _inputs_and_outputs(args: argparse.Namespace) -> dict[str, str]:
+    """Return the files that this run reads and writes, by what they are."""
+    written = {
+        "-s": args.save_model,
+        "--ranks": args.ranks,
+        "--recommend": args.recommend,
+        "--export": args.export,
+    }
+    outputs = {f"the file of {option}": path for option, path in written.items() if path}
+    return {**_inputs(args), **outputs}
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, str]:
@@ -639,6 +332,8 @@ def _inputs(args: argparse.Namespace) -> dict[str, str]:
     if args.retrain is not None:
         inputs["the model of --retrain"] = args.retrain
     inputs.update((f"the test set {path}", path) for path in args.test)
+    if args.validate is not None:
+        inputs["the sessions of --validate"] = args.validate
     if args.checkpoint is not None:
         from gru4rec_toolkit.model.checkpoint import FILE_NAME
 
@@ -743,8 +438,14 @@ def _metric_text(n: int, recall: float, mrr: float) -> str:
 
 
 def _evaluate(
-    gru: GRU4Rec | Baseline, path: str, logs: dict[str, SessionLog], args: argparse.Namespace
+    gru: GRU4Rec | Baseline,
+    path: str,
+    logs: dict[str, SessionLog],
+    args: argparse.Namespace,
+    trackers: Trackers,
+    found: dict[str, seeds.Metrics],
 ) -> None:
+    """Evaluate a model on a test set, print its metrics and add them to those that were found."""
     from gru4rec_toolkit.data import events
 
     # the lines that scripts wait for: the file was read and indexed before the training
@@ -764,12 +465,19 @@ def _evaluate(
             raise
         failure, (recall, mrr, *others) = err, err.metrics
     print(f"Evaluation took {time.perf_counter() - start:.2f}s")
+    metrics: list[tuple[str, float]] = []
     for n, r, m in zip(args.measure, recall, mrr):
         print(_metric_text(n, r, m))
+        metrics += [(f"Recall@{n}", r), (f"MRR@{n}", m)]
     if extra:
         names = [parameters.EXTRA_METRICS[name] for name in extra]
         for n, values in zip(args.measure, zip(*others)):
             print(" ".join(f"{name}@{n}: {x:.6f}" for name, x in zip(names, values)))
+            metrics += [(f"{name}@{n}", x) for name, x in zip(names, values)]
+    found[path] = metrics
+    if trackers.plot is not None:
+        seed = f", seed {args.settings['seed']}" if args.n_seeds is not None else ""
+        trackers.plot.lengths(f"{path}{seed}", args.measure, recall, mrr)
     if args.ranks is not None and failure is None:
         print(f"Ranks written to: {args.ranks}")
     if args.log_primary_metric:

@@ -1,0 +1,76 @@
+"""Trainings with several seeds: the arguments of each, and what their metrics have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+
+from gru4rec_toolkit import parameters
+from gru4rec_toolkit.errors import InputError
+
+LARGEST_SEED = 2**32 - 1
+# a metric of an evaluation with its value, as in ("Recall@20", 0.71)
+Metrics = Sequence["tuple[str, float]"]
+
+
+def each(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the arguments of each training of `run.py -ns`, which differ in seed and file names.
+
+    Raises
+    ------
+    InputError
+        If there are no such seeds.
+    """
+    if args.n_seeds is None:
+        return [args]
+    first = args.settings.get("seed", parameters.defaults()["seed"])
+    if first + args.n_seeds - 1 > LARGEST_SEED:
+        raise InputError(
+            f"-ns: {args.n_seeds} seeds from {first} on go beyond {LARGEST_SEED}, the largest one; "
+            "begin with a smaller --seed"
+        )
+    trainings = []
+    for seed in range(first, first + args.n_seeds):
+        values = {**vars(args), "settings": {**args.settings, "seed": seed}}
+        # the last line is the mean's
+        values["log_primary_metric"] = False
+        if args.save_model is not None:
+            values["save_model"] = path_of(args.save_model, seed)
+        if args.checkpoint is not None:
+            values["checkpoint"] = os.path.join(args.checkpoint, f"seed-{seed}")
+        trainings.append(argparse.Namespace(**values))
+    return trainings
+
+
+def path_of(path: str, seed: int) -> str:
+    """Return the path of one seed's file: ``dir/model.gru`` becomes ``dir/model-seed-42.gru``."""
+    directory, name = os.path.split(path)
+    root, extension = os.path.splitext(name)
+    return os.path.join(directory, f"{root}-seed-{seed}{extension}")
+
+
+def summary(found: Sequence[Mapping[str, Metrics]]) -> list[str]:
+    """Return lines with mean and spread of every metric of every test set.
+
+    Parameters
+    ----------
+    found : sequence of mappings of str to metrics
+        Of each training, by the path of the test set.
+    """
+    lines = []
+    for path in found[0]:
+        lines.append(f"Over {len(found)} seeds on {path}: mean, standard deviation, range")
+        for metrics in zip(*(results[path] for results in found)):
+            values = [value for _, value in metrics]
+            lines.append(
+                f"{metrics[0][0]}: {statistics.fmean(values):.6f} sd {_deviation(values):.6f} "
+                f"({min(values):.6f} to {max(values):.6f})"
+            )
+    return lines
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample; 0 of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
