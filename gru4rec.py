@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -294,7 +294,11 @@ class GRU4Rec(parameters.HasParameters):
         return self.network
 
     def take(
-        self, network: Network, item_ids: np.ndarray, support: np.ndarray | None = None
+        self,
+        network: Network,
+        item_ids: np.ndarray,
+        support: np.ndarray | None = None,
+        optimizer_state: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Become the model of these weights, which belong to these items.
 
@@ -305,6 +309,9 @@ class GRU4Rec(parameters.HasParameters):
             int64, or objects that are strings; the model keeps a copy that cannot be written.
         support : (n_items,) int array, optional
             The items' numbers of events in the training; None if they are not known.
+        optimizer_state : mapping of str to array, optional
+            What a training with ``keep_optimizer`` goes on from, by the names of
+            `model.training.Training.optimizer_state`.
 
         Raises
         ------
@@ -337,7 +344,7 @@ class GRU4Rec(parameters.HasParameters):
             support=support,
             _predictor=None,
             _scorer=None,
-            _optimizer_state=None,
+            _optimizer_state=dict(optimizer_state) if optimizer_state else None,
         )
 
     # ------------------------------------------------------------------------ training
@@ -865,10 +872,8 @@ class GRU4Rec(parameters.HasParameters):
             for name, w in arrays.items()
         }
         network = cls.network_class(model.settings, floats)
-        model.take(network, item_ids.astype(kind, copy=False), support)
-        model._optimizer_state = {
-            name: array.astype(theano.config.floatX, copy=False) for name, array in state.items()
-        } or None
+        state = {n: w.astype(theano.config.floatX, copy=False) for n, w in state.items()}
+        model.take(network, item_ids.astype(kind, copy=False), support, state)
         return model
 
 

@@ -476,8 +476,11 @@ def _evaluate(
             metrics += [(f"{name}@{n}", x) for name, x in zip(names, values)]
     found[path] = metrics
     if trackers.plot is not None:
+        name = os.path.basename(path)
+        if sum(os.path.basename(other) == name for other in {*args.test}) > 1:
+            name = path
         seed = f", seed {args.settings['seed']}" if args.n_seeds is not None else ""
-        trackers.plot.lengths(f"{path}{seed}", args.measure, recall, mrr)
+        trackers.plot.lengths(name + seed, args.measure, recall, mrr)
     if args.ranks is not None and failure is None:
         print(f"Ranks written to: {args.ranks}")
     if args.log_primary_metric:
