@@ -2,6 +2,7 @@
 # Variables: PYTHON=/path/to/python3.13 (which interpreter .venv is made with),
 #            PYTEST_ARGS="..." (of make test), QUICKSTART_ARGS="..." (of make demo),
 #            MUTANTS=20 (of each module), MUTANTS_ARGS="--seed 1 parameters/text.py" (of make mutants),
+#            FUZZ=100000 (inputs), FUZZ_ARGS="--seed 1 models pickles" (of make fuzz),
 #            DISTROS_ARGS="--core trixie" (of make test-distros).
 
 SHELL := /bin/sh
@@ -10,10 +11,12 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 QUICKSTART_ARGS ?=
 MUTANTS ?= 20
 MUTANTS_ARGS ?=
+FUZZ ?= 100000
+FUZZ_ARGS ?=
 DISTROS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup mutants gpu gpu-sim test-distros lock clean
+.PHONY: help demo test lint setup mutants fuzz gpu gpu-sim test-distros lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -34,6 +37,9 @@ lint: setup ## check the code's style, its imports and its types
 
 mutants: setup ## make small faults at random, and see which of them the tests miss (hours)
 	@$(PY) tools/mutants.py -n $(MUTANTS) $(MUTANTS_ARGS)
+
+fuzz: setup ## read 100,000 damaged and made-up files of all kinds (15 minutes)
+	@$(PY) tools/fuzz.py -n $(FUZZ) $(FUZZ_ARGS)
 
 setup: ## make .venv with everything that is needed (the other targets do it themselves)
 	@for python in python3 python3.11 python3.13 python3.12 python3.14 python3.10 python3.9 python3.8 "$$PYTHON"; do \

@@ -199,6 +199,8 @@ def _read_array(container: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray
             rest = rest[n:]
         if file.read(1):  # compares the check sum, too
             raise ValueError("more than the array")
+    if not dtype.isnative:  # what takes the array may know the processor's byte order only
+        array = array.astype(dtype.newbyteorder("="))
     return array.T if text[2] == b"True" else array
 
 

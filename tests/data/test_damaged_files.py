@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import pickle
 import resource
-import signal
 import threading
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import reader_fuzz
 from helpers.cli import ROOT, TRAIN, complaint, python, run_py, succeeds
 from helpers.event_files import HEADER, read, write
 
@@ -342,27 +339,3 @@ def test_pipes_are_refused_from_the_shell(tmp_path):
         ["a.model", "-l", "-t", TRAIN],
     ):
         assert "no regular file" in complaint(run_py(*args, cwd=tmp_path))
-
-
-# --- damage at random -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_damaged_files_end_in_a_table_or_a_sentence(tmp_path, seed):
-    """`python tests/helpers/reader_fuzz.py` reads more of them."""
-    counts = reader_fuzz.run(150, seed, tmp_path)
-    assert set(counts) == {"read", "refused"}, [str(path) for path in tmp_path.iterdir()]
-
-
-def test_the_fuzz_sees_what_is_wrong(tmp_path, monkeypatch):
-    """Crashes, exceptions and wrong values, in whatever a file is packed."""
-    ends = {
-        "crash": lambda path, announce: os.kill(os.getpid(), signal.SIGKILL),
-        "KeyError": lambda path, announce: {}["x"],
-        "wrong": lambda path, announce: PLAIN,
-    }
-    text = write(tmp_path / "a.tsv.gz", gzip.compress((HEADER + "3\t1\t1\n" * 3).encode()))
-    for expected, reader in ends.items():
-        monkeypatch.setattr(reader_fuzz, "read_events", reader)
-        (result,) = reader_fuzz.read_all([text])
-        assert result.startswith(expected)
