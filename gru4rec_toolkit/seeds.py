@@ -6,13 +6,15 @@ import argparse
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError
 
 LARGEST_SEED = 2**32 - 1
-# a metric of an evaluation with its value, as in ("Recall@20", 0.71)
-Metrics = Sequence["tuple[str, float]"]
+if TYPE_CHECKING:
+    # a metric of an evaluation with its value, as in ("Recall@20", 0.71)
+    Metrics = Sequence[tuple[str, float]]
 
 
 def each(args: argparse.Namespace) -> list[argparse.Namespace]:

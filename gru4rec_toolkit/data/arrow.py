@@ -48,6 +48,9 @@ def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
         ) from None
     try:
         table.validate(full=True)  # damaged data would crash the process below
+        table = (
+            table.replace_schema_metadata()
+        )  # pyarrow would parse what pandas wrote
         times = _as_numbers(table.column(keys["time"]))
         if times is not None:
             position = table.column_names.index(keys["time"])

@@ -1,0 +1,124 @@
+"""`make fuzz`: damaged and made-up inputs end as what was read, or as one sentence."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import signal
+import sys
+import time
+
+import pandas as pd
+import pytest
+from helpers.cli import ROOT, python, succeeds
+from helpers.event_files import HEADER, write
+
+from gru4rec_toolkit.errors import InputError
+from tools import fuzz, fuzz_events
+
+PLAIN = pd.DataFrame({"SessionId": [3, 3, 1], "ItemId": [1, 2, 1], "Time": [1, 2, 3]})
+NEEDS = {"journals": "optuna", "arrow": "pyarrow"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_some_inputs_of_each_target(tmp_path, target, seed):
+    """`make fuzz` reads more of them."""
+    pytest.importorskip(NEEDS.get(target, "pandas"))
+    if target == "checkpoints":  # what compiles and forks, it does in a process of its own
+        command = ("-n", 40, "--seed", seed, target)
+        done = succeeds(python(ROOT / "tools" / "fuzz.py", *command, cwd=tmp_path))
+        assert done.lines[-1].split("|")[5] == " 0 " and done.err == ""
+        return
+    counts = fuzz.run(target, 200, seed, tmp_path)
+    assert set(counts) == {"read", "refused"}, [str(path) for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("target", ["strings", "paramfiles", "spaces", "text", "pickles"])
+def test_the_same_seed_gives_the_same_inputs(target):
+    first, second = (fuzz.TARGETS[target].prepare(random.Random(1))[0] for _ in range(2))
+    assert [next(first) for _ in range(30)] == [next(second) for _ in range(30)]
+
+
+def write_beside(path):
+    (path.parent / "other").write_text("x")
+
+
+def change(path):
+    path.write_bytes(b"changed")
+
+
+def write_here(path):
+    with open("x", "w"):
+        pass
+
+
+def fail(err):
+    raise err
+
+
+TAKEN = []
+
+
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        (lambda path: None, "read"),
+        (lambda path: fail(InputError("a sentence")), "refused"),
+        (lambda path: "wrong: values", "wrong"),
+        (lambda path: fail(InputError("a\x1b" * 10)), "refused"),  # it is escaped
+        (lambda path: {}["x"], "KeyError"),
+        (lambda path: sys.exit(1), "SystemExit"),
+        (lambda path: os.kill(os.getpid(), signal.SIGSEGV), "crash: status 11"),
+        (lambda path: time.sleep(60), "too slow"),
+        (lambda path: print("x", file=sys.stderr), "printed: b'x"),
+        (lambda path: TAKEN.append(b"x" * (1 << 28)), "memory: 2"),
+        (lambda path: bytearray(1 << 40), "MemoryError"),
+        (write_beside, "something was written"),
+        (write_here, "something was written"),
+        (change, "something was written"),
+    ],
+)
+def test_what_is_wrong_is_seen(tmp_path, monkeypatch, check, expected):
+    monkeypatch.setattr(fuzz, "SECONDS", 2)
+    monkeypatch.setattr(fuzz, "RESIDENT", 1 << 27)
+    paths = [write(tmp_path / "a", "x"), write(tmp_path / "b", "x")]
+    assert fuzz.read_all(paths, check)[0].startswith(expected)
+
+
+def test_crashes_and_wrong_values_of_readers(tmp_path, monkeypatch):
+    text = write(tmp_path / "a.tsv.gz", gzip.compress((HEADER + "3\t1\t1\n" * 3).encode()))
+    assert fuzz.read_all([text], fuzz_events.check) == ["read"]
+    ends = {
+        "crash": lambda path, announce: os.kill(os.getpid(), signal.SIGKILL),
+        "KeyError": lambda path, announce: {}["x"],
+        "wrong": lambda path, announce: PLAIN,
+    }
+    for expected, reader in ends.items():
+        monkeypatch.setattr(fuzz_events, "read_events", reader)
+        (result,) = fuzz.read_all([text], fuzz_events.check)
+        assert result.startswith(expected)
+
+
+def test_inputs_that_end_badly_are_kept(tmp_path, monkeypatch, capsys):
+    def prepare(rng):
+        return iter([("txt", b"a"), ("txt", b"b"), ("txt", b"c")]), check
+
+    def check(path):
+        return "wrong: b" if path.read_bytes() == b"b" else None
+
+    monkeypatch.setitem(fuzz.TARGETS, "made", fuzz.Target(1, prepare))
+    assert fuzz.run("made", 3, 7, tmp_path) == {"read": 2, "wrong": 1}
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == "made-7-1.txt" and kept.read_bytes() == b"b"
+    assert capsys.readouterr().out == f"{kept}: wrong: b\n"
+    with pytest.raises(SystemExit):
+        fuzz.main(["-n", "3", "made"])
+    assert "1 inputs that ended badly are in" in capsys.readouterr().out
+
+
+def test_targets_that_are_none(capsys):
+    with pytest.raises(SystemExit):
+        fuzz.main(["-n", "3", "cars"])
+    assert "expected targets of strings, paramfiles" in capsys.readouterr().err
