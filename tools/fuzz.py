@@ -25,23 +25,13 @@ import signal
 import sys
 import tempfile
 import time
-<<<<<<< HEAD
-=======
 import warnings
->>>>>>> security
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-<<<<<<< HEAD
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-# processes that are forked have no threads but one
-os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
-=======
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
->>>>>>> security
 
 import numpy as np
 
@@ -50,10 +40,7 @@ from gru4rec_toolkit.errors import InputError, run_cli
 from gru4rec_toolkit.progress import progress_bar
 from tools import fuzz_events
 
-<<<<<<< HEAD
-=======
 ROOT = Path(__file__).resolve().parents[1]
->>>>>>> security
 SECONDS = 20  # for one input, on a busy machine
 MEMORY = 2 << 30  # that reading may ask for beside what the process has,
 RESIDENT = 5 << 28  # and what it may use; pickles have a limit of their own
@@ -82,21 +69,12 @@ class Target(NamedTuple):
 # --- changes --------------------------------------------------------------------------------------
 
 NUMBERS = "0 -1 1 007 1e5 1e308 1e400 .5 0.5/0.9 nan inf 0x1F 1_0 ٣ 4294967296 9223372036854775808"
-<<<<<<< HEAD
-NAMES = "True False None softmax bpr-max layersize adam elu elu-0.5 selu-1-2 200/100 [] {} () 2014-01-01"
-WORDS = [*NUMBERS.split(), *NAMES.split(), *"/-=:#,\\'\" \t\n\r\0\x1b\f;\u202eé\ud800"]
-WORDS += ["", "9" * 30, "9" * 5000, ",,", "==", '"""', "\x1b[2J"]
-CODE = """import os|__import__('os')|open('x', 'w')|lambda: 0|(x := 1)|[x for x in y]|f'{x}'|1 + 1|-1|1j
-print()|{**x}|*x|...|b'x'|x.y|x[0]|if True:|OrderedDict|gru4rec_params|dict(|OrderedDict([|not 1|0x1for x
-1 if 1 else 2|'a' 'b'|'a' * 9**9|# coding: rot13|exec('')|'\\d'|1 is 1|()()|async|yield|await x|@x"""
-=======
 NAMES = "True False None softmax bpr-max layersize adam elu elu-0.5 selu-1-2 200/100 [] {} ()"
 WORDS = [*NUMBERS.split(), *NAMES.split(), *"/-=:#,\\'\" \t\n\r\0\x1b\f;\u202eé\ud800"]
 WORDS += ["", "9" * 30, "9" * 5000, ",,", "==", '"""', "\x1b[2J"]
 CODE = r"""import os|__import__('os')|open('x', 'w')|lambda: 0|(x := 1)|[x for x in y]|f'{x}'|1 + 1
 -1|1j|print()|{**x}|*x|...|b'x'|x.y|x[0]|if True:|OrderedDict|gru4rec_params|dict(|OrderedDict([
 not 1|0x1for x|1 if 1 else 2|'a' 'b'|'a' * 9**9|# coding: rot13|exec('')|'\d'|1 is 1|()()|yield"""
->>>>>>> security
 CODE = [*re.split(r"[|\n]", CODE), "(" * 300, "-" * 3000, "0x" + "f" * 99, "@x\ndef f(): pass\n"]
 VALUES: list[Any] = [None, True, False, 0, 1, -1, 10**12, 10**30, 10**400, 0.5, 1e308, [], {}, [[]]]
 VALUES += [float("nan"), float("inf"), [0], [1e400], [None], {"a": 1}, [100] * 1000, *WORDS]
@@ -163,12 +141,8 @@ def change_json(rng: random.Random, value: Any) -> Any:
 def change_array(rng: random.Random, array: np.ndarray) -> np.ndarray:
     """Change an array's type, shape or values."""
     choice = rng.random()
-<<<<<<< HEAD
-    with contextlib.suppress(ValueError, TypeError, OverflowError), np.errstate(all="ignore"):
-=======
     with contextlib.suppress(ValueError, TypeError, OverflowError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
->>>>>>> security
         if choice < 0.3:
             return array.astype(rng.choice(DTYPES))
         if choice < 0.45:
@@ -204,11 +178,7 @@ def change_container(rng: random.Random, content: bytes) -> bytes:
         elif choice < 0.2:
             members[name] = fuzz_events.damage(rng, "", members[name])
         else:
-<<<<<<< HEAD
-            with contextlib.suppress(ValueError, EOFError, OSError, SyntaxError, UnicodeError):
-=======
             with contextlib.suppress(Exception):  # numpy's, of what was damaged before
->>>>>>> security
                 array = np.load(io.BytesIO(members[name]))
                 if name == "header.npy":
                     text = json.dumps(change_json(rng, json.loads(array.tobytes())))
@@ -239,8 +209,6 @@ def strings(rng: random.Random) -> tuple[Inputs, Check]:
     ]
     words = [*WORDS, *parameters.PARAMETERS]
 
-<<<<<<< HEAD
-=======
     def made() -> Inputs:
         for _ in _ever():
             text = rng.choice(sound)
@@ -252,18 +220,11 @@ def strings(rng: random.Random) -> tuple[Inputs, Check]:
             else:
                 yield "txt", encoded(rng, change_text(rng, text, words))
 
->>>>>>> security
     def check(path: Path) -> None:
         settings = parameters.parse_string(path.read_bytes().decode("utf-8", "surrogateescape"))
         parameters.HasParameters().set_params(**settings)
 
-<<<<<<< HEAD
-    return (
-        ("txt", encoded(rng, change_text(rng, rng.choice(sound), words))) for _ in _ever()
-    ), check
-=======
     return made(), check
->>>>>>> security
 
 
 def paramfiles(rng: random.Random) -> tuple[Inputs, Check]:
@@ -452,11 +413,7 @@ def _ever() -> Iterable[None]:
 
 
 def run(
-<<<<<<< HEAD
-    name: str, n_inputs: int, seed: int, folder: Path, progress: Callable[[int], Any] = len
-=======
     name: str, n_inputs: int, seed: int, folder: Path, progress: Callable[[int], Any] = bool
->>>>>>> security
 ) -> dict[str, int]:
     """Read inputs of a target and count how that ends; those that end badly stay in the folder.
 
@@ -528,10 +485,7 @@ def _alone() -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.dup2(said.fileno(), 2)
-<<<<<<< HEAD
-=======
     sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115
->>>>>>> security
     os.chdir(tempfile.mkdtemp(prefix="fuzz-"))
 
 
@@ -602,8 +556,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-<<<<<<< HEAD
-    np.seterr(all="ignore")
-=======
->>>>>>> security
     run_cli(main)
