@@ -108,6 +108,13 @@ def test_each_training_is_a_run(uri, experiment, runs):
     assert {run.info.status for run in runs()} == {"FINISHED"}
 
 
+def test_another_seed_is_another_run_whatever_its_first_epoch(uri, experiment, runs):
+    with MLflow(experiment, tracking_uri=uri) as tracker:
+        tell(tracker, made_epochs(1, seed=1))
+        tell(tracker, made_epochs(3, seed=2)[1:])
+    assert sorted(run.data.params["seed"] for run in runs()) == ["1", "2"]
+
+
 def test_a_training_that_goes_on_has_all_of_its_epochs(uri, experiment, runs):
     tracker = MLflow(experiment, tracking_uri=uri)
     tell(tracker, made_epochs(4, n_replayed=2))
