@@ -222,9 +222,11 @@ def test_a_server_that_is_not_there_is_refused_at_once():
 
 def test_a_server_that_does_not_answer_is_refused(monkeypatch):
     monkeypatch.setattr(tracking, "PATIENCE", 0.2)
+    start = time.monotonic()
     listening = http.server.HTTPServer(("127.0.0.1", 0), Service)  # and never accepting
     with listening as server, pytest.raises(InputError, match="timed out"):
         MLflow(tracking_uri=f"http://127.0.0.1:{server.server_port}")
+    assert time.monotonic() - start < 8  # PATIENCE alone would be longer
 
 
 def test_a_broken_database_is_a_warning_and_tried_again(uri, experiment, runs, database, caplog):
