@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Callable, NamedTuple
 
 
 class Epoch(NamedTuple):
@@ -43,4 +43,5 @@ class Epoch(NamedTuple):
     is_replay: bool = False
 
 
+# Python 3.8 has no collections.abc.Callable[...]
 Callback = Callable[[Epoch], None]

@@ -108,6 +108,13 @@ def test_each_training_is_a_run(uri, experiment, runs):
     assert {run.info.status for run in runs()} == {"FINISHED"}
 
 
+def test_another_seed_is_another_run_whatever_its_first_epoch(uri, experiment, runs):
+    with MLflow(experiment, tracking_uri=uri) as tracker:
+        tell(tracker, made_epochs(1, seed=1))
+        tell(tracker, made_epochs(3, seed=2)[1:])
+    assert sorted(run.data.params["seed"] for run in runs()) == ["1", "2"]
+
+
 def test_a_training_that_goes_on_has_all_of_its_epochs(uri, experiment, runs):
     tracker = MLflow(experiment, tracking_uri=uri)
     tell(tracker, made_epochs(4, n_replayed=2))
@@ -215,9 +222,11 @@ def test_a_server_that_is_not_there_is_refused_at_once():
 
 def test_a_server_that_does_not_answer_is_refused(monkeypatch):
     monkeypatch.setattr(tracking, "PATIENCE", 0.2)
+    start = time.monotonic()
     listening = http.server.HTTPServer(("127.0.0.1", 0), Service)  # and never accepting
     with listening as server, pytest.raises(InputError, match="timed out"):
         MLflow(tracking_uri=f"http://127.0.0.1:{server.server_port}")
+    assert time.monotonic() - start < 8  # PATIENCE alone would be longer
 
 
 def test_a_broken_database_is_a_warning_and_tried_again(uri, experiment, runs, database, caplog):

@@ -14,7 +14,7 @@ from helpers.cli import ROOT, files_in
 from helpers.epochs import made_epochs, tell
 
 from gru4rec_toolkit.errors import InputError
-from gru4rec_toolkit.tracking.tensorboard import TensorBoard
+from gru4rec_toolkit.tracking.tensorboard import TensorBoard, scalars
 
 pytest.importorskip("tensorboardX")
 event_accumulator = pytest.importorskip(
@@ -73,6 +73,15 @@ def test_each_seed_is_a_run(tmp_path):
         assert shown(tmp_path / f"seed-{seed}") == expected(made_epochs(2, seed))
 
 
+def test_another_seed_is_another_run_whatever_its_first_epoch(tmp_path):
+    board = TensorBoard(tmp_path)
+    tell(board, made_epochs(1, seed=1))
+    later = made_epochs(3, seed=2)[1:]
+    tell(board, later)
+    assert shown(tmp_path / "seed-1") == expected(made_epochs(1, seed=1))
+    assert shown(tmp_path / "seed-2") == expected(later)
+
+
 def test_a_training_that_goes_on_shows_each_epoch_once(tmp_path):
     tell(TensorBoard(tmp_path), made_epochs(4, loss=5.0))  # killed in its fifth epoch
     again = made_epochs(6, loss=6.0, n_replayed=3)
@@ -93,12 +102,15 @@ def test_many_starts_in_one_second_stay_in_order(tmp_path):
         board = TensorBoard(tmp_path)
         tell(board, made_epochs(1, loss=float(loss)))
         board.close()
+    assert len([*(tmp_path / "seed-42").iterdir()]) == 20
     assert shown(tmp_path / "seed-42") == expected(made_epochs(1, loss=19.0))
 
 
 def test_numbers_of_numpy_are_taken(tmp_path):
     (epoch,) = made_epochs(1, lengths=())
-    TensorBoard(tmp_path)(epoch._replace(loss=np.float32(2), metrics={"MRR@20": np.float64(0.5)}))
+    odd = epoch._replace(loss=np.float32(2), metrics={"MRR@20": np.float64(0.5)})
+    assert {type(value) for value in scalars(odd).values()} == {float}
+    TensorBoard(tmp_path)(odd)
     found = shown(tmp_path / "seed-42")
     assert (found["train/loss"], found["validation/MRR@20"]) == ([(1, 2.0)], [(1, 0.5)])
 
