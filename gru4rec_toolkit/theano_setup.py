@@ -153,6 +153,7 @@ def _import_theano(device: str | None) -> Setup:
         base = compile_directory.choose()
         flags["base_compiledir"] = str(base)
     compile_directory.remove_stale_locks(base)
+    compile_directory.remove_damaged(base)
     compile_directory.check_start(base)
     # Theano sets it where it opens a GPU, against forked processes; this one has just been started
     os.environ.pop("THEANO_GPU_IS_ALREADY_ACTIVE", None)
