@@ -141,6 +141,8 @@ def _import_theano(device: str | None) -> Setup:
     chosen, reason = _choose_device(wanted, source)
     compat = importlib.import_module("gru4rec_toolkit.theano_compat")  # imports NumPy
     flags = {"device": chosen}
+    if not any(name.startswith("numpy.seterr") for name in named):
+        flags["numpy.seterr_all"] = "None"  # else it would silence NumPy for the whole program
     blas, renames = f"as named: {named.get('blas.ldflags')}", ""
     if "blas.ldflags" not in named:
         flags["blas.ldflags"], renames, blas = find_blas()
@@ -319,8 +321,10 @@ def _gpu_problem(device: str) -> str | None:
         load_cuda_libraries()
     try:
         pygpu = importlib.import_module("pygpu")
-    except ImportError:
+    except ModuleNotFoundError:
         return "pygpu is not installed"
+    except Exception as err:  # built for another NumPy, for example
+        return f"pygpu cannot be imported ({one_line(err)})"
     try:
         pygpu.init(device)
     except Exception as err:  # pygpu raises its own and plain exceptions alike

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gru4rec_toolkit.data.checks import as_times, check_columns, holds_dates
-from gru4rec_toolkit.errors import InputError, one_line
+from gru4rec_toolkit.errors import InputError, missing_package, one_line
 
 
 def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
@@ -64,15 +64,13 @@ def import_pyarrow(purpose: str):
     Raises
     ------
     InputError
-        It is not installed; the message says what it is needed for and how to get it.
+        It is not installed, or cannot be imported; the message says what it is needed for.
     """
     try:
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise InputError(
-            f"{purpose} needs the package pyarrow; install it with `pip install pyarrow`"
-        ) from None
+    except Exception as err:
+        raise missing_package(purpose, "pyarrow", err) from None
     return pyarrow
 
 
