@@ -7,7 +7,7 @@ imported.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import os
 import re
 import sys
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gru4rec_toolkit import arguments, machine, parameters, theano_setup
-from gru4rec_toolkit.errors import InputError, run_cli, shown
+from gru4rec_toolkit.errors import InputError, missing_package, run_cli, shown
 from gru4rec_toolkit.search.settings import Settings
 from gru4rec_toolkit.search.space import (
     SearchParameter,
@@ -196,8 +196,10 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     converted = parameters.convert({**fixed, **columns})
     check_space(space, converted)
     devices = _devices(args)
-    if importlib.util.find_spec("optuna") is None:
-        raise InputError("paropt.py needs the package optuna; install it with `pip install optuna`")
+    try:
+        importlib.import_module("optuna")
+    except Exception as err:
+        raise missing_package("paropt.py", "optuna", err) from None
 
     from gru4rec_toolkit.search import methods, report
 

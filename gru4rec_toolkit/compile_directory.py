@@ -16,12 +16,14 @@ import os
 import platform
 import pwd
 import re
+import shutil
 import socket
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from gru4rec_toolkit.errors import InputError, one_line
 
@@ -32,6 +34,7 @@ _MOST_LINKS = 40  # links on the way to a directory, as many as Linux follows
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FIRST_MODULES = 1 << 20  # bytes that Theano's own modules take
+_ELF_HEADER = 64  # bytes
 # seconds after which a lock without an owner is not about to get one
 _OWNER_COMES = 10
 
@@ -247,6 +250,50 @@ def check_loaded(path: str | Path) -> None:
                     reason = _mode_problem(str(path), status, last=True)
     if reason:
         raise CompileError(f"compiled code cannot be loaded: {reason}")
+
+
+def is_cut_short(path: str | Path) -> bool:
+    """Tell whether a file of compiled code lacks its end, as after a crash or on a full disk.
+
+    The loader maps such a file all the same, and the process dies (SIGBUS) at its first use. The
+    last thing in a file are its section headers; the first bytes say where they end.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_ELF_HEADER)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return False
+    if len(head) < _ELF_HEADER or not head.startswith(b"\x7fELF"):
+        return True
+    if head[4] != 2:  # not of 64 bits: the numbers stand elsewhere
+        return False
+    order: Literal["little", "big"] = "little" if head[5] == 1 else "big"
+    start, one, n = (
+        int.from_bytes(head[at : at + width], order) for at, width in ((40, 8), (58, 2), (60, 2))
+    )
+    return size < start + one * n
+
+
+def remove_damaged(base: Path) -> None:
+    """Remove what lacks its end, or all of it, of the modules that Theano loads at its import.
+
+    Theano compiles them where they are loaded from, so another process may be about to.
+    """
+    for folder in base.glob("compiledir_*/*_ext"):
+        with contextlib.suppress(OSError):
+            in_use = (folder.parent / "lock_dir").exists
+            # a second look: the other process may have been ready before the lock was looked at
+            if _is_damaged(folder) and not in_use() and _is_damaged(folder):
+                shutil.rmtree(folder)
+
+
+def _is_damaged(folder: Path) -> bool:
+    libraries = [*folder.glob("*.so")]
+    if libraries:
+        return any(map(is_cut_short, libraries))
+    # Theano writes the version there once it has compiled
+    return "_version" in (folder / "__init__.py").read_text()
 
 
 def danger(path: Path) -> str | None:

@@ -105,6 +105,28 @@ def one_line(err: BaseException) -> str:
     return " ".join(f"{type(err).__name__}: {err}".split())
 
 
+def missing_package(purpose: str, name: str, err: Exception) -> InputError:
+    """Return the message about an optional package that cannot be imported.
+
+    Parameters
+    ----------
+    purpose : str
+        What needs it: ``data.parquet: reading Parquet files``.
+    name : str
+        What pip calls it.
+    err : exception
+        Of the import: packages that do not fit each other raise anything.
+    """
+    if isinstance(err, ModuleNotFoundError) and err.name == name:
+        return InputError(
+            f"{purpose} needs the package {name}; install it with `pip install {name}`"
+        )
+    return InputError(
+        f"{purpose} needs the package {name}, which cannot be imported ({one_line(err)}); install "
+        f"it again with `pip install --force-reinstall {name}`"
+    )
+
+
 def run_cli(main: Callable[[], None]) -> None:
     """Run a command line program and turn its errors into exit codes.
 

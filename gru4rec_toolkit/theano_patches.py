@@ -155,6 +155,8 @@ def _survive_cleared_caches() -> None:
         if name not in self.module_from_name:
             compile_directory.check_loaded(name)
         try:
+            if name not in self.module_from_name and compile_directory.is_cut_short(name):
+                raise ImportError("cut short", path=name)
             return get_module(self, name)
         except ImportError:  # it is missing, or damaged, and would be at every start
             shutil.rmtree(os.path.dirname(name), ignore_errors=True)

@@ -141,6 +141,8 @@ def _import_theano(device: str | None) -> Setup:
     chosen, reason = _choose_device(wanted, source)
     compat = importlib.import_module("gru4rec_toolkit.theano_compat")  # imports NumPy
     flags = {"device": chosen}
+    if not any(name.startswith("numpy.seterr") for name in named):
+        flags["numpy.seterr_all"] = "None"  # else it would silence NumPy for the whole program
     blas, renames = f"as named: {named.get('blas.ldflags')}", ""
     if "blas.ldflags" not in named:
         flags["blas.ldflags"], renames, blas = find_blas()
@@ -153,6 +155,7 @@ def _import_theano(device: str | None) -> Setup:
         base = compile_directory.choose()
         flags["base_compiledir"] = str(base)
     compile_directory.remove_stale_locks(base)
+    compile_directory.remove_damaged(base)
     compile_directory.check_start(base)
     # Theano sets it where it opens a GPU, against forked processes; this one has just been started
     os.environ.pop("THEANO_GPU_IS_ALREADY_ACTIVE", None)
@@ -318,8 +321,10 @@ def _gpu_problem(device: str) -> str | None:
         load_cuda_libraries()
     try:
         pygpu = importlib.import_module("pygpu")
-    except ImportError:
+    except ModuleNotFoundError:
         return "pygpu is not installed"
+    except Exception as err:  # built for another NumPy, for example
+        return f"pygpu cannot be imported ({one_line(err)})"
     try:
         pygpu.init(device)
     except Exception as err:  # pygpu raises its own and plain exceptions alike

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.cli import ROOT, TEST, TRAIN, complaint, environment, python, succeeds
 
+from gru4rec_toolkit import compile_directory
 from gru4rec_toolkit.errors import InputError
 
 # `between` runs between two functions, each with compiled modules of its own and one that differs
@@ -170,6 +171,12 @@ def _empty_library(module):
     library.write_bytes(b"")  # as after a power failure
 
 
+def _cut_library(module):
+    """Leave a file that can be loaded, and kills the process at its first use."""
+    (library,) = module.glob("*.so")
+    library.write_bytes(library.read_bytes()[:4096])
+
+
 def _halve_keys(module):
     keys = module / "key.pkl"
     keys.write_bytes(keys.read_bytes()[: keys.stat().st_size // 2])
@@ -197,19 +204,20 @@ def _empty(module):
     module.mkdir()
 
 
-DAMAGES = [_empty_library, _halve_keys, _empty_keys, _keys_of_another_version]
+DAMAGES = [_empty_library, _cut_library, _halve_keys, _empty_keys, _keys_of_another_version]
 DAMAGES += [_no_keys, _no_library, _empty]
 
 
 def test_a_damaged_cache(cache):
-    assert len(modules(cache)) > len(DAMAGES)
+    assert len(modules(cache)) >= len(DAMAGES)
     for damage, module in zip(DAMAGES, modules(cache)):
         damage(module)
     assert works(run(cache)) >= len(DAMAGES)
     assert works(run(cache)) == 0
 
 
-def test_damaged_kernels(cache):
+@pytest.mark.parametrize("share", [0, 0.4, 0.99])
+def test_damaged_kernels(cache, share):
     code = """
     from gru4rec_toolkit.ops.library import load
     library = load()
@@ -217,8 +225,24 @@ def test_damaged_kernels(cache):
 """
     succeeds(run(cache, code))
     (library,) = cache.glob("gru4rec-theano/*/compiledir_*/libgru4rec_*.so")
-    library.write_bytes(b"")  # as after a power failure
+    whole = library.read_bytes()
+    library.write_bytes(whole[: int(share * len(whole))])  # as after a power failure
     assert "True" in succeeds(run(cache, code)).lines
+    assert not compile_directory.is_cut_short(library)
+
+
+@pytest.mark.parametrize("share", [0.2, None])
+def test_damaged_modules_that_theano_loads_at_its_import(cache, share):
+    libraries = [*cache.glob("gru4rec-theano/*/compiledir_*/*_ext/*.so")]
+    assert len(libraries) == 2
+    for library in libraries:
+        whole = library.read_bytes()
+        library.unlink()
+        if share is not None:
+            library.write_bytes(whole[: int(share * len(whole))])
+    assert works(run(cache)) == 0
+    assert all(library.exists() for library in libraries)
+    assert not any(map(compile_directory.is_cut_short, libraries))
 
 
 # --- full and read-only disks ---------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shutil
 import socket
 import struct
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -461,3 +463,29 @@ def test_locks_of_others_are_kept(levels, text):
     directory = lock(levels, text)
     compile_directory.remove_stale_locks(levels["base"])
     assert directory.exists()
+
+
+def test_files_that_lack_their_end(tmp_path):
+    data, path = Path(sys.executable).read_bytes(), tmp_path / "x.so"
+    path.write_bytes(data)
+    assert not compile_directory.is_cut_short(path)
+    for size in (len(data) - 1, len(data) // 2, 64, 63, 0):
+        path.write_bytes(data[:size])
+        assert compile_directory.is_cut_short(path)
+    path.write_bytes(bytes(len(data)))
+    assert compile_directory.is_cut_short(path)
+    path.write_bytes(data[:4] + b"\1" + data[5:64])  # of 32 bits: not looked at
+    assert not compile_directory.is_cut_short(path)
+    assert not compile_directory.is_cut_short(tmp_path / "missing.so")
+
+
+def test_modules_that_another_process_compiles_are_left_alone(levels):
+    folder = levels["compiledir_x"] / "lazylinker_ext"
+    folder.mkdir()
+    (folder / "lazylinker_ext.so").write_bytes(b"")
+    directory = lock(levels, f"{os.getppid()}_0123456789_{HOST}\n")
+    compile_directory.remove_damaged(levels["base"])
+    assert (folder / "lazylinker_ext.so").exists()
+    shutil.rmtree(directory)
+    compile_directory.remove_damaged(levels["base"])
+    assert not folder.exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.cli import ROOT, TEST, TRAIN, Done, complaint, environment, files_in
+from helpers.cli import ROOT, TEST, TRAIN, Done, complaint, environment, files_in, python, succeeds
 
 import evaluation
 import run
@@ -396,3 +396,54 @@ def test_a_reader_of_standard_output_that_goes_away(tmp_path):
         assert process.wait(timeout=300) == 1
     assert "Traceback" not in err and "error" not in err
     assert files_in(tmp_path) == {}
+
+
+# --- packages -------------------------------------------------------------------------------------
+
+BROKEN = "raise AttributeError(\"module 'numpy' has no attribute 'bool'\")\n"
+NEEDING = {
+    "onnx": ("-l", "--export", "model.onnx"),
+    "safetensors": ("-l", "--export", "model.safetensors"),
+    "pyarrow": ("-l", "-t", TEST, "--ranks", "ranks.parquet"),
+}
+
+
+@pytest.mark.parametrize("name", NEEDING)
+@pytest.mark.parametrize("installed", [True, False])
+def test_packages_that_cannot_be_imported(here, trained, tmp_path, monkeypatch, name, installed):
+    """Packages that do not fit each other raise anything."""
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    if installed:
+        (tmp_path / f"{name}.py").write_text(BROKEN)
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+        monkeypatch.setitem(sys.modules, name, None)
+    message = complaint(here(trained, *NEEDING[name]))
+    advice = f"pip install {'--force-reinstall ' if installed else ''}{name}"
+    assert f"needs the package {name}" in message and advice in message
+    assert ("no attribute 'bool'" in message) == installed
+
+
+def test_packages_of_a_search_that_cannot_be_imported(tmp_path):
+    for name in ("optuna", "matplotlib"):
+        (tmp_path / f"{name}.py").write_text(BROKEN)
+        (tmp_path / "space").write_text(
+            '{"name": "layers", "dtype": "int", "values": [8, 40], "step": 8}\n'
+        )
+        command = [ROOT / "paropt.py", TRAIN, TEST, "-opf", "space", "--plots", "plots"]
+        path = f"{tmp_path}{os.pathsep}{ROOT}"
+        message = complaint(python(*command, cwd=tmp_path, PYTHONPATH=path))
+        assert f"needs the package {name}, which cannot be imported (AttributeError: " in message
+        (tmp_path / f"{name}.py").unlink()
+        assert not (tmp_path / "plots").exists()
+
+
+def test_numpys_warnings_stay_as_they_are(tmp_path):
+    """Theano turns them off for the whole program, in a notebook for the user's own code."""
+    code = "import numpy as np, gru4rec; print(np.geterr())"
+    done = succeeds(python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT)))
+    default = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+    assert done.lines[0] == str(default)
+    flags = "numpy.seterr_all=raise"
+    done = succeeds(python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT), THEANO_FLAGS=flags))
+    assert done.lines[0] == str(dict.fromkeys(default, "raise"))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gru4rec_toolkit.data.checks import as_times, check_columns, holds_dates
-from gru4rec_toolkit.errors import InputError, one_line
+from gru4rec_toolkit.errors import InputError, missing_package, one_line
 
 OLDEST = (14, 0, 1)  # of pyarrow, as in pyproject.toml
 
@@ -71,16 +71,14 @@ def import_pyarrow(purpose: str):
     Raises
     ------
     InputError
-        It is not installed, or so old that it runs code that a file holds (CVE-2023-47248); the
-        message says what it is needed for and how to get it.
+        It is not installed, cannot be imported, or is so old that it runs code that a file holds
+        (CVE-2023-47248); the message says what it is needed for and how to get it.
     """
     try:
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise InputError(
-            f"{purpose} needs the package pyarrow; install it with `pip install pyarrow`"
-        ) from None
+    except Exception as err:
+        raise missing_package(purpose, "pyarrow", err) from None
     if tuple(int(part) for part in re.findall("[0-9]+", pyarrow.__version__)[:3]) < OLDEST:
         raise InputError(
             f"{purpose} needs pyarrow {'.'.join(map(str, OLDEST))} or later, since pyarrow "

@@ -65,6 +65,8 @@ def path() -> Path:
     """
     flags, link, target = _recipe()
     compile_directory.restore(target.parent)
+    if compile_directory.is_cut_short(target):
+        _remove(target)
     if not target.exists():
         _compile(flags, link, target)
     reason = compile_directory.danger(target)

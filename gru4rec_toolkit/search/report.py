@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gru4rec_toolkit import files, parameters
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, missing_package
 from gru4rec_toolkit.search.space import SearchParameter, aligned
 
 if TYPE_CHECKING:
@@ -203,10 +203,10 @@ def check_plots(folder: str) -> None:
     InputError
         If matplotlib is missing, the directory cannot be made, or other files have their names.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError(
-            "--plots needs the package matplotlib; install it with `pip install matplotlib`"
-        )
+    try:
+        importlib.import_module("matplotlib")
+    except Exception as err:
+        raise missing_package("--plots", "matplotlib", err) from None
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as err:

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from gru4rec_toolkit import files
-from gru4rec_toolkit.errors import InputError, shown
+from gru4rec_toolkit.errors import InputError, missing_package, shown
 from gru4rec_toolkit.parameters import Values
 from gru4rec_toolkit.serving import onnx, safetensors
 
@@ -65,11 +65,8 @@ def check_writable(
     module = FORMATS[name]
     try:
         module.import_library()
-    except ImportError:
-        raise InputError(
-            f"{path}: exporting the model needs the package {name}; install it with "
-            f"`pip install {name}`"
-        ) from None
+    except Exception as err:
+        raise missing_package(f"{path}: exporting the model", name, err) from None
 
     def is_one(existing: str) -> bool:
         try:
