@@ -30,8 +30,8 @@ def outputs(tmp_path_factory):
         "for seed in (1, 2):\n    tell(curve, made_epochs(2, seed))\n    curve.close()",
         "tell(LiveCurve(), made_epochs(3, n_replayed=2)[:2])",
         "curve = LiveCurve()\ntell(curve, made_epochs(2, n_replayed=2))\ncurve.close()",
-        "import matplotlib\nmatplotlib.rcParams['lines.linewidth'] = 9\n"
-        "tell(LiveCurve(), made_epochs(1))\nmatplotlib.rcParams['lines.linewidth']",
+        "import matplotlib\nmatplotlib.rcParams['axes.facecolor'] = 'red'\n"
+        "tell(LiveCurve(), made_epochs(1))\nmatplotlib.rcParams['axes.facecolor']",
     ]
     return execute_cells(cells, tmp_path_factory.mktemp("notebook"))
 
@@ -73,7 +73,7 @@ def test_replayed_epochs_are_drawn_with_the_next_one_or_at_the_end(outputs, pict
 
 def test_the_users_matplotlib_is_left_alone(outputs, picture):
     assert pictures(outputs[5]) == [picture(made_epochs(1))]
-    assert outputs[5][-1].data["text/plain"] == "9.0"
+    assert outputs[5][-1].data["text/plain"] == "'red'"
 
 
 # --- elsewhere ------------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from helpers.epochs import made_epochs, tell
 from gru4rec_toolkit.tracking.plot import Plot
 import matplotlib
-matplotlib.rcParams["lines.linewidth"] = 7
+matplotlib.rcParams["axes.facecolor"] = "red"
 before = matplotlib.rcParams.copy()
 tell(Plot("curves.png"), made_epochs(1))
 assert "matplotlib.pyplot" not in sys.modules
