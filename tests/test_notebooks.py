@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 
 import pytest
 from helpers.cli import ROOT, TRAIN, python, succeeds
-
-from gru4rec import GRU4Rec
 
 # the modules by which tqdm knows a notebook; widgets print what they show
 KERNEL = """
@@ -83,9 +80,6 @@ def test_no_bar_elsewhere_without_a_terminal(run):
 EXAMPLE = ROOT / "examples" / "notebook" / "gru4rec.ipynb"
 
 
-@pytest.mark.skipif(
-    "callbacks" not in inspect.signature(GRU4Rec.fit).parameters, reason="fit takes no callbacks"
-)
 def test_the_example_notebook(tmp_path):
     from helpers.notebooks import execute, nbformat, pictures
 

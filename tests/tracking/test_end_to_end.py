@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pandas as pd
 import pytest
 
@@ -12,9 +10,6 @@ from gru4rec_toolkit.tracking.logfile import LogFile
 from gru4rec_toolkit.tracking.plot import Plot, is_plot
 from gru4rec_toolkit.tracking.tensorboard import TensorBoard
 
-pytestmark = pytest.mark.skipif(
-    "callbacks" not in inspect.signature(GRU4Rec.fit).parameters, reason="fit takes no callbacks"
-)
 SETTINGS = {"layers": [16], "batch_size": 8, "n_epochs": 4, "n_sample": 0}
 
 
