@@ -61,13 +61,15 @@ MODULES = {
     "model/ranking.py": ["tests/test_evaluation.py", "tests/test_ties.py"],
     "model/negatives.py": ["tests/model/test_negatives.py"],
     "parameters/table.py": ["tests/test_parameters.py"],
-    "parameters/text.py": ["tests/test_parameters.py"],
+    "parameters/text.py": ["tests/test_parameters.py", "tests/test_security.py"],
     "parameters/values.py": ["tests/test_parameters.py"],
     "data/checks.py": ["tests/data/test_events.py", "tests/test_event_times.py"],
     "data/events.py": ["tests/data/test_events.py"],
-    "data/text.py": ["tests/data/test_events.py", "tests/data/test_text.py"],
+    "data/text.py": [
+        "tests/data/test_events.py", "tests/data/test_text.py", "tests/test_security.py",
+    ],
     "modelfile.py": ["tests/test_modelfile.py"],
-    "container.py": ["tests/test_modelfile.py"],
+    "container.py": ["tests/test_modelfile.py", "tests/test_security.py"],
     "model/checkpoint.py": ["tests/model/test_checkpoint.py"],
 }  # fmt: skip
 
