@@ -450,6 +450,11 @@ def run(
 
 def read_all(paths: list[Path], check: Check) -> list[str]:
     """Read files in a process until one of them ends it."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as empty:
+        return _read_until_the_end(paths, check, empty)
+
+
+def _read_until_the_end(paths: list[Path], check: Check, empty: str) -> list[str]:
     sys.stdout.flush()
     sys.stderr.flush()
     output, given = os.pipe()
@@ -457,7 +462,7 @@ def read_all(paths: list[Path], check: Check) -> list[str]:
     if child == 0:
         os.close(output)
         try:
-            _alone()
+            _alone(empty)
             for path in paths:
                 signal.alarm(SECONDS)
                 result = " ".join(outcome(path, check).split())[:500]
@@ -474,7 +479,7 @@ def read_all(paths: list[Path], check: Check) -> list[str]:
     return results
 
 
-def _alone() -> None:
+def _alone(empty: str) -> None:
     """Prepare a process that reads: its limits, an empty directory, and its output to a file."""
     with open("/proc/self/statm", encoding="ascii") as file:
         in_use = int(file.read().split()[0]) * resource.getpagesize()
@@ -486,7 +491,7 @@ def _alone() -> None:
     os.dup2(null, 1)
     os.dup2(said.fileno(), 2)
     sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115
-    os.chdir(tempfile.mkdtemp(prefix="fuzz-"))
+    os.chdir(empty)
 
 
 def outcome(path: Path, check: Check) -> str:

@@ -186,7 +186,7 @@ def _most_nested(file: IO[bytes]) -> int:
     """Return how many tuples can lie in one another in a pickle, at most: a byte makes each."""
     most = 0
     for block in iter(lambda: file.read(1 << 20), b""):
-        most += sum(map(block.count, (b"\x85", b"\x86", b"\x87", b"t")))
+        most += len(block) - len(block.translate(None, b"\x85\x86\x87t"))
     file.seek(0)
     return most
 

@@ -172,16 +172,16 @@ class Scan:
         if self._file.quoting == csv.QUOTE_NONE or not (self._in_quotes or b'"' in block):
             self._follow_line(len(block), _last(block, b"\n", b"\r"))
             return int(np.count_nonzero(is_separator))
-        is_end = (codes == ord("\n")) | (codes == ord("\r"))
-        places = np.flatnonzero((codes == ord('"')) | is_separator | is_end)
-        marks = codes[places]
+        is_mark = (codes == ord('"')) | is_separator | (codes == ord("\n")) | (codes == ord("\r"))
+        marks = codes[is_mark]
         quotes = np.cumsum(marks == ord('"'), dtype=np.uint8) + np.uint8(self._in_quotes)
         outside = quotes % 2 == 0  # only odd or even matters: the sum may overflow
         if len(marks):
             self._in_quotes = not outside[-1]
-        ends = places[outside & is_end[places]]
-        self._follow_line(len(block), int(ends[-1]) if len(ends) else -1)
-        return int(np.count_nonzero(outside & is_separator[places]))
+        ends = np.flatnonzero(outside & ((marks == ord("\n")) | (marks == ord("\r"))))
+        end = _place(is_mark, len(marks) - 1 - int(ends[-1])) if len(ends) else -1
+        self._follow_line(len(block), end)
+        return int(np.count_nonzero(outside & (marks == ord(self._file.separator))))
 
     def _follow_line(self, n_bytes: int, end: int) -> None:
         """Count the bytes of the line that a block ends in; -1: no line ends in the block."""
@@ -213,6 +213,15 @@ class Scan:
             exponents = np.flatnonzero((codes[1:] | 32) == ord("e"))
             if in_number[exponents].any():
                 raise NeedsExactParser
+
+
+def _place(is_mark: np.ndarray, n_behind: int) -> int:
+    """Return the place of the mark that so many others stand behind."""
+    for n in (4096, len(is_mark)):  # nearly always close to the end
+        places = np.flatnonzero(is_mark[-n:])
+        if n_behind < len(places):
+            break
+    return max(0, len(is_mark) - n) + int(places[-1 - n_behind])
 
 
 def _last(block: bytes, *marks: bytes) -> int:
