@@ -447,3 +447,134 @@ def test_numpys_warnings_stay_as_they_are(tmp_path):
     flags = "numpy.seterr_all=raise"
     done = succeeds(python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT), THEANO_FLAGS=flags))
     assert done.lines[0] == str(dict.fromkeys(default, "raise"))
+
+
+# --- files that change ----------------------------------------------------------------------------
+
+
+def replace(path: Path) -> None:
+    """Put another file in the place of one, of the same size."""
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    os.replace(other, path)
+
+
+def append(path: Path) -> None:
+    with open(path, "ab") as file:
+        file.write(b"1\tx")
+
+
+@pytest.mark.parametrize("change", [replace, append, lambda path: path.write_bytes(b"")])
+def test_a_file_that_is_changed_while_it_is_read(tmp_path, monkeypatch, change):
+    """It is read in several goes; what they give must not be mixed, nor a line be blamed."""
+    path = tmp_path / "train.tsv"
+    shutil.copy(TRAIN, path)
+    with_categories = text._with_categories
+
+    def changed(*args, **options):
+        frame = with_categories(*args, **options)
+        monkeypatch.undo()
+        change(path)
+        return frame
+
+    monkeypatch.setattr(text, "_with_categories", changed)
+    with pytest.raises(errors.InputError, match="the file was changed while it was read; wait"):
+        events.read_events(path)
+
+
+def test_a_file_that_is_removed_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "train.tsv"
+    shutil.copy(TRAIN, path)
+    with_categories = text._with_categories
+
+    def removed(*args, **options):
+        frame = with_categories(*args, **options)
+        path.unlink()
+        return frame
+
+    monkeypatch.setattr(text, "_with_categories", removed)
+    with pytest.raises(errors.InputError, match="there is no such file"):
+        events.read_events(path)
+
+
+# --- forks and threads ----------------------------------------------------------------------------
+
+FORK = """
+import itertools, os, sys
+import numpy as np
+import pandas as pd
+import evaluation
+from gru4rec import GRU4Rec
+
+data = pd.read_csv(sys.argv[1], sep="\\t")
+
+def fitted(seed):
+    gru = GRU4Rec(layers=[40], batch_size=32, n_sample=64, n_epochs=2, seed=seed)
+    gru.fit(data, sample_store=5000)
+    return gru
+
+numbers = itertools.count()
+
+def results(gru):
+    sessions = [next(numbers) for _ in range(5)]  # new ones: a slot goes on with its session
+    scores = gru.predict_next_batch(sessions, data.ItemId.values[:5], None, 5)
+    lists = gru.recommend([[data.ItemId.values[0]]], k=5)
+    return scores.values.tolist(), lists.scores.tolist(), evaluation.evaluate_gpu(gru, data)
+
+gru = fitted(1)
+mine, second = results(gru), results(fitted(2))
+"""
+OS_FORK = """
+child = os.fork()
+same = results(gru) == mine and results(fitted(2)) == second  # in both at the same time
+if child == 0:
+    os._exit(0 if same else 1)
+assert same and os.waitpid(child, 0)[1] == 0
+"""
+POOL = """
+import multiprocessing
+
+def work(seed):
+    return results(gru) if seed == 1 else results(fitted(seed))
+
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map(work, [1, 2, 1, 2]) == [mine, second, mine, second]
+assert results(gru) == mine and results(fitted(2)) == second
+"""
+
+
+@pytest.mark.parametrize("code", [OS_FORK, POOL], ids=["os.fork", "multiprocessing"])
+def test_a_fork_after_a_training(tmp_path, code):
+    """A child has none of its parent's threads: the team starts its own, BLAS needs none."""
+    env = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "2"}
+    succeeds(python("-c", FORK + code, TRAIN, cwd=tmp_path, **env))
+
+
+THREADS = """
+import threading
+
+found = {}
+
+def work(seed):
+    gru = fitted(seed)
+    found[seed] = [gru.weights(), results(gru)]
+
+alone = {}
+for seed in (3, 4, 5):
+    work(seed)
+    alone[seed] = found.pop(seed)
+threads = [threading.Thread(target=work, args=(seed,)) for seed in alone]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+for seed, (weights, rest) in alone.items():
+    assert all((weights[name] == found[seed][0][name]).all() for name in weights), seed
+    assert rest == found[seed][1], seed
+"""
+
+
+def test_trainings_in_threads(tmp_path):
+    """They give what they would one after the other."""
+    env = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "2"}
+    succeeds(python("-c", FORK + THREADS, TRAIN, cwd=tmp_path, **env))
