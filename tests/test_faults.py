@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import re
 import shutil
@@ -10,11 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers.cli import ROOT, TEST, TRAIN, Done, complaint, environment, files_in, python, succeeds
+from helpers.searches import Folder, states
 
 import evaluation
 import run
@@ -578,3 +581,52 @@ def test_trainings_in_threads(tmp_path):
     """They give what they would one after the other."""
     env = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "2"}
     succeeds(python("-c", FORK + THREADS, TRAIN, cwd=tmp_path, **env))
+
+
+# --- searches -------------------------------------------------------------------------------------
+
+FILLING = """
+with open({filler!r}, "ab", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("storage", ["beside the results", "elsewhere"])
+def test_a_search_whose_disk_becomes_full(disk, tmp_path, storage):
+    """No trial is lost, and no other one that runs is ended by a table that cannot be written."""
+    folder = Folder(tmp_path / "search")
+    filler = disk / "filler"
+    options = ["--results", disk / "results"]
+    options += ["--storage", "journal"] if storage == "elsewhere" else []
+    folder.stub(
+        f"if self.layers[0]:\n{textwrap.indent(FILLING.format(filler=str(filler)), '    ')}"
+    )
+    done = folder.search(*options, n_trials=2)
+    assert "Traceback" not in done.err
+    assert f"warning: cannot write {disk}/results/results.tsv: {FULL}" in done.err
+    last = done.err.splitlines()[-1]
+    if storage == "elsewhere":
+        assert (done.code, "run the same command again" in last) == (1, True)  # logs lie there, too
+    else:
+        assert done.code == 1 and last.startswith("error: the study in") and FULL in last
+    filler.unlink()
+    folder.stub("pass")
+    done = succeeds(folder.search(*options, n_trials=2))
+    with open(disk / "results" / "results.tsv") as file:
+        found = states(list(csv.DictReader(file, delimiter="\t")))
+    assert found["COMPLETE"] == 2
+
+
+# --- examples -------------------------------------------------------------------------------------
+
+
+def test_the_demo_on_a_full_disk(disk, tmp_path):
+    fill(disk)
+    command = [ROOT / "examples" / "quickstart" / "quickstart.py", "--data", disk]
+    message = complaint(python(*command, cwd=tmp_path))
+    assert message == f"{FULL}; free some space and try again"
+    assert os.listdir(disk) == ["filler"]
