@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import textwrap
 from pathlib import Path
 
@@ -111,6 +114,37 @@ def test_a_training_that_is_ended(tmp_path, number):
     assert files_in(tmp_path) == {}
 
 
+def test_a_terminal_that_closes(tmp_path):
+    """It sends SIGHUP, and nothing can be written to it any more."""
+    settings = "layers=8,batch_size=8,n_sample=16,n_epochs=1000000"
+    command = [ROOT / "run.py", TRAIN, "-ps", settings, "--checkpoint", "state"]
+    ours, theirs = pty.openpty()
+
+    def be_in_the_terminal():
+        listen_to_signals()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=be_in_the_terminal,
+    )
+    try:
+        os.close(theirs)
+        said = b""
+        while b"Epoch2 -->" not in said:
+            said += os.read(ours, 4096)
+        os.close(ours)
+        assert process.wait(timeout=300) == EXIT_CODES[signal.SIGHUP]
+    finally:
+        process.kill()
+    assert [*files_in(tmp_path / "state")] == ["checkpoint.gru4rec"]
+
+
 def test_signals_that_are_ignored_stay_ignored():
     """Nohup lets a program go on when its terminal closes."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -159,19 +193,23 @@ def test_an_interrupt_of_reading_is_not_the_files_fault(
         events.read_events(TRAIN)
 
 
-def test_a_signal_while_pandas_reads(monkeypatch):
-    read = text.Scan.read
+def test_a_signal_while_pandas_reads(tmp_path):
+    code = """
+import os, signal, sys
+from gru4rec_toolkit import errors
+from gru4rec_toolkit.data import events, text
 
-    def ended_by_a_signal(self, size):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return read(self, size)
+read = text.Scan.read
 
-    monkeypatch.setattr(text.Scan, "read", ended_by_a_signal)
-    with pytest.raises(SystemExit) as found:
-        errors.run_cli(lambda: events.read_events(TRAIN))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    assert found.value.code == 143
+def ended_by_a_signal(self, size):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return read(self, size)
+
+text.Scan.read = ended_by_a_signal
+errors.run_cli(lambda: events.read_events(sys.argv[1]))
+"""
+    done = python("-c", code, TRAIN, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert (done.code, done.err) == (143, "ended by SIGTERM\n")
 
 
 # --- full disks -----------------------------------------------------------------------------------
