@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -18,6 +19,7 @@ LONGEST_MESSAGE = 1500
 LONGEST_VALUE = 200
 # signals that end a program from outside: of kill and of clusters, and of a terminal that closes
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 # characters of standard output that may be in a buffer
 _MOST_UNSURE = 1 << 16
 
@@ -136,8 +138,9 @@ def run_cli(main: Callable[[], None]) -> None:
         The program with the parsing of its arguments. An `InputError` that leaves it is printed as
         ``error: <message>`` on standard error with exit code 2; an interrupt (Ctrl-C) ends with
         exit code 130, SIGTERM with 143, a closed terminal (SIGHUP) with 129, each after what was
-        being written is removed; a closed output pipe (``run.py ... | head``) ends silently, other
-        output that cannot be written (``> /dev/full``) with a sentence, both with exit code 1.
+        being written is removed; a full disk that nobody has explained with a sentence and 2; a
+        closed output pipe (``run.py ... | head``) ends silently, other output that cannot be
+        written (``> /dev/full``) with a sentence, both with exit code 1.
     """
     _open_standard_streams()
     sys.stdout = output = _Output(sys.stdout)
@@ -158,9 +161,12 @@ def run_cli(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         _end(1)
     except OSError as err:
-        if err is not output.error:
+        if err is output.error:
+            _end(1, f"error: {output.problem()}")
+        if err.errno not in _FULL:
             raise
-        _end(1, f"error: {output.problem()}")
+        where = f"{err.filename}: " if err.filename else ""
+        _end(2, _printable(f"error: {where}{err.strerror}; free some space and try again"))
     finally:
         sys.stdout = output.stream  # an interrupt may have left it redirected
         if output.error is not None:

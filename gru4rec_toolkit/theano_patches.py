@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import logging
@@ -13,6 +14,7 @@ import os
 import pickle
 import shutil
 import sys
+import threading
 from typing import Any
 
 from gru4rec_toolkit import compile_directory
@@ -32,6 +34,7 @@ def apply() -> None:
     _say_what_failed_on_standard_error()
     _lock_only_where_files_can_be_written()
     _pass_failures_through_optimizers()
+    _compile_one_at_a_time()
 
 
 def _set_rows_once() -> None:
@@ -271,3 +274,23 @@ def _pass_failures_through_optimizers() -> None:
 
     opt.NavigatorOptimizer.warn = staticmethod(passing(warn))
     opt.SeqOptimizer.__init__ = with_passing_callback
+
+
+def _compile_one_at_a_time() -> None:
+    """Let threads compile one after the other.
+
+    While Theano optimizes a graph, it turns its cache of constants off for the whole process. The
+    first thread that is ready would turn it on for one that is not, which fails then.
+    """
+    maker = importlib.import_module("theano.compile.function_module").FunctionMaker
+    compiling = threading.RLock()
+
+    def locked(method):
+        @functools.wraps(method)
+        def call(*args, **options):
+            with compiling:
+                return method(*args, **options)
+
+        return call
+
+    maker.__init__, maker.create = locked(maker.__init__), locked(maker.create)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
+import textwrap
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers.cli import ROOT, TEST, TRAIN, Done, complaint, environment, files_in, python, succeeds
+from helpers.searches import Folder, states
 
 import evaluation
 import run
@@ -108,6 +114,37 @@ def test_a_training_that_is_ended(tmp_path, number):
     assert files_in(tmp_path) == {}
 
 
+def test_a_terminal_that_closes(tmp_path):
+    """It sends SIGHUP, and nothing can be written to it any more."""
+    settings = "layers=8,batch_size=8,n_sample=16,n_epochs=1000000"
+    command = [ROOT / "run.py", TRAIN, "-ps", settings, "--checkpoint", "state"]
+    ours, theirs = pty.openpty()
+
+    def be_in_the_terminal():
+        listen_to_signals()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=be_in_the_terminal,
+    )
+    try:
+        os.close(theirs)
+        said = b""
+        while b"Epoch2 -->" not in said:
+            said += os.read(ours, 4096)
+        os.close(ours)
+        assert process.wait(timeout=300) == EXIT_CODES[signal.SIGHUP]
+    finally:
+        process.kill()
+    assert [*files_in(tmp_path / "state")] == ["checkpoint.gru4rec"]
+
+
 def test_signals_that_are_ignored_stay_ignored():
     """Nohup lets a program go on when its terminal closes."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -156,19 +193,23 @@ def test_an_interrupt_of_reading_is_not_the_files_fault(
         events.read_events(TRAIN)
 
 
-def test_a_signal_while_pandas_reads(monkeypatch):
-    read = text.Scan.read
+def test_a_signal_while_pandas_reads(tmp_path):
+    code = """
+import os, signal, sys
+from gru4rec_toolkit import errors
+from gru4rec_toolkit.data import events, text
 
-    def ended_by_a_signal(self, size):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return read(self, size)
+read = text.Scan.read
 
-    monkeypatch.setattr(text.Scan, "read", ended_by_a_signal)
-    with pytest.raises(SystemExit) as found:
-        errors.run_cli(lambda: events.read_events(TRAIN))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    assert found.value.code == 143
+def ended_by_a_signal(self, size):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return read(self, size)
+
+text.Scan.read = ended_by_a_signal
+errors.run_cli(lambda: events.read_events(sys.argv[1]))
+"""
+    done = python("-c", code, TRAIN, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert (done.code, done.err) == (143, "ended by SIGTERM\n")
 
 
 # --- full disks -----------------------------------------------------------------------------------
@@ -447,3 +488,183 @@ def test_numpys_warnings_stay_as_they_are(tmp_path):
     flags = "numpy.seterr_all=raise"
     done = succeeds(python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT), THEANO_FLAGS=flags))
     assert done.lines[0] == str(dict.fromkeys(default, "raise"))
+
+
+# --- files that change ----------------------------------------------------------------------------
+
+
+def replace(path: Path) -> None:
+    """Put another file in the place of one, of the same size."""
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    os.replace(other, path)
+
+
+def append(path: Path) -> None:
+    with open(path, "ab") as file:
+        file.write(b"1\tx")
+
+
+@pytest.mark.parametrize("change", [replace, append, lambda path: path.write_bytes(b"")])
+def test_a_file_that_is_changed_while_it_is_read(tmp_path, monkeypatch, change):
+    """It is read in several goes; what they give must not be mixed, nor a line be blamed."""
+    path = tmp_path / "train.tsv"
+    shutil.copy(TRAIN, path)
+    with_categories = text._with_categories
+
+    def changed(*args, **options):
+        frame = with_categories(*args, **options)
+        monkeypatch.undo()
+        change(path)
+        return frame
+
+    monkeypatch.setattr(text, "_with_categories", changed)
+    with pytest.raises(errors.InputError, match="the file was changed while it was read; wait"):
+        events.read_events(path)
+
+
+def test_a_file_that_is_removed_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "train.tsv"
+    shutil.copy(TRAIN, path)
+    with_categories = text._with_categories
+
+    def removed(*args, **options):
+        frame = with_categories(*args, **options)
+        path.unlink()
+        return frame
+
+    monkeypatch.setattr(text, "_with_categories", removed)
+    with pytest.raises(errors.InputError, match="there is no such file"):
+        events.read_events(path)
+
+
+# --- forks and threads ----------------------------------------------------------------------------
+
+FORK = """
+import itertools, os, sys
+import numpy as np
+import pandas as pd
+import evaluation
+from gru4rec import GRU4Rec
+
+data = pd.read_csv(sys.argv[1], sep="\\t")
+
+def fitted(seed):
+    gru = GRU4Rec(layers=[40], batch_size=32, n_sample=64, n_epochs=2, seed=seed)
+    gru.fit(data, sample_store=5000)
+    return gru
+
+numbers = itertools.count()
+
+def results(gru):
+    sessions = [next(numbers) for _ in range(5)]  # new ones: a slot goes on with its session
+    scores = gru.predict_next_batch(sessions, data.ItemId.values[:5], None, 5)
+    lists = gru.recommend([[data.ItemId.values[0]]], k=5)
+    return scores.values.tolist(), lists.scores.tolist(), evaluation.evaluate_gpu(gru, data)
+
+gru = fitted(1)
+mine, second = results(gru), results(fitted(2))
+"""
+OS_FORK = """
+child = os.fork()
+same = results(gru) == mine and results(fitted(2)) == second  # in both at the same time
+if child == 0:
+    os._exit(0 if same else 1)
+assert same and os.waitpid(child, 0)[1] == 0
+"""
+POOL = """
+import multiprocessing
+
+def work(seed):
+    return results(gru) if seed == 1 else results(fitted(seed))
+
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map(work, [1, 2, 1, 2]) == [mine, second, mine, second]
+assert results(gru) == mine and results(fitted(2)) == second
+"""
+
+
+@pytest.mark.parametrize("code", [OS_FORK, POOL], ids=["os.fork", "multiprocessing"])
+def test_a_fork_after_a_training(tmp_path, code):
+    """A child has none of its parent's threads: the team starts its own, BLAS needs none."""
+    env = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "2"}
+    succeeds(python("-c", FORK + code, TRAIN, cwd=tmp_path, **env))
+
+
+THREADS = """
+import threading
+
+found = {}
+
+def work(seed):
+    gru = fitted(seed)
+    found[seed] = [gru.weights(), results(gru)]
+
+alone = {}
+for seed in (3, 4, 5):
+    work(seed)
+    alone[seed] = found.pop(seed)
+threads = [threading.Thread(target=work, args=(seed,)) for seed in alone]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+for seed, (weights, rest) in alone.items():
+    assert all((weights[name] == found[seed][0][name]).all() for name in weights), seed
+    assert rest == found[seed][1], seed
+"""
+
+
+def test_trainings_in_threads(tmp_path):
+    """They give what they would one after the other."""
+    env = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "2"}
+    succeeds(python("-c", FORK + THREADS, TRAIN, cwd=tmp_path, **env))
+
+
+# --- searches -------------------------------------------------------------------------------------
+
+FILLING = """
+with open({filler!r}, "ab", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("storage", ["beside the results", "elsewhere"])
+def test_a_search_whose_disk_becomes_full(disk, tmp_path, storage):
+    """No trial is lost, and no other one that runs is ended by a table that cannot be written."""
+    folder = Folder(tmp_path / "search")
+    filler = disk / "filler"
+    options = ["--results", disk / "results"]
+    options += ["--storage", "journal"] if storage == "elsewhere" else []
+    folder.stub(
+        f"if self.layers[0]:\n{textwrap.indent(FILLING.format(filler=str(filler)), '    ')}"
+    )
+    done = folder.search(*options, n_trials=2)
+    assert "Traceback" not in done.err
+    assert f"warning: cannot write {disk}/results/results.tsv: {FULL}" in done.err
+    last = done.err.splitlines()[-1]
+    if storage == "elsewhere":
+        assert (done.code, "run the same command again" in last) == (1, True)  # logs lie there, too
+    else:
+        assert done.code == 1 and last.startswith("error: the study in") and FULL in last
+    filler.unlink()
+    folder.stub("pass")
+    done = succeeds(folder.search(*options, n_trials=2))
+    with open(disk / "results" / "results.tsv") as file:
+        found = states(list(csv.DictReader(file, delimiter="\t")))
+    assert found["COMPLETE"] == 2
+
+
+# --- examples -------------------------------------------------------------------------------------
+
+
+def test_the_demo_on_a_full_disk(disk, tmp_path):
+    fill(disk)
+    command = [ROOT / "examples" / "quickstart" / "quickstart.py", "--data", disk]
+    message = complaint(python(*command, cwd=tmp_path))
+    assert message == f"{FULL}; free some space and try again"
+    assert os.listdir(disk) == ["filler"]

@@ -953,6 +953,8 @@ def test_packages_that_are_missing(monkeypatch):
     monkeypatch.setattr(methods.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="gp needs the package torch.*pip install torch"):
         methods.check_sampler("gp", [])
+    for name in ("matplotlib", "optuna"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match="pip install matplotlib"):
         report.check_plots("plots")
     arguments = [str(TRAIN), str(TEST), "-opf"]

@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -144,7 +145,8 @@ def read_events(
     try:
         with open(path, "rb"):  # one kind of error for all readers
             pass
-        data, place = reader.read(path, keys)
+        with _unchanged(path):
+            data, place = reader.read(path, keys)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; check the path") from None
     except IsADirectoryError:
@@ -166,6 +168,30 @@ def read_events(
     session, item, times = check_events(data, keys, path, place)
     columns = {session_key: session.array, item_key: item.array, time_key: times}
     return pd.DataFrame(columns, copy=False)
+
+
+@contextlib.contextmanager
+def _unchanged(path: str) -> Iterator[None]:
+    """Raise an InputError if a file was changed or replaced in the block.
+
+    Readers go through it several times, and would mix two files, or blame a line of neither.
+    """
+
+    def state() -> tuple[int, ...]:
+        status = os.stat(path)
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+    before = state()
+    try:
+        yield
+    except (InputError, OSError, EOFError, zlib.error):
+        if state() == before:
+            raise
+    if state() != before:
+        raise InputError(
+            f"{path}: the file was changed while it was read; wait until it is complete, or give a "
+            "copy of it"
+        ) from None
 
 
 def announce_loading(path: str | os.PathLike) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -376,7 +377,10 @@ class Search:
     def _after_trial(self) -> None:
         settings = self.settings
         with self.shared.printing:
-            self.write_results()
+            try:
+                self.write_results()
+            except InputError as err:  # the study is in its storage, and other trials are running
+                print(f"warning: {err}", file=sys.stderr, flush=True)
             trials = self.trials()
             counts = {s: sum(t.state == s for t in trials) for s in TrialState}
             failed = counts[TrialState.FAIL] - sum(

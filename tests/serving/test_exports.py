@@ -344,7 +344,8 @@ def test_mistakes_before_a_training(tmp_path):
 def test_without_the_libraries(tmp_path, folder):
     for name in exports.FORMATS:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise ImportError")
+        error = f"raise ModuleNotFoundError(name={name!r})"
+        (tmp_path / name / "__init__.py").write_text(error)
         done = run_py(
             folder / "model", "-l", "--export", f"m.{name}", cwd=tmp_path, PYTHONPATH=str(tmp_path)
         )
