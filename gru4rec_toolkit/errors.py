@@ -166,7 +166,7 @@ def run_cli(main: Callable[[], None]) -> None:
         if err.errno not in _FULL:
             raise
         where = f"{err.filename}: " if err.filename else ""
-        _end(2, _printable(f"error: {where}{err.strerror}; free some space and try again"))
+        _end(2, printable(f"error: {where}{err.strerror}; free some space and try again"))
     finally:
         sys.stdout = output.stream  # an interrupt may have left it redirected
         if output.error is not None:
