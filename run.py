@@ -310,7 +310,7 @@ def _check_export_path(args: argparse.Namespace) -> None:
     from gru4rec_toolkit.serving import exports
 
     inputs = _inputs_and_outputs(args)
-    del inputs["the file of --export"]
+    inputs.pop("the file of --export", None)  # the path may be empty
     exports.check_writable(exports.format_of(args.export), args.export, args.force, inputs)
 
 
