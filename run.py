@@ -170,7 +170,7 @@ def _train_all(
             print(f"Seed {args.settings['seed']} ({number} of {len(trainings)})")
         gru = _untrained(model_class, args)
         # before the data is read: it may be found out that this cannot work
-        options = _fit_options(gru, args, trackers.of_training(gru.get_params()))
+        options = _fit_options(gru, args, trackers.of_training(gru))
         read = read or _read_data(gru, args)
         yield _train(gru, read, options, args), read.logs, args
 

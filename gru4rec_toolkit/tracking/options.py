@@ -113,10 +113,12 @@ class Trackers:
 
             self._callbacks.append(TensorBoard(args.tensorboard))
 
-    def of_training(self, values: Mapping[str, Any]) -> list[Any]:
-        """Return the callbacks of a training with these parameters."""
+    def of_training(self, model: Any) -> list[Any]:
+        """Return the callbacks of a training of this model."""
         if self._experiment is None:
             return self._callbacks
         from gru4rec_toolkit.tracking.mlflow import MLflow
 
+        # a variant that is derived from nothing of ours may have none
+        values = model.get_params() if hasattr(model, "get_params") else {}
         return [*self._callbacks, MLflow(self._experiment, parameters=values)]
