@@ -9,6 +9,7 @@ Reproducibility, RecSys 2023.
 from __future__ import annotations
 
 import contextlib
+import logging
 import numbers
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,11 @@ from gru4rec_toolkit.data.ids import Ids, extend_item_ids
 from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.model import losses, memory, weights
 from gru4rec_toolkit.model.checkpoint import Checkpoints, digest
-from gru4rec_toolkit.model.training import Training, TrainingDiverged
+from gru4rec_toolkit.model.training import (
+    Training,
+    TrainingDiverged,
+    one_at_a_time_of_a_model,
+)
 from gru4rec_toolkit.model.validation import Course, Validation, Validator, as_validation
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.gru.op import gru_step
@@ -156,6 +161,7 @@ class Network:
 
 # ---------------------------------------------------------------------------- its users' class
 
+logger = logging.getLogger("gru4rec")
 # attributes of a network that a trained model has too
 _TABLES = ("Wx", "Wh", "Wrz", "Bh", "Wy", "By", "E")
 
@@ -349,6 +355,7 @@ class GRU4Rec(parameters.HasParameters):
 
     # ------------------------------------------------------------------------ training
 
+    @one_at_a_time_of_a_model
     def fit(
         self,
         data: pd.DataFrame,
@@ -393,7 +400,8 @@ class GRU4Rec(parameters.HasParameters):
             of a training without interruption, bit for bit on the same device and threads.
         validation : DataFrame or Validation, optional
             Sessions to evaluate the model on after every epoch. At the end the model has the
-            weights of the epoch that was the best on them.
+            weights of the epoch that was the best on them; with ``retrain`` those that it had
+            before, if no epoch was better.
         patience : int, optional
             End the training when so many epochs in a row were not better than the best one.
         callbacks : sequence of callables, optional
@@ -401,7 +409,7 @@ class GRU4Rec(parameters.HasParameters):
             the training.
         keep_optimizer : bool
             Keep the optimizer's state with the model, in its file too; with ``retrain`` go on from
-            the one that was kept. Without, every training begins with a new one.
+            the one that was kept, if there is one. Without, every training begins with a new one.
 
         Raises
         ------
@@ -416,7 +424,8 @@ class GRU4Rec(parameters.HasParameters):
         -----
         A fit that fails before its training begins, because of its data or while it compiles,
         leaves the model as it was. A training that ends early leaves the weights that it has
-        reached, those of the best epoch so far if it has a validation, with its parameters. A
+        reached, with its parameters; with a validation those of the best epoch so far, if there was
+        one, and the exception has the attribute ``kept_best``. A
         checkpoint that cannot be written, as on a full disk, ends none: a warning says so, and the
         next one is tried again.
         """
@@ -439,7 +448,7 @@ class GRU4Rec(parameters.HasParameters):
         # attributes are set one by one: only now can contradictions be seen
         parameters.check_combination(self.get_params())
         if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
-            warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=2)
+            warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=3)
         kept = self._kept_state() if retrain and keep_optimizer else {}
         checkpoints = self._checkpoints(checkpoint, checkpoint_minutes, resume, retrain, kept)
         item_ids = None
@@ -467,7 +476,7 @@ class GRU4Rec(parameters.HasParameters):
             validator = self._validator(validation, network, log.item_ids)
             training = Training(
                 *(network, log, sample_store, store_type == "gpu", self.negative_sampler),
-                *(Course(validator, patience, callbacks), keep_optimizer),
+                *(Course(validator, patience, callbacks, from_model=retrain), keep_optimizer),
             )
             training.take_optimizer_state(kept)
             with contextlib.nullcontext() if checkpoints is None else checkpoints.held():
@@ -499,11 +508,11 @@ class GRU4Rec(parameters.HasParameters):
     def _kept_state(self) -> dict[str, np.ndarray]:
         self.trained_network()
         if self._optimizer_state is None:
-            raise InputError(
-                "keep_optimizer: the model does not keep an optimizer's state to go on from; train "
-                "it with keep_optimizer (--keep_optimizer), or leave it out here"
+            logger.warning(
+                "the model keeps no optimizer's state to go on from (keep_optimizer): the training "
+                "begins with a new one, and keeps that"
             )
-        return self._optimizer_state
+        return self._optimizer_state or {}
 
     def _checkpoints(
         self,

@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.getLogger("gru4rec").setLevel(logging.INFO)
 
     models: Iterable[tuple[GRU4Rec | Baseline, dict[str, SessionLog], argparse.Namespace]]
+    failures: list[InputError] = []
     if args.baseline is not None:
         models = [(*_fit_baseline(args), args)]
     else:
@@ -75,14 +76,16 @@ def main(argv: list[str] | None = None) -> None:
         if args.load_model:
             models = [(*_load(model_class, args), args)]
         else:
-            models = _train_all(model_class, trainings, trackers)
-    found, failures = [], []
+            models = _train_all(model_class, trainings, trackers, failures)
+    found = []
     for gru, logs, training in models:
         metrics, errors = _use(gru, logs, training, trackers)
         found.append(metrics)
         failures += errors
-    if args.n_seeds is not None and all(results.keys() == {*args.evaluated} for results in found):
+    found = [results for results in found if results.keys() == {*args.evaluated}]
+    if args.n_seeds is not None and found:
         _print_summary(found, args)
+    failures += trackers.failures()
     if failures:
         raise failures[0] if len(failures) == 1 else InputError("; ".join(map(str, failures)))
 
@@ -161,9 +164,17 @@ def _fit_baseline(args: argparse.Namespace) -> tuple[Baseline, dict[str, Session
 
 
 def _train_all(
-    model_class: type[GRU4Rec], trainings: list[argparse.Namespace], trackers: Trackers
+    model_class: type[GRU4Rec],
+    trainings: list[argparse.Namespace],
+    trackers: Trackers,
+    failures: list[InputError],
 ) -> Iterator[tuple[GRU4Rec, dict[str, SessionLog], argparse.Namespace]]:
-    """Train a model for each seed; yield it, its test sets, indexed, and its arguments."""
+    """Train a model for each seed; yield it, its test sets, indexed, and its arguments.
+
+    One of several seeds whose training diverges is added to the failures.
+    """
+    from gru4rec import TrainingDiverged
+
     read = None
     for number, args in enumerate(trainings, 1):
         if len(trainings) > 1:
@@ -172,7 +183,15 @@ def _train_all(
         # before the data is read: it may be found out that this cannot work
         options = _fit_options(gru, args, trackers.of_training(gru))
         read = read or _read_data(gru, args)
-        yield _train(gru, read, options, args), read.logs, args
+        try:
+            _train(gru, read, options, args)
+        except InputError as err:
+            if len(trainings) == 1 or not isinstance(err, TrainingDiverged):
+                raise
+            failures.append(InputError(f"seed {args.settings['seed']}: {err}"))
+            logging.getLogger("gru4rec").warning("%s; the other seeds go on", failures[-1])
+            continue
+        yield gru, read.logs, args
 
 
 def _untrained(model_class: type[GRU4Rec], args: argparse.Namespace) -> GRU4Rec:
@@ -208,8 +227,8 @@ def _fit_options(gru: GRU4Rec, args: argparse.Namespace, callbacks: list) -> dic
 
 def _train(
     gru: GRU4Rec, read: _Read, options: dict[str, Any], args: argparse.Namespace
-) -> GRU4Rec:
-    """Train a model and return it."""
+) -> None:
+    """Train a model; where that fails, save what its validation has found to be the best."""
     if "after_epoch" in options:
         options["after_epoch"] = _epoch_evaluation(gru, read.logs, args)
     if "validation" in options:
@@ -222,9 +241,16 @@ def _train(
     print("Started training", flush=True)
     start = time.perf_counter()
     store_type = "cpu" if args.sample_store_on_cpu else "gpu"
-    gru.fit(read.data, sample_store=args.sample_store_size, store_type=store_type, **options)
+    try:
+        gru.fit(read.data, sample_store=args.sample_store_size, store_type=store_type, **options)
+    except BaseException as err:  # Ctrl-C, too: what the best epoch has taken is not lost
+        if args.save_model is not None and hasattr(err, "kept_best"):
+            try:
+                _save(gru, args)
+            except InputError as other:
+                logging.getLogger("gru4rec").warning("%s", other)
+        raise
     print(f"Total training time: {time.perf_counter() - start:.2f}s")
-    return gru
 
 
 class _Read(NamedTuple):

@@ -25,9 +25,15 @@ def each(args: argparse.Namespace) -> list[argparse.Namespace]:
     InputError
         If there are no such seeds.
     """
-    if args.n_seeds is None:
-        return [args]
     first = args.settings.get("seed", parameters.defaults()["seed"])
+    if args.n_seeds is None:
+        of_several = os.path.join(args.checkpoint or "", _directory(first))
+        if args.resume and os.path.isdir(of_several):
+            raise InputError(
+                f"--checkpoint {args.checkpoint}: -ns has made it, one directory for each seed; "
+                f"give {of_several}, or -ns"
+            )
+        return [args]
     if first + args.n_seeds - 1 > LARGEST_SEED:
         raise InputError(
             f"-ns: {args.n_seeds} seeds from {first} on go beyond {LARGEST_SEED}, the largest one; "
@@ -41,9 +47,13 @@ def each(args: argparse.Namespace) -> list[argparse.Namespace]:
         if args.save_model is not None:
             values["save_model"] = path_of(args.save_model, seed)
         if args.checkpoint is not None:
-            values["checkpoint"] = os.path.join(args.checkpoint, f"seed-{seed}")
+            values["checkpoint"] = os.path.join(args.checkpoint, _directory(seed))
         trainings.append(argparse.Namespace(**values))
     return trainings
+
+
+def _directory(seed: int) -> str:
+    return f"seed-{seed}"
 
 
 def path_of(path: str, seed: int) -> str:

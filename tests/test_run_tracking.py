@@ -177,9 +177,87 @@ def test_a_kept_optimizer(tmp_path):
     assert same(GRU4Rec.loadmodel(tmp_path / "on"), whole)
     succeeds(run_py(TRAIN, "--retrain", "m", "-s", "anew", cwd=tmp_path))
     assert not same(GRU4Rec.loadmodel(tmp_path / "anew"), whole)
-    done = run_py(TRAIN, "--retrain", "anew", "--keep_optimizer", "-s", "no", cwd=tmp_path)
-    assert "does not keep an optimizer's state to go on from" in complaint(done)
-    assert "Traceback" not in done.err and not (tmp_path / "no").exists()
+    done = run_py(TRAIN, "--retrain", "anew", "--keep_optimizer", "-s", "begun", cwd=tmp_path)
+    assert "the model keeps no optimizer's state to go on from" in succeeds(done).err
+
+
+# ---------------------------------------------------------------------------- early ends
+
+SPOILED = """
+import os, signal
+import numpy as np
+import gru4rec
+
+
+class GRU4Rec(gru4rec.GRU4Rec):
+    def fit(self, data, **options):
+        def spoil(epoch):
+            if epoch == 5 and self.seed == 42:
+                if os.environ.get("END") == "interrupt":
+                    os.kill(os.getpid(), signal.SIGTERM)
+                self.Wy.set_value(self.Wy.get_value() * np.nan)
+
+        super().fit(data, **options, after_epoch=spoil)
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("NaN", 2), ("interrupt", 143)])
+def test_the_best_epoch_is_saved_whatever_ends_the_training(tmp_path, end, code):
+    (tmp_path / "variant.py").write_text(SPOILED)
+    command = (
+        TRAIN,
+        "-ps",
+        SETTINGS,
+        "-g",
+        "variant.py",
+        "--validate",
+        TEST,
+        "-s",
+        "m",
+        "-t",
+        TEST,
+    )
+    done = run_py(*command, "-e", "conservative", "-m", 20, 5, cwd=tmp_path, END=end)
+    assert done.code == code and "Traceback" not in done.err
+    gru, epochs = validated(n_epochs=5)
+    assert same(GRU4Rec.loadmodel(tmp_path / "m"), gru)
+    assert "whose weights are kept" in done.out and "Saving trained model to: m" in done.out
+    # without a validation there is no epoch that is known to be good
+    (tmp_path / "m").unlink()
+    command = (TRAIN, "-ps", SETTINGS, "-g", "variant.py", "-s", "m")
+    assert run_py(*command, cwd=tmp_path, END=end).code == code
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_seed_that_diverges(tmp_path):
+    (tmp_path / "variant.py").write_text(SPOILED)
+    command = (TRAIN, "-ps", SETTINGS, "-g", "variant.py", "-ns", 3, "-t", TEST, "-s", "m")
+    done = run_py(*command, cwd=tmp_path)
+    assert complaint(done).startswith("seed 42: the loss became NaN or infinite in epoch 6")
+    assert f"Over 2 seeds on {TEST}: mean, standard deviation, range" in done.lines
+    assert sorted(files_in(tmp_path)) == ["m-seed-43", "m-seed-44", "variant.py"]
+
+
+def test_a_model_that_retraining_makes_worse(tmp_path):
+    succeeds(run_py(TRAIN, "-ps", "layers=8,n_sample=16,n_epochs=3", "-s", "m", cwd=tmp_path))
+    before = GRU4Rec.loadmodel(tmp_path / "m")
+    options = ("--validate", TEST, "-ps", "learning_rate=1,n_epochs=3", "--patience", 2)
+    done = succeeds(run_py(TRAIN, "--retrain", "m", "-s", "m", *options, cwd=tmp_path))
+    (line,) = (line for line in done.lines if line.startswith("Before the training --> valid"))
+    number = re.findall(r"Recall@20: (\S+)", line)[0]
+    assert len(done.losses) == 2 and "the training ends early" in done.out
+    kept = f"No epoch was better than the model before the training (Recall@20: {number}), whose"
+    assert kept in done.out
+    assert same(GRU4Rec.loadmodel(tmp_path / "m"), before)
+
+
+def test_checkpoints_of_several_seeds_for_one(tmp_path):
+    command = (TRAIN, "-ps", "layers=4,n_sample=0,n_epochs=1", "--checkpoint", "c")
+    succeeds(run_py(*command, "-ns", 2, cwd=tmp_path))
+    done = run_py(*command, "--resume", "--seed", 43, cwd=tmp_path)
+    assert complaint(done).endswith("one directory for each seed; give c/seed-43, or -ns")
+    command = (*command[:-1], "c/seed-43")
+    assert succeeds(run_py(*command, "--resume", "--seed", 43, cwd=tmp_path)).losses == []
 
 
 # ---------------------------------------------------------------------------- refusals

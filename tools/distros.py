@@ -50,6 +50,9 @@ EMULATED = (
         for name in ("xe_shared_negatives_logq", "bprmax_selu", "two_layers_shared", "rmsprop")
     ),
 )
+# Graviton 2's, where arm64 is emulated: with qemu 7.2's own processor (max, which has SVE) OpenBLAS
+# computes wrong products, those of numpy's wheels among them
+QEMU_CPU = "neoverse-n1"
 # settings of the host that downloads in a root need, too
 PASSED_ON = re.compile(r"(https?|no)_proxy|PIP_(CERT|(EXTRA_)?INDEX_URL)|SSL_CERT_FILE", re.I)
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -225,11 +228,12 @@ def run(root: Path, command: str) -> str:
 
 
 def _start(root: Path, command: str, stdout: int) -> subprocess.Popen:
+    emulated = [f"QEMU_CPU={QEMU_CPU}"] if root.name.endswith("-arm64") else []
     passed_on = [f"{name}={v}" for name, v in os.environ.items() if PASSED_ON.fullmatch(name)]
     return subprocess.Popen(
         [
             *("chroot", str(root), "env", "-i", "HOME=/root", "LANG=C.UTF-8"),
-            *("PATH=/usr/sbin:/usr/bin:/sbin:/bin", *passed_on),
+            *("PATH=/usr/sbin:/usr/bin:/sbin:/bin", *emulated, *passed_on),
             *("sh", "-c", f"cd /src && {command}"),
         ],
         stdout=stdout, stderr=subprocess.STDOUT, text=True,

@@ -254,6 +254,7 @@ class Checkpoints:
             self._identity = {
                 "start": self.start,
                 "network": type(training.network).__qualname__,
+                "keep_optimizer": training.keep_optimizer,
                 "floatX": str(training.states[0].dtype),
                 "data": data_digest(training.log),
                 "validation": training.course.identity(),
@@ -317,15 +318,15 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 def _difference(state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
     """Return in what another training differs, or None."""
+    for name in ("network", "floatX", "keep_optimizer"):
+        if state.get(name) != mine[name]:
+            return f"with {name}={shown(state.get(name))}, but now it is {shown(mine[name])}"
     if state.get("start") != mine["start"]:
         if mine["start"] is None:
             return "that went on from a model (--retrain), and this one begins anew"
         if state.get("start") is None:
             return "that began anew, and this one goes on from a model (--retrain)"
         return "that went on from another model"
-    for name in ("network", "floatX"):
-        if state.get(name) != mine[name]:
-            return f"with {name}={shown(state.get(name))}, but now it is {shown(mine[name])}"
     if state.get("data") != mine["data"]:
         return "on other data"
     if state.get("validation") != mine["validation"]:

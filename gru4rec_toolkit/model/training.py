@@ -6,8 +6,10 @@ Nothing leaves Theano inside a block: the schedule is uploaded before it, the lo
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -39,6 +41,31 @@ MERGE_BELOW = 0.98
 
 class TrainingDiverged(InputError):
     """The loss became NaN or infinite."""
+
+
+# the models that are being trained; no attributes, which copies of a model would have too
+_in_training: set[int] = set()
+_lock = threading.Lock()
+
+
+def one_at_a_time_of_a_model(fit: Callable[..., None]) -> Callable[..., None]:
+    """Let a method refuse what would lose one of two trainings: the same model's before its end."""
+
+    @functools.wraps(fit)
+    def alone(self, *arguments, **options) -> None:
+        with _lock:
+            if id(self) in _in_training:
+                raise InputError(
+                    "fit: the model is being trained, by another thread or by the fit that called "
+                    "this function; train another GRU4Rec"
+                )
+            _in_training.add(id(self))
+        try:
+            fit(self, *arguments, **options)
+        finally:
+            _in_training.discard(id(self))
+
+    return alone
 
 
 class Model(Protocol):
@@ -316,7 +343,7 @@ class Training:
         with course.told_of_the_end(self), waiting:
             for _ in range(self.epoch):
                 self._order()  # where it is random, it goes on from the one before
-            course.replay()
+            course.begin(self)
             while self.epoch < self.parameters.n_epochs and not course.is_over:
                 sums = self.run_epoch(checkpoints)
                 # what is called now may fail or be interrupted

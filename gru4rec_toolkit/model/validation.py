@@ -131,6 +131,8 @@ class Course:
     callbacks : sequence of callables
         Get the record of each epoch. Those with a method ``close`` have it called when the training
         ends, with the exception that ended it or None.
+    from_model : bool
+        Whether the training goes on from a model, which may be better than what it becomes.
     """
 
     def __init__(
@@ -138,10 +140,13 @@ class Course:
         validator: Validator | None = None,
         patience: int | None = None,
         callbacks: Sequence[Callback] = (),
+        from_model: bool = False,
     ) -> None:
         self.validator, self.patience, self.callbacks = validator, patience, callbacks
+        self.from_model = from_model
         self.epochs: list[Epoch] = []
         self.best: dict[str, np.ndarray] = {}
+        self.start: dict[str, float] = {}  # metrics of the model that the training goes on from
 
     def __bool__(self) -> bool:
         """Tell whether something is done after an epoch."""
@@ -155,10 +160,23 @@ class Course:
     @property
     def is_over(self) -> bool:
         """Whether the training is to end early."""
-        best = self.best_epoch
-        if self.patience is None or best is None:
+        if self.patience is None or not self.best:
             return False
-        return len(self.epochs) - best.number >= self.patience
+        best = self.best_epoch
+        return len(self.epochs) - (best.number if best else 0) >= self.patience
+
+    def begin(self, training: Training) -> None:
+        """Tell the callbacks of the epochs before, or validate what the training goes on from."""
+        for epoch in self.epochs:
+            self._tell(epoch)
+        if self.validator is not None and self.from_model and not self.best:
+            self.start, self.best = self.validator.metrics(), training.result()
+            self._print("Before the training", self.start)
+
+    @staticmethod
+    def _print(when: str, metrics: Mapping[str, float]) -> None:
+        texts = " ".join(f"{name}: {value:.6f}" for name, value in metrics.items())
+        print(f"{when} --> validation {texts}", flush=True)
 
     def epoch_done(self, training: Training, loss: float, n_steps: int, n_events: int) -> None:
         """Validate the training's weights after an epoch, and tell the callbacks."""
@@ -168,11 +186,11 @@ class Course:
         if self.validator is not None:
             metrics, best = self.validator.metrics(), self.best_epoch
             name = self.validator.validation.deciding
-            is_best = best is None or metrics[name] > best.metrics[name]
+            before = best.metrics if best else self.start
+            is_best = not before or metrics[name] > before[name]
             if is_best:
                 self.best = training.result()
-            texts = " ".join(f"{name}: {value:.6f}" for name, value in metrics.items())
-            print(f"Epoch{number} --> validation {texts}", flush=True)
+            self._print(f"Epoch{number}", metrics)
         seconds = training.seconds
         self.epochs.append(
             Epoch(number, p.n_epochs, p.seed, loss, seconds, n_steps, n_events, metrics, is_best)
@@ -194,18 +212,26 @@ class Course:
             raise
         finally:
             self._keep_best(training)
+            if error is not None and self.best:
+                vars(error)["kept_best"] = True
             for callback in self.callbacks:
                 if hasattr(callback, "close"):
                     callback.close(error)
 
     def _keep_best(self, training: Training) -> None:
-        best = self.best_epoch
-        if best is None or self.validator is None:
+        if self.validator is None or not self.best:
             return
         training.put_result(self.best)
-        name = self.validator.validation.deciding
-        if self.is_over and best.n_epochs > len(self.epochs):
+        best, name = self.best_epoch, self.validator.validation.deciding
+        if self.is_over and training.parameters.n_epochs > len(self.epochs):
             print(f"No better {name} in {self.patience} epochs: the training ends early")
+        if best is None:
+            print(
+                f"No epoch was better than the model before the training ({name}: "
+                f"{self.start[name]:.6f}), whose weights are kept",
+                flush=True,
+            )
+            return
         print(
             f"Best epoch: {best.number} of {len(self.epochs)} ({name}: {best.metrics[name]:.6f}), "
             "whose weights are kept",
@@ -235,6 +261,8 @@ class Course:
         found["epochs.is_best"] = np.array([e.is_best for e in self.epochs], np.int64)
         for name in self.epochs[0].metrics if self.epochs else ():
             found[f"metrics.{name}"] = np.array([e.metrics[name] for e in self.epochs], np.float64)
+        for name, value in self.start.items():
+            found[f"start.{name}"] = np.array(value, np.float64)
         return {**found, **{f"best.{name}": array for name, array in self.best.items()}}
 
     @staticmethod
@@ -242,7 +270,9 @@ class Course:
         arrays: Mapping[str, np.ndarray],
     ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
         """Take what `arrays` gave, by its kind, out of a checkpoint's arrays; return the others."""
-        records: dict[str, dict[str, np.ndarray]] = {"epochs": {}, "metrics": {}, "best": {}}
+        records: dict[str, dict[str, np.ndarray]] = {
+            kind: {} for kind in ("epochs", "metrics", "start", "best")
+        }
         others = {}
         for full_name, array in arrays.items():
             kind, _, name = full_name.partition(".")
@@ -280,13 +310,14 @@ class Course:
             )
             for i in range(n_epochs)
         ]
-        if bool(best) != any(epoch.is_best for epoch in epochs):
+        start = records["start"]
+        if any(array.shape != () or array.dtype.kind != "f" for array in start.values()):
+            raise ValueError("the metrics of its start are none")
+        asked = self.validator.validation.deciding if self.validator else None
+        is_named = not start or asked in start
+        if bool(best) != (bool(start) or any(epoch.is_best for epoch in epochs)) or not is_named:
             raise ValueError("the weights of its best epoch are none")
         if best:
             training.check_result(best)
         self.epochs, self.best = epochs, best
-
-    def replay(self) -> None:
-        """Tell the callbacks of the epochs that a checkpoint knows."""
-        for epoch in self.epochs:
-            self._tell(epoch)
+        self.start = {name: float(array) for name, array in start.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.tracking.epochs import Epoch
 from gru4rec_toolkit.tracking.history import History
 from gru4rec_toolkit.tracking.output import Output
@@ -55,6 +56,10 @@ class LogFile:
         """Add an epoch, and write the table."""
         self._history.add(epoch)
         self._output.write(table(self._history).encode())
+
+    def failure(self) -> InputError | None:
+        """Try for the last time what could not be written; return why it is lost, or None."""
+        return self._output.failure()
 
 
 def table(history: History) -> str:

@@ -122,3 +122,8 @@ class Trackers:
         # a variant that is derived from nothing of ours may have none
         values = model.get_params() if hasattr(model, "get_params") else {}
         return [*self._callbacks, MLflow(self._experiment, parameters=values)]
+
+    def failures(self) -> list[InputError]:
+        """Return what could not be written to the end, for sentences at the end of a program."""
+        found = [callback.failure() for callback in self._callbacks]
+        return [failure for failure in found if failure is not None]

@@ -43,20 +43,13 @@ class Output:
         self.path = os.path.abspath(self.name) if self.name else ""
         self._obstacle = (kind, is_that_kind, dict(inputs or {}), force)
         self._has_warned = False
+        self._unwritten: bytes | None = None
         files.check_target(f"write {what}", self.name, *self._obstacle)
 
     def write(self, data: bytes) -> None:
         """Write the file whole or not at all; warn of the first failure."""
-        try:
-            # another program may have put its file here since
-            reason = files.obstacle(self.path, *self._obstacle)
-            if reason is None:
-                with files.replacing(self.path) as file:
-                    file.write(data)
-                return
-        except (OSError, ValueError) as err:
-            reason = files.reason_of(err)
-        if not self._has_warned:
+        reason = self._write(data)
+        if reason is not None and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "cannot write %s to %s: %s; the training goes on, and the next epoch tries again",
@@ -64,6 +57,27 @@ class Output:
                 self.name,
                 reason,
             )
+
+    def _write(self, data: bytes) -> str | None:
+        """Write the file; return why that is impossible, or None."""
+        self._unwritten = data
+        try:
+            # another program may have put its file here since
+            reason = files.obstacle(self.path, *self._obstacle)
+            if reason is None:
+                with files.replacing(self.path) as file:
+                    file.write(data)
+                self._unwritten = None
+            return reason
+        except (OSError, ValueError) as err:
+            return files.reason_of(err)
+
+    def failure(self) -> InputError | None:
+        """Try what could not be written for the last time; return why it is lost, or None."""
+        reason = None if self._unwritten is None else self._write(self._unwritten)
+        if reason is None:
+            return None
+        return InputError(f"cannot write {self.what} to {self.name}: {reason}")
 
 
 def checked_path(what: str, path: str | os.PathLike) -> str:

@@ -142,6 +142,10 @@ class Plot:
         if not self._is_drawn:
             self.draw()
 
+    def failure(self) -> InputError | None:
+        """Try for the last time what could not be written; return why it is lost, or None."""
+        return self._output.failure()
+
     def draw(self) -> None:
         """Draw all that is known, into the file."""
         data = drawn(self._history, [*self._tests.values()], self._format)

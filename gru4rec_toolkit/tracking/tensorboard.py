@@ -49,6 +49,7 @@ class TensorBoard:
         self._n_written = 0
         self._file: _EventFile | None = None
         self._has_warned = False
+        self._failure: InputError | None = None
 
     def __call__(self, epoch: Epoch) -> None:
         """Write an epoch."""
@@ -65,6 +66,10 @@ class TensorBoard:
         self._end_file()
         self._epochs = []
 
+    def failure(self) -> InputError | None:
+        """Return why the last training is not whole there, or None."""
+        return self._failure
+
     def _write(self) -> None:
         try:
             if self._file is None:
@@ -75,7 +80,12 @@ class TensorBoard:
                 self._file.write(epoch.number, scalars(epoch))
             self._file.flush()
             self._n_written = len(self._epochs)
+            self._failure = None
         except OSError as err:
+            reason = files.reason_of(err)
+            self._failure = InputError(
+                f"cannot write files for TensorBoard to {self._name}: {reason}"
+            )
             # what follows half a record cannot be read: a new file gets all epochs
             self._end_file()
             if not self._has_warned:
@@ -84,7 +94,7 @@ class TensorBoard:
                     "cannot write files for TensorBoard to %s: %s; the training goes on, and the "
                     "next epoch tries again",
                     self._name,
-                    files.reason_of(err),
+                    reason,
                 )
 
     def _end_file(self) -> None:

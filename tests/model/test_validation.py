@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -285,7 +287,72 @@ def test_another_validation_is_refused(data, held_out, tmp_path, other):
         fitted(data, validation=validation, **options)
 
 
+# ---------------------------------------------------------------------------- retraining
+
+
+@pytest.mark.parametrize(("first", "rate"), [(0.1, 2.0), (2.0, 0.1)])
+@pytest.mark.parametrize("n_blocks", [None, 5, 29])
+def test_the_model_before_counts(data, held_out, tmp_path, first, rate, n_blocks):
+    """A training that goes on may make it worse; then nothing is changed."""
+    gru, found = GRU4Rec(**{**BASE, "learning_rate": first}), []
+    gru.fit(data, sample_store=500)
+    before, metric = gru.weights(), evaluation.evaluate_gpu(gru, held_out)[0][0]
+    gru.savemodel(tmp_path / "m")
+    gru.set_params(learning_rate=rate, n_epochs=4)
+    gru.fit(data, retrain=True, sample_store=500, validation=held_out, callbacks=[found.append])
+    best = [r.metrics["Recall@20"] for r in found if r.is_best]
+    assert all(value > metric for value in best) and (len(best) == 0) == (rate == 2.0)
+    assert same(gru.weights(), before) == (rate == 2.0)
+    assert evaluation.evaluate_gpu(gru, held_out)[0][0] == max([metric, *best])
+    if n_blocks is None:
+        return
+    run_block, n_run = training.Training.run_block, [0]
+
+    def counting(self, *args):
+        if n_run[0] == n_blocks:
+            raise Stop
+        n_run[0] += 1
+        return run_block(self, *args)
+
+    options = {"retrain": True, "sample_store": 500, "validation": held_out}
+    options.update(checkpoint=str(tmp_path / "c"), checkpoint_minutes=0, resume=True)
+    for patched in (True, False):
+        again, records = GRU4Rec.loadmodel(tmp_path / "m"), []
+        again.set_params(learning_rate=rate, n_epochs=4)
+        with pytest.MonkeyPatch.context() as patch:
+            if patched:
+                patch.setattr(training.Training, "run_block", counting)
+                with pytest.raises(Stop):
+                    again.fit(data, **options)
+            else:
+                again.fit(data, **options, callbacks=[records.append])
+    assert same(again.weights(), gru.weights()) and timeless(records) == timeless(found)
+
+
 # ---------------------------------------------------------------------------- refusals
+
+
+def test_two_trainings_of_one_model(data):
+    gru, refused = GRU4Rec(**BASE), []
+
+    def again(epoch: Epoch) -> None:
+        other = threading.Thread(target=lambda: refused.append(refusal()))
+        for _ in range(2):
+            refused.append(refusal())
+        other.start()
+        other.join()
+
+    def refusal() -> str:
+        with pytest.raises(InputError) as found:
+            gru.fit(data)
+        return str(found.value)
+
+    gru.fit(data, callbacks=[again])
+    assert len(refused) == 18 and {text[:30] for text in refused} == {
+        "fit: the model is being traine"
+    }
+    gru.n_epochs = 1
+    gru.fit(data)  # and afterwards it can be
 
 
 class OfItsOwn(GRU4Rec):
