@@ -19,7 +19,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.cli import ROOT, TEST, TRAIN, Done, complaint, environment, files_in, python, succeeds
+from helpers.cli import (
+    ROOT,
+    TEST,
+    TRAIN,
+    Done,
+    complaint,
+    environment,
+    files_in,
+    python,
+    run_py,
+    succeeds,
+)
 from helpers.searches import Folder, states
 
 import evaluation
@@ -657,6 +668,25 @@ def test_a_search_whose_disk_becomes_full(disk, tmp_path, storage):
     with open(disk / "results" / "results.tsv") as file:
         found = states(list(csv.DictReader(file, delimiter="\t")))
     assert found["COMPLETE"] == 2
+
+
+# --- trackers -------------------------------------------------------------------------------------
+
+
+def test_trackers_whose_disk_becomes_full(disk, tmp_path):
+    """The training is whole; what lacks its last epochs is told at the end."""
+    pytest.importorskip("tensorboardX")
+    fill(disk)
+    command = [TRAIN, "-ps", SETTINGS, "-s", "m", "-t", TEST, "--log-file", disk / "log.tsv"]
+    command += ["--plot", disk / "curves.png", "--tensorboard", disk / "board"]
+    done = run_py(*command, cwd=tmp_path)
+    said = complaint(done)
+    for what in ("the log of the training", "the curves of the training", "files for TensorBoard"):
+        assert f"cannot write {what} to {disk}/" in said and said.count(FULL) == 3
+    assert len(done.metrics) == 1 and (tmp_path / "m").exists()
+    (disk / "filler").unlink()
+    succeeds(run_py(*command, cwd=tmp_path))
+    assert len((disk / "log.tsv").read_text().splitlines()) == 3
 
 
 # --- examples -------------------------------------------------------------------------------------
