@@ -16,7 +16,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.cli import ROOT, TRAIN, Done, complaint, environment, files_in, python, succeeds
+from helpers.cli import (
+    ROOT,
+    TRAIN,
+    Done,
+    complaint,
+    environment,
+    files_in,
+    own_signals,
+    python,
+    succeeds,
+)
 
 for package in ("pyarrow", "dask", "distributed"):
     pytest.importorskip(package, reason="examples/distributed/ needs Dask and pyarrow")
@@ -243,8 +253,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # shells let what they start in the background ignore it
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=own_signals,
         )
 
     def __enter__(self) -> Command:

@@ -27,6 +27,7 @@ from helpers.cli import (
     complaint,
     environment,
     files_in,
+    own_signals,
     python,
     run_py,
     succeeds,
@@ -42,13 +43,6 @@ from gru4rec_toolkit.data import events, text
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-def listen_to_signals() -> None:
-    """Shells let what they start in the background, perhaps these tests, ignore some signals."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
 @contextlib.contextmanager
 def started(*command: object, cwd):
     """Start Python; it is killed at the end of the block."""
@@ -60,7 +54,7 @@ def started(*command: object, cwd):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=listen_to_signals,
+        preexec_fn=own_signals,
     )
     try:
         yield process
@@ -132,7 +126,7 @@ def test_a_terminal_that_closes(tmp_path):
     ours, theirs = pty.openpty()
 
     def be_in_the_terminal():
-        listen_to_signals()
+        own_signals()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
     process = subprocess.Popen(

@@ -35,6 +35,7 @@ from helpers.cli import (
     environment,
     files_in,
     metric_values,
+    own_signals,
     python,
     run_py,
     succeeds,
@@ -1406,8 +1407,7 @@ def test_interrupted_training(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # tests that a shell runs in the background ignore Ctrl-C, and so would their children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=own_signals,
     )
     try:
         for line in process.stdout:

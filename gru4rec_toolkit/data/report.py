@@ -63,7 +63,8 @@ def report(
     train = None
     for name in (path, *tests):
         log = findings.Log.of(events.read_events(name, *keys, announce=False), keys)
-        print(printable(f"{name}: {findings.describe(log)}"), flush=True)
+        lines = f"{printable(name)}: {findings.describe(log)}".split("\n")
+        print(*map(printable, lines), sep="\n", flush=True)
         found = [*findings.findings(log)]
         found += findings.odd_items(log) if train is None else findings.compare(train, log)
         train = train or log

@@ -10,7 +10,7 @@ from helpers.cli import ROOT, TEST, TRAIN, complaint, files_in, metric_values, p
 
 import evaluation
 import run
-from gru4rec_toolkit import parameters
+from gru4rec_toolkit import parameters, run_options
 from gru4rec_toolkit.baselines import BASELINES
 from gru4rec_toolkit.data import events
 
@@ -171,4 +171,4 @@ def test_arguments_that_cannot_be_parsed(tmp_path, args):
 
 def test_the_options_of_gru4rec_exist():
     actions = {option: a.dest for a in run.build_parser()._actions for option in a.option_strings}
-    assert run.GRU4REC_OPTIONS.items() <= actions.items()
+    assert run_options.GRU4REC_OPTIONS.items() <= actions.items()

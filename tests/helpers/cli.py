@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -57,6 +58,16 @@ def python(*args: object, cwd: Path, **env: str | None) -> Done:
 
 def run_py(*args: object, cwd: Path, **env: str | None) -> Done:
     return python(ROOT / "run.py", *args, cwd=cwd, **env)
+
+
+def own_signals() -> None:
+    """Let a new process be ended by signals that who started the tests lets them ignore.
+
+    For ``preexec_fn``: shells let what they start in the background ignore Ctrl-C, and nohup a
+    closed terminal.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def succeeds(done: Done) -> Done:

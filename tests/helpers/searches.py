@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import optuna
-from helpers.cli import ROOT, TEST, TRAIN, Done, environment, python
+from helpers.cli import ROOT, TEST, TRAIN, Done, environment, own_signals, python
 
 # in the trials' processes only: no heavy imports, and the stub's own metrics for an evaluation
 SITECUSTOMIZE = """
@@ -113,8 +113,7 @@ class Folder:
             stderr=subprocess.PIPE,
             text=True,
             stdin=subprocess.DEVNULL,
-            # shells let what they start in the background ignore it
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=own_signals,
         )
         try:
             yield process

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from helpers.cli import ROOT
+from helpers.cli import ROOT, own_signals
 
 SERVING = ROOT / "examples" / "serving"
 # what the service must do without; a try to import one is written to standard error
@@ -67,6 +67,7 @@ class Service:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                preexec_fn=own_signals,
             )
         line = self.process.stdout.readline().strip()
         assert "http://127.0.0.1:" in line, (line, self.errors.read_text())

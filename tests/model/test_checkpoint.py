@@ -15,7 +15,16 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.cli import ROOT, TEST, TRAIN, complaint, environment, run_py, succeeds
+from helpers.cli import (
+    ROOT,
+    TEST,
+    TRAIN,
+    complaint,
+    environment,
+    own_signals,
+    run_py,
+    succeeds,
+)
 from helpers.on_gpu import DEVICE, runs, simulated_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -582,7 +591,7 @@ def start(cwd, *options: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *map(str, COMMAND), *options],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=own_signals,
         env=environment(),
     )  # fmt: skip
 
