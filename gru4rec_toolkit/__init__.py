@@ -4,12 +4,15 @@ Rooms, and what each may import::
 
     data/    events from files, ids, sessions, the schedule of mini-batches    -> errors, arguments
     ops/     Theano Ops, each with its definition in numpy and its kernels     -> theano_setup
-    model/   losses, optimizers, negatives, training, checkpoints, ranking     -> ops, data
+    model/   losses, optimizers, negatives, training, validation,
+             checkpoints, ranking                                    -> ops, data, tracking, ranks
     serving/ the best items of sessions, in batches and one by one; exports    -> model, data
     search/  hyperparameter search with Optuna                                 -> parameters
     tracking/ epochs of a training in tables, curves, TensorBoard, MLflow      -> files, errors
     baselines/  other methods, evaluated as the model is                -> data, parameters
 
+    run_options.py -> tracking/, arguments.py; seeds.py, variants.py: of run.py    -> parameters/
+    ranks.py: the targets' ranks, Recall and MRR                               -> nothing
     significance.py -> tablefile.py, parameters/                                -> data, files.py
     files.py  parameters/  modelfile.py -> container.py            -> errors, processes
     errors.py  arguments.py  processes.py                                      -> nothing
