@@ -129,9 +129,12 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
     with open(path, "rb") as file:
         try:
             n_bytes = os.fstat(file.fileno()).st_size
+            # pyarrow, which pandas 3 keeps strings with, reserves a gigabyte of addresses at first
+            pd.DataFrame({"text": ["text"]})
             with _quiet_python(), _bounded_memory(FREE_MEMORY + MEMORY_A_BYTE * n_bytes):
                 _refuse_extensions(file)
-                return _with_stack(_most_nested(file), lambda: _frame(file, path, keys))
+                columns = _with_stack(_most_nested(file), lambda: _columns(file, path, keys))
+            return pd.DataFrame(columns, copy=False)
         except InputError:
             raise
         except _Refused as err:
@@ -146,7 +149,7 @@ def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
             ) from None
 
 
-def _frame(file: IO[bytes], path: str, keys: dict[str, str]) -> pd.DataFrame:
+def _columns(file: IO[bytes], path: str, keys: dict[str, str]) -> dict[str, Any]:
     root = _InertUnpickler(file).load()
     if not _is_call(root, "DataFrame"):
         raise InputError(
@@ -162,7 +165,7 @@ def _frame(file: IO[bytes], path: str, keys: dict[str, str]) -> pd.DataFrame:
                 f'{path}: column "{keys[role]}" holds dates with a time zone, which cannot '
                 "be ids; use integers or strings"
             )
-    return pd.DataFrame(columns, copy=False)
+    return columns
 
 
 # --- the limits of a process ----------------------------------------------------------------------
@@ -191,7 +194,7 @@ def _most_nested(file: IO[bytes]) -> int:
     return most
 
 
-def _with_stack(n_nested: int, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def _with_stack(n_nested: int, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Call a function where Python can hash so many tuples in one another.
 
     Hashing one recurses without a limit, and so ends the process where the stack ends: a million
@@ -199,7 +202,7 @@ def _with_stack(n_nested: int, read: Callable[[], pd.DataFrame]) -> pd.DataFrame
     """
     if n_nested <= MOST_NESTED:
         return read()
-    results: list[pd.DataFrame] = []
+    results: list[dict[str, Any]] = []
     errors: list[BaseException] = []
 
     def run() -> None:
