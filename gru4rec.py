@@ -22,14 +22,10 @@ import custom_opt
 from gru4rec_toolkit import modelfile, parameters, tablefile
 from gru4rec_toolkit.data import sessions
 from gru4rec_toolkit.data.ids import Ids, extend_item_ids
-from gru4rec_toolkit.errors import InputError, shown
+from gru4rec_toolkit.errors import InputError, TrainingDiverged, shown
 from gru4rec_toolkit.model import losses, memory, weights
 from gru4rec_toolkit.model.checkpoint import Checkpoints, digest
-from gru4rec_toolkit.model.training import (
-    Training,
-    TrainingDiverged,
-    one_at_a_time_of_a_model,
-)
+from gru4rec_toolkit.model.training import Training, one_at_a_time_of_a_model
 from gru4rec_toolkit.model.validation import Course, Validation, Validator, as_validation
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.gru.op import gru_step

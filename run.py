@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gru4rec_toolkit import arguments, parameters, seeds, variants
-from gru4rec_toolkit.errors import InputError, one_line, run_cli
+from gru4rec_toolkit.errors import InputError, TrainingDiverged, one_line, run_cli
 from gru4rec_toolkit.run_options import build_parser, parse_arguments
 from gru4rec_toolkit.tracking.options import Trackers
 
@@ -173,8 +173,6 @@ def _train_all(
 
     One of several seeds whose training diverges is added to the failures.
     """
-    from gru4rec import TrainingDiverged
-
     read = None
     for number, args in enumerate(trainings, 1):
         if len(trainings) > 1:

@@ -36,6 +36,10 @@ class InputError(ValueError):
         super().__init__(shortened(printable(str(message)), LONGEST_MESSAGE, at_end=600))
 
 
+class TrainingDiverged(InputError):
+    """The loss became NaN or infinite."""
+
+
 class Interrupted(KeyboardInterrupt):
     """An interrupt that waited until what was done is safe.
 

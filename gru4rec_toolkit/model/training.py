@@ -18,7 +18,7 @@ import numpy as np
 
 from gru4rec_toolkit import theano_setup
 from gru4rec_toolkit.data import schedule, sessions
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, TrainingDiverged
 from gru4rec_toolkit.model import losses, optimizers
 from gru4rec_toolkit.model.block import UploadedBlock
 from gru4rec_toolkit.model.checkpoint import Checkpoints
@@ -37,10 +37,6 @@ logger = logging.getLogger("gru4rec")
 BLOCK_STEPS = 512
 # a mini-batch's equal negatives are merged where fewer than this fraction of them are distinct
 MERGE_BELOW = 0.98
-
-
-class TrainingDiverged(InputError):
-    """The loss became NaN or infinite."""
 
 
 # the models that are being trained; no attributes, which copies of a model would have too
