@@ -63,7 +63,8 @@ def test_the_run_commands(folder):
             assert (folder / arguments[-1]).exists()
             continue
         n_tests = len(re.findall(r"\.tsv", " ".join(arguments[arguments.index("-t") :])))
-        assert output.count("Evaluation took") == n_tests
+        n_seeds = int(arguments[arguments.index("-ns") + 1]) if "-ns" in arguments else 1
+        assert output.count("Evaluation took") == n_tests * n_seeds
         assert re.search(r"^Recall@20: \d\.\d{6} MRR@20: \d\.\d{6}$", output, re.MULTILINE)
 
 
