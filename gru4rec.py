@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import numbers
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -25,6 +24,7 @@ from gru4rec_toolkit.data.ids import Ids, extend_item_ids
 from gru4rec_toolkit.errors import InputError, TrainingDiverged, shown
 from gru4rec_toolkit.model import losses, memory, weights
 from gru4rec_toolkit.model.checkpoint import Checkpoints, digest
+from gru4rec_toolkit.model.prediction import Predictor, index_vector, row_count, shape_of
 from gru4rec_toolkit.model.training import Training, one_at_a_time_of_a_model
 from gru4rec_toolkit.model.validation import Course, Validation, Validator, as_validation
 from gru4rec_toolkit.ops.base import in_one_kernel
@@ -35,7 +35,7 @@ from gru4rec_toolkit.serving.session import Session
 from gru4rec_toolkit.serving.topk import Recommendations, Scorer, one_at_a_time
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
-from gru4rec_toolkit.tracking.epochs import Epoch
+from gru4rec_toolkit.tracking.epochs import Callback
 
 custom_opt.register()
 __all__ = ["GRU4Rec", "Network", "TrainingDiverged", "Validation", "gru_cell"]
@@ -230,9 +230,9 @@ class GRU4Rec(parameters.HasParameters):
     network_class = Network
     # the weights, with the parameters that they were built with
     network: Network | None = None
-    _predictor: _Predictor | None = None
+    _predictor: Predictor | None = None
     _scorer: Scorer | None = None
-    # of `fit(keep_optimizer=True)`, by the names of `Training.optimizer_state`
+    # what `fit(keep_optimizer=True)` keeps, by the names of `Training.optimizer_state`
     _optimizer_state: dict[str, np.ndarray] | None = None
 
     @property
@@ -322,7 +322,7 @@ class GRU4Rec(parameters.HasParameters):
         """
         if not all(hasattr(network, name) for name in (*_TABLES, "settings")):
             raise InputError(f"take: expected a Network, got {shown(network)}")
-        n_items = _shape(network.Wy)[0]
+        n_items = shape_of(network.Wy)[0]
         if not isinstance(item_ids, np.ndarray) or item_ids.shape != (n_items,):
             raise InputError(
                 f"take: expected an array of {n_items} item ids, one for each row of Wy, got "
@@ -364,7 +364,7 @@ class GRU4Rec(parameters.HasParameters):
         resume: bool = False,
         validation: pd.DataFrame | Validation | None = None,
         patience: int | None = None,
-        callbacks: Sequence[Callable[[Epoch], None]] = (),
+        callbacks: Sequence[Callback] = (),
         keep_optimizer: bool = False,
     ) -> None:
         """Train the model.
@@ -401,8 +401,8 @@ class GRU4Rec(parameters.HasParameters):
         patience : int, optional
             End the training when so many epochs in a row were not better than the best one.
         callbacks : sequence of callables, optional
-            Get an `Epoch` after every epoch, see `gru4rec_toolkit.tracking`. What they raise ends
-            the training.
+            Get a `tracking.epochs.Epoch` after every epoch, see `gru4rec_toolkit.tracking`. What
+            they raise ends the training.
         keep_optimizer : bool
             Keep the optimizer's state with the model, in its file too; with ``retrain`` go on from
             the one that was kept, if there is one. Without, every training begins with a new one.
@@ -421,9 +421,8 @@ class GRU4Rec(parameters.HasParameters):
         A fit that fails before its training begins, because of its data or while it compiles,
         leaves the model as it was. A training that ends early leaves the weights that it has
         reached, with its parameters; with a validation those of the best epoch so far, if there was
-        one, and the exception has the attribute ``kept_best``. A
-        checkpoint that cannot be written, as on a full disk, ends none: a warning says so, and the
-        next one is tried again.
+        one, and the exception has the attribute ``kept_best``. A checkpoint that cannot be written,
+        as on a full disk, ends none: a warning says so, and the next one is tried again.
         """
         sample_store, store_type, retrain, after_epoch, _ = parameters.check_arguments(
             sample_store=sample_store,
@@ -578,12 +577,12 @@ class GRU4Rec(parameters.HasParameters):
         """
         net = self.trained_network()
         (batch_size,) = parameters.check_arguments(batch_size=batch_size)
-        X, M = _index_vector("X", X), _row_count(M, batch_size)
+        X, M = index_vector("X", X), row_count(M, batch_size)
         states = net.zero_states(batch_size)
         new_states = net.hidden(net.input_table[X], [h[:M] for h in states])
         rows, biases = net.Wy, net.By
         if items is not None:
-            outputs = tt.concatenate([_index_vector("Y", Y), _index_vector("items", items)])
+            outputs = tt.concatenate([index_vector("Y", Y), index_vector("items", items)])
             rows, biases = net.Wy[outputs], net.By[outputs]
         scores = net.scores(new_states[-1], rows, biases)
         yhat = losses.predicted(scores, net.settings.final_act)
@@ -638,7 +637,7 @@ class GRU4Rec(parameters.HasParameters):
             )
         with one_at_a_time:
             if self._predictor is None or self._predictor.batch != batch:
-                self._predictor = _Predictor(self, batch)
+                self._predictor = Predictor(self, batch)
             scores = self._predictor(slots, inputs, outputs)
         index = self.item_ids if outputs is None else self.item_ids[outputs]
         return pd.DataFrame(scores.T, index=index, columns=np.arange(batch))
@@ -904,85 +903,3 @@ def _weight(name: str) -> property:
 
 for _name in _TABLES:
     setattr(GRU4Rec, _name, _weight(_name))
-
-
-def _shape(table: theano.compile.SharedVariable) -> tuple[int, ...]:
-    """Return the shape of a shared variable's value, which stays where it is."""
-    return table.get_value(borrow=True, return_internal_type=True).shape
-
-
-def _index_vector(name: str, value: Any) -> tt.TensorVariable:
-    """Return an argument of `GRU4Rec.symbolic_predict` as the vector of indices that it must be."""
-    try:
-        vector = tt.as_tensor_variable(value)
-    except Exception:  # Theano raises anything for what is no tensor
-        vector = None
-    if vector is None or vector.ndim != 1 or vector.dtype not in tt.discrete_dtypes:
-        raise InputError(f"{name}: expected a Theano vector of integers, got {shown(value)}")
-    return vector
-
-
-def _row_count(value: Any, batch_size: int) -> Any:
-    """Check the argument M of `GRU4Rec.symbolic_predict`."""
-    if isinstance(value, theano.Variable):
-        fits = getattr(value, "ndim", None) == 0 and value.dtype in tt.discrete_dtypes
-    else:
-        is_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        fits = is_number and 0 <= value <= batch_size
-    if not fits:
-        raise InputError(
-            f"M: expected a Theano scalar of integers, or a number of rows up to batch_size "
-            f"({batch_size}), got {shown(value)}"
-        )
-    return value
-
-
-class _Predictor:
-    """The compiled function of `GRU4Rec.predict_next_batch` and the sessions in its slots."""
-
-    def __init__(self, model: GRU4Rec, batch: int) -> None:
-        self.batch = batch
-        self.session_ids: list | None = None
-        inputs, outputs = tt.ivector("inputs"), tt.ivector("outputs")
-        no_targets = inputs[:0]
-        self.functions = {}
-        self.network = model.trained_network()
-        self.n_items = len(model.item_ids)
-        self.states = self.network.zero_states(batch)
-        for subset in (False, True):
-            yhat, states, updates = model.symbolic_predict(
-                inputs, no_targets, batch, outputs if subset else None, batch
-            )
-            # both functions step the same states
-            updates = [(h, new) for h, (_, new) in zip(self.states, updates)]
-            self.functions[subset] = theano.function(
-                [inputs, outputs] if subset else [inputs],
-                yhat,
-                updates=updates,
-                givens=list(zip(states, self.states)),
-            )
-
-    def __call__(self, session_ids, inputs, outputs) -> np.ndarray:
-        if self.session_ids is not None:
-            changed = np.array([a != b for a, b in zip(self.session_ids, session_ids)])
-            for h in self.states:
-                values = h.get_value()
-                values[changed] = 0
-                h.set_value(values, borrow=True)
-        self.session_ids = session_ids
-        try:
-            if outputs is None:
-                scores = self.functions[False](inputs)
-            else:
-                scores = self.functions[True](inputs, outputs)
-        except Exception:
-            self._check_shapes()
-            raise
-        if scores.shape[1] != (self.n_items if outputs is None else len(outputs)):
-            self._check_shapes()
-        return scores
-
-    def _check_shapes(self) -> None:
-        """Raise an InputError that names a weight to which a wrong shape was given by hand."""
-        found = {table.name: _shape(table) for table in self.network.variables()}
-        weights.check_shapes(found, self.network.settings, self.n_items)

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import logging
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -102,7 +101,7 @@ def _use(
     have taken days; it is told at the end.
     """
     found: dict[str, seeds.Metrics] = {}
-    # of a model only: see GRU4REC_OPTIONS
+    # a baseline has none of these: see run_options.GRU4REC_OPTIONS
     jobs: list[tuple[Callable[..., None], str | None]] = [
         (_save, args.save_model),
         (_export, args.export),
@@ -130,7 +129,7 @@ def _print_summary(found: list[dict[str, seeds.Metrics]], args: argparse.Namespa
     if args.log_primary_metric:
         wanted = 0 if args.primary_metric == "recall" else 1
         values = [results[args.test[0]][wanted][1] for results in found]
-        print(f"PRIMARY METRIC: {statistics.fmean(values)}")
+        print(f"PRIMARY METRIC: {seeds.mean_and_deviation(values)[0]}")
 
 
 def _keys(gru: GRU4Rec | Baseline) -> tuple[str, str, str]:
@@ -400,7 +399,7 @@ def _epoch_evaluation(
         try:
             with contextlib.redirect_stdout(sys.stderr):  # the evaluation's announcement
                 recall, mrr = _metrics(gru, args.test[0], logs, args)
-        except Exception as err:  # of a variant's code, too; at the end it is told in full
+        except Exception as err:  # a variant's code may raise it; at the end it is told in full
             logging.getLogger("gru4rec").warning(
                 "epoch %d could not be evaluated (%s); the training goes on", epoch, one_line(err)
             )

@@ -27,9 +27,11 @@ class Kind(NamedTuple):
     format : str
         What the header calls it.
     version : int
-        The newest that is known; older ones are read.
+        The newest that is known.
     noun, name, advice : str
         For messages: ``model file``, ``a GRU4Rec model``, ``give a file that was saved with -s``.
+    oldest : int
+        The oldest that can be read.
     """
 
     format: str
@@ -37,6 +39,7 @@ class Kind(NamedTuple):
     noun: str
     name: str
     advice: str
+    oldest: int = 1
 
 
 HEADER_BYTES = 1 << 20  # bytes of a header at most; it has some hundred
@@ -117,6 +120,11 @@ def read(kind: Kind, path: str, section: str) -> tuple[dict[str, Any], dict[str,
                 raise InputError(
                     f"{kind.noun} {path}: written in format {header['version']}, but this version "
                     f"of GRU4Rec reads up to {kind.version}; update GRU4Rec"
+                )
+            if header["version"] < kind.oldest:
+                raise InputError(
+                    f"{kind.noun} {path}: written in format {header['version']}, but this version "
+                    f"of GRU4Rec reads from {kind.oldest} on; {kind.advice}"
                 )
             if not isinstance(header[section], dict):
                 raise ValueError(f"its {section} are no dictionary")

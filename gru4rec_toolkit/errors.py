@@ -111,7 +111,9 @@ def one_line(err: BaseException) -> str:
     return " ".join(f"{type(err).__name__}: {err}".split())
 
 
-def missing_package(purpose: str, name: str, err: Exception) -> InputError:
+def missing_package(
+    purpose: str, name: str, err: Exception, module: str | None = None
+) -> InputError:
     """Return the message about an optional package that cannot be imported.
 
     Parameters
@@ -122,8 +124,10 @@ def missing_package(purpose: str, name: str, err: Exception) -> InputError:
         What pip calls it.
     err : exception
         Of the import: packages that do not fit each other raise anything.
+    module : str, optional
+        What Python calls it, if that is not what pip does.
     """
-    if isinstance(err, ModuleNotFoundError) and err.name == name:
+    if isinstance(err, ModuleNotFoundError) and err.name == (module or name):
         return InputError(
             f"{purpose} needs the package {name}; install it with `pip install {name}`"
         )
@@ -182,7 +186,7 @@ def end_at_signal(number: int, frame: FrameType | None = None) -> None:
 
     Without a handler the kernel would end it at once, and leave what it has half written.
     """
-    for other in ENDING_SIGNALS:  # of a terminal that closes, shell and kernel both tell
+    for other in ENDING_SIGNALS:  # a terminal that closes is told twice, by shell and kernel
         signal.signal(other, signal.SIG_IGN)
     raise Interrupted(f"ended by {signal.Signals(number).name}", 128 + number)
 

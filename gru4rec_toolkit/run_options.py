@@ -245,6 +245,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--seed": args.seed,
         "-ns": args.n_seeds,
         "--keep_optimizer": args.keep_optimizer or None,
+        **{option: getattr(args, name) for option, name in tracking.OPTIONS.items()},
     }
     for option, value in of_training.items():
         if value is not None and (args.load_model or args.check):

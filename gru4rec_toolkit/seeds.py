@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError
 
-LARGEST_SEED = 2**32 - 1
 if TYPE_CHECKING:
     # a metric of an evaluation with its value, as in ("Recall@20", 0.71)
     Metrics = Sequence[tuple[str, float]]
@@ -34,10 +32,10 @@ def each(args: argparse.Namespace) -> list[argparse.Namespace]:
                 f"give {of_several}, or -ns"
             )
         return [args]
-    if first + args.n_seeds - 1 > LARGEST_SEED:
+    if first + args.n_seeds - 1 > parameters.LARGEST_SEED:
         raise InputError(
-            f"-ns: {args.n_seeds} seeds from {first} on go beyond {LARGEST_SEED}, the largest one; "
-            "begin with a smaller --seed"
+            f"-ns: {args.n_seeds} seeds from {first} on go beyond {parameters.LARGEST_SEED}, the "
+            "largest one; begin with a smaller --seed"
         )
     trainings = []
     for seed in range(first, first + args.n_seeds):
@@ -76,13 +74,16 @@ def summary(found: Sequence[Mapping[str, Metrics]]) -> list[str]:
         lines.append(f"Over {len(found)} seeds on {path}: mean, standard deviation, range")
         for metrics in zip(*(results[path] for results in found)):
             values = [value for _, value in metrics]
+            mean, deviation = mean_and_deviation(values)
             lines.append(
-                f"{metrics[0][0]}: {statistics.fmean(values):.6f} sd {_deviation(values):.6f} "
+                f"{metrics[0][0]}: {mean:.6f} sd {deviation:.6f} "
                 f"({min(values):.6f} to {max(values):.6f})"
             )
     return lines
 
 
-def _deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation of a sample; 0 of a single value."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of a sample, and its standard deviation; 0 for a single value."""
+    import statistics  # not at the top: every -h would wait for it
+
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

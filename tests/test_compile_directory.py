@@ -474,7 +474,7 @@ def test_files_that_lack_their_end(tmp_path):
         assert compile_directory.is_cut_short(path)
     path.write_bytes(bytes(len(data)))
     assert compile_directory.is_cut_short(path)
-    path.write_bytes(data[:4] + b"\1" + data[5:64])  # of 32 bits: not looked at
+    path.write_bytes(data[:4] + b"\1" + data[5:64])  # 32 bits: not looked at
     assert not compile_directory.is_cut_short(path)
     assert not compile_directory.is_cut_short(tmp_path / "missing.so")
 

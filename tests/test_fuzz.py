@@ -44,6 +44,30 @@ def test_the_same_seed_gives_the_same_inputs(target):
     assert [next(first) for _ in range(30)] == [next(second) for _ in range(30)]
 
 
+def test_the_sound_journal(tmp_path):
+    """What is changed has to have all that a search records."""
+    pytest.importorskip("optuna")
+    from gru4rec_toolkit.search import storage, worker
+
+    (tmp_path / "journal").write_text("\n".join(fuzz.sound_journal()) + "\n")
+    opened = storage.open_storage(str(tmp_path / "journal"), 60)
+    (study,) = opened.get_all_studies()
+    trials = opened.get_all_trials(study._study_id)
+    assert len(trials) == 3 and study.user_attrs == {worker.DESCRIPTION: {"-fp": {}}}
+    for trial in trials:
+        assert trial.params.keys() == {"learning_rate", "layers", "x"}
+        assert trial.value == trial.params["learning_rate"] + trial.params["layers"] + 1
+        assert trial.intermediate_values == {1: 0.5} and "worker" in trial.user_attrs
+
+
+def test_the_shares_of_the_targets():
+    """They are those of the table of the last run."""
+    assert sum(target.share for target in fuzz.TARGETS.values()) == 100
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = dict(re.findall(r"^\| (\w+) \| (\d+) \| \d+ \| 0 \| \d+ \|$", text, re.M))
+    assert rows == {name: str(1000 * target.share) for name, target in fuzz.TARGETS.items()}
+
+
 def write_beside(path):
     (path.parent / "other").write_text("x")
 

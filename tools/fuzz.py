@@ -266,28 +266,33 @@ def spaces(rng: random.Random) -> tuple[Inputs, Check]:
     return made(), check
 
 
-def journals(rng: random.Random) -> tuple[Inputs, Check]:
-    """Journals of studies, as paropt.py opens them."""
+def sound_journal() -> list[str]:
+    """Return the lines of a study with three trials, and all that a trial of paropt.py records."""
     import optuna
 
     from gru4rec_toolkit.search import storage, worker
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_user_attr("worker", {"host": "h", "machine": "0", "pid": 1, "start": 0})
+        trial.report(0.5, 1)
+        rate = trial.suggest_float("learning_rate", 0.1, 1, step=0.1)
+        return rate + trial.suggest_int("layers", 1, 9) + len(trial.suggest_categorical("x", "ab"))
+
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "journal")
         study = optuna.create_study(storage=storage.open_storage(path, 60), study_name="s")
         study.set_user_attr(worker.DESCRIPTION, {"-fp": {}})
-
-        def objective(trial: optuna.Trial) -> float:
-            trial.set_user_attr("worker", {"host": "h", "machine": "0", "pid": 1, "start": 0})
-            trial.report(0.5, 1)
-            rate = trial.suggest_float("learning_rate", 0.1, 1, step=0.1)
-            return (
-                rate + trial.suggest_int("layers", 1, 9) + len(trial.suggest_categorical("x", "ab"))
-            )
-
         study.optimize(objective, n_trials=3)
-        lines = Path(path).read_text().splitlines()
+        return Path(path).read_text().splitlines()
+
+
+def journals(rng: random.Random) -> tuple[Inputs, Check]:
+    """Journals of studies, as paropt.py opens them."""
+    from gru4rec_toolkit.search import storage, worker
+
+    lines = sound_journal()
 
     def made() -> Inputs:
         for _ in _ever():

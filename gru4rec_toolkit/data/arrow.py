@@ -10,7 +10,7 @@ import pandas as pd
 from gru4rec_toolkit.data.checks import as_times, check_columns, holds_dates
 from gru4rec_toolkit.errors import InputError, missing_package, one_line
 
-OLDEST = (14, 0, 1)  # of pyarrow, as in pyproject.toml
+OLDEST = (14, 0, 1)  # pyarrow, as in pyproject.toml
 
 
 def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
@@ -48,9 +48,7 @@ def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
         ) from None
     try:
         table.validate(full=True)  # damaged data would crash the process below
-        table = (
-            table.replace_schema_metadata()
-        )  # pyarrow would parse what pandas wrote
+        table = table.replace_schema_metadata()  # pyarrow would parse what pandas wrote
         times = _as_numbers(table.column(keys["time"]))
         if times is not None:
             position = table.column_names.index(keys["time"])

@@ -41,6 +41,7 @@ LOCK_NAME = "checkpoint.lock"
 _KIND = container.Kind(
     *("gru4rec-checkpoint", 2, "checkpoint", "a checkpoint of a training"),
     "delete it, or give another directory",
+    oldest=2,  # the first that knows the epochs before
 )
 # arrays of a checkpoint beside the variables that a step changes
 _COSTS, _ROWS = "epoch.costs", "epoch.rows"

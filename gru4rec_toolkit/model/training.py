@@ -112,7 +112,8 @@ class Training:
         from theano.sandbox.rng_mrg import MRG_RandomStreams
 
         self.network, self.log = network, log
-        self.course, self.keep_optimizer = course or Course(), keep_optimizer
+        self.course = Course() if course is None else course
+        self.keep_optimizer = keep_optimizer
         self.parameters = p = network.settings
         order_seed, sample_seed, dropout_seed = np.random.SeedSequence(p.seed).spawn(3)
         self.order_rng = np.random.default_rng(order_seed) if p.train_random_order else None
@@ -226,12 +227,14 @@ class Training:
         InputError
             If there is one, and it belongs to another optimizer.
         """
+        if not kept:
+            return
         mine = self.optimizer_state()
         same = sorted(kept) == sorted(mine) and all(
             array.shape[1:] == mine[name].get_value(borrow=True).shape[1:]
             for name, array in kept.items()
         )
-        if kept and not same:
+        if not same:
             raise InputError(
                 "keep_optimizer: the model keeps the state of another optimizer; set adapt and "
                 "momentum as they were, or leave keep_optimizer out"
@@ -343,7 +346,7 @@ class Training:
             while self.epoch < self.parameters.n_epochs and not course.is_over:
                 sums = self.run_epoch(checkpoints)
                 # what is called now may fail or be interrupted
-                if checkpoints is not None and (course or after_epoch is not None):
+                if checkpoints is not None and (course.acts or after_epoch is not None):
                     checkpoints.write(self)
                 course.epoch_done(self, *sums)
                 if after_epoch is not None:

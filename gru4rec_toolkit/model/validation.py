@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import sessions
@@ -18,8 +19,6 @@ from gru4rec_toolkit.ranks import ranks_in_order, recall_and_mrr
 from gru4rec_toolkit.tracking.epochs import Callback, Epoch
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from gru4rec_toolkit.model.training import Training
 
 # fields of an epoch that a checkpoint keeps as arrays, one value an epoch
@@ -78,8 +77,6 @@ class Validation:
 
 def as_validation(value: Any) -> Validation | None:
     """Return what `GRU4Rec.fit` was given as validation, a table of sessions with the defaults."""
-    import pandas as pd
-
     if value is None or isinstance(value, Validation):
         return value
     if isinstance(value, pd.DataFrame):
@@ -148,8 +145,9 @@ class Course:
         self.best: dict[str, np.ndarray] = {}
         self.start: dict[str, float] = {}  # metrics of the model that the training goes on from
 
-    def __bool__(self) -> bool:
-        """Tell whether something is done after an epoch."""
+    @property
+    def acts(self) -> bool:
+        """Whether something is done after an epoch."""
         return self.validator is not None or len(self.callbacks) > 0
 
     @property
@@ -293,11 +291,12 @@ class Course:
             If what `split` took out of it does not fit; nothing is changed then.
         """
         numbers, metrics, best = records["epochs"], records["metrics"], records["best"]
-        if not {*_NUMBERS, "is_best"} <= numbers.keys():
-            raise ValueError("it was written by an older version of this toolkit")
-        for array in (*numbers.values(), *metrics.values()):
-            if array.shape != (n_epochs,) or array.dtype.kind not in "fi":
-                raise ValueError("the records of its epochs are none")
+        records_fit = all(
+            array.shape == (n_epochs,) and array.dtype.kind in "fi"
+            for array in (*numbers.values(), *metrics.values())
+        )
+        if numbers.keys() != {*_NUMBERS, "is_best"} or not records_fit:
+            raise ValueError("the records of its epochs are none")
         p = training.parameters
         epochs = [
             Epoch(

@@ -279,6 +279,7 @@ def _activation(*extra: str) -> Callable[[Any], str]:
     return convert
 
 
+LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator, which draws the initial weights, takes no more
 _YES_NO = "True or False"
 _SHARE = "a number of at least 0 and less than 1"
 _POSITIVE = "a number of 0 or more"
@@ -322,7 +323,7 @@ PARAMETERS: dict[str, Parameter] = {
     "session_key": Parameter("SessionId", _column, "the name of the column of session ids"),
     "item_key": Parameter("ItemId", _column, "the name of the column of item ids"),
     "time_key": Parameter("Time", _column, "the name of the column of time stamps"),
-    "seed": Parameter(42, _integer(0, 2**32 - 1), "an integer from 0 to 4294967295"),
+    "seed": Parameter(42, _integer(0, LARGEST_SEED), f"an integer from 0 to {LARGEST_SEED}"),
 }
 
 # The parameters of each baseline, by the name that `run.py --baseline` takes. What they compute is
@@ -372,7 +373,7 @@ ARGUMENTS: dict[str, Parameter] = {
     "extra": Parameter([], _extra_metrics, f"some of {', '.join(EXTRA_METRICS)}"),
     "n": Parameter(10_000, _integer(1), "a number of resamples, 1 or more"),
     "level": Parameter(0.95, _number(0, 1, low_open=True), "a number between 0 and 1"),
-    "seed": Parameter(42, _integer(0, 2**32 - 1), "an integer from 0 to 4294967295"),
+    "seed": Parameter(42, _integer(0, LARGEST_SEED), f"an integer from 0 to {LARGEST_SEED}"),
     "by": Parameter("length", _choice(*GROUPINGS), f"one of {', '.join(GROUPINGS)}"),
     "groups": Parameter(10, _integer(1), "an integer of 1 or more"),
 }

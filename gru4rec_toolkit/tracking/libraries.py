@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from gru4rec_toolkit.errors import InputError, one_line
+from gru4rec_toolkit.errors import missing_package
 
 
 def import_library(module: str, what: str, package: str) -> Any:
@@ -27,10 +27,5 @@ def import_library(module: str, what: str, package: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as err:
-        reason = f"which is not installed ({one_line(err)})"
-    except Exception as err:  # of packages that do not fit together, anything
-        reason = f"which cannot be imported ({one_line(err)})"
-    raise InputError(
-        f"{what} needs the package {package}, {reason}; install it with `pip install {package}`"
-    )
+    except Exception as err:  # packages that do not fit together raise anything
+        raise missing_package(what, package, err, module.partition(".")[0]) from None

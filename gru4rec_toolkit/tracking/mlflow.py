@@ -74,14 +74,14 @@ class MLflow:
             with _prints_on_stderr():
                 self._client = mlflow.MlflowClient(tracking_uri=self._uri)
                 self._experiment = _experiment_id(self._client, experiment)
-        except Exception as err:  # of MLflow, its databases and their drivers
+        except Exception as err:  # MLflow's, its databases' and their drivers'
             raise InputError(
                 f"cannot track with MLflow at {_public(self._uri)}: {self._reason(err)}; give the "
                 "address of a server that runs or of a database, or train without MLflow"
             ) from None
         self._run: str | None = None
         self._has_parameters = False
-        self._epochs: list[Epoch] = []  # of the training that goes on
+        self._epochs: list[Epoch] = []  # the present training's
         self._times: list[int] = []  # when they ended, in ms
         self._n_sent = 0
         self._has_warned = False
@@ -121,7 +121,7 @@ class MLflow:
             _check_server(self._uri)
             with _prints_on_stderr():
                 action()
-        except Exception as err:  # of MLflow, its databases and their drivers
+        except Exception as err:  # MLflow's, its databases' and their drivers'
             if not self._has_warned:
                 self._has_warned = True
                 logger.warning(

@@ -11,7 +11,7 @@ from gru4rec_toolkit.errors import InputError
 if TYPE_CHECKING:
     from gru4rec_toolkit.tracking.plot import Plot
 
-# of a training, by their names in the parsed arguments
+# those that mean nothing without a training, with their names in the parsed arguments
 OPTIONS = {
     "--validate": "validate",
     "--patience": "patience",
@@ -60,12 +60,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise an InputError if options contradict each other."""
-    if args.load_model or args.check:
-        for option, name in OPTIONS.items():
-            if getattr(args, name) is not None:
-                raise InputError(
-                    f"{option} is about a training; leave it out with -l and --check"
-                )
     if args.plot is not None and (args.check or (args.load_model and not args.evaluated)):
         raise InputError(
             "--plot draws a training or an evaluation: it needs a training or a test set (-t), and "

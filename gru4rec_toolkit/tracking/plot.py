@@ -53,8 +53,8 @@ class Plot:
     """Curves of a training in a picture, for `GRU4Rec.fit`'s ``callbacks``.
 
     Loss and metrics over the epochs, with a star at the best epoch; trainings of several seeds are
-    lines beside each other. The picture is drawn anew after every epoch, in about half a second,
-    whole or not at all; it needs no display.
+    lines beside each other. The picture is drawn anew after every epoch, whole or not at
+    all; it needs no display.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class TensorBoard:
         what = f"{self._name}: writing files for TensorBoard"
         import_library("tensorboardX", what, "tensorboardX")
         self._path = os.path.abspath(self._name)
-        self._epochs: list[Epoch] = []  # of the training that goes on
+        self._epochs: list[Epoch] = []  # the present training's
         self._n_written = 0
         self._file: _EventFile | None = None
         self._has_warned = False

@@ -357,7 +357,7 @@ def test_two_trainings_of_one_model(data):
 
 class OfItsOwn(GRU4Rec):
     def predict_next_batch(self, *args, **options):
-        raise NotImplementedError
+        return None
 
 
 @pytest.mark.parametrize(
