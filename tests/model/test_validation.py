@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
@@ -12,10 +13,10 @@ from helpers.on_gpu import DEVICE, runs, simulated_gpu
 
 import evaluation
 from gru4rec import GRU4Rec, Network, TrainingDiverged, Validation
-from gru4rec_toolkit import parameters
+from gru4rec_toolkit import container, parameters
 from gru4rec_toolkit.data import sessions
 from gru4rec_toolkit.errors import InputError
-from gru4rec_toolkit.model import ranking, training
+from gru4rec_toolkit.model import checkpoint, ranking, training
 from gru4rec_toolkit.tracking.epochs import Epoch
 
 # its best epoch is neither the first nor the last, as a test below makes sure
@@ -252,6 +253,34 @@ def test_what_was_done_before_is_replayed(data, held_out, tmp_path, usual):
     _, found, _ = fitted(data, **options, resume=True)
     assert [r.is_replay for r in found] == [True, True, False, False, False, False]
     assert all(r.seconds > 0 for r in found) and timeless(found) == timeless(usual[1])
+
+
+def test_what_callbacks_fail_at_is_in_the_checkpoint(data, held_out, tmp_path):
+    """The epoch is not trained again."""
+
+    def fail(epoch: Epoch) -> None:
+        raise Stop
+
+    for options in ({"callbacks": [fail]}, {"validation": held_out, "callbacks": [fail]}):
+        with pytest.raises(Stop):
+            fitted(data, **options, checkpoint=str(tmp_path), resume=True)
+        path = tmp_path / checkpoint.FILE_NAME
+        with np.load(path, allow_pickle=False) as file:
+            state = json.loads(file["header"].tobytes())["training"]
+        assert state["epoch"] == 0 and state["block"] > 1
+        path.unlink()
+
+
+def test_weights_of_a_best_epoch_that_somebody_made(data, held_out, tmp_path):
+    options = {"validation": held_out, "checkpoint": str(tmp_path)}
+    fitted(data, values={"n_epochs": 1}, **options)
+    path = str(tmp_path / checkpoint.FILE_NAME)
+    state, arrays = container.read(checkpoint._KIND, path, "training")
+    arrays["best.Wy"] = arrays["best.Wy"][1:]
+    with open(path, "wb") as file:
+        container.write(checkpoint._KIND, file, {"training": state}, arrays)
+    with pytest.raises(InputError, match=r"does not fit this training \(Wy has the shape \(59, 8\)"):
+        fitted(data, values={"n_epochs": 1}, **options, resume=True)
 
 
 def test_an_early_stop_is_remembered(data, held_out, tmp_path, usual):

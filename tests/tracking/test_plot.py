@@ -245,8 +245,9 @@ def test_other_extensions_are_refused(tmp_path, monkeypatch, name):
 
 
 def test_a_missing_matplotlib_is_told_at_once(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [])
     with pytest.raises(InputError, match="needs the package matplotlib.*`pip install matplotlib`"):
         Plot(tmp_path / "curves.png")
 
