@@ -34,7 +34,19 @@ def validated(metric: str = "recall", patience: int | None = None, **options):
 def test_as_in_python(tmp_path):
     # with relu many items tie, which -e is about
     command = (TRAIN, "-ps", f"{SETTINGS},final_act=relu", "--validate", TEST, "-s", "m")
-    command += ("--patience", 1, "-m", 20, 5, "-e", "conservative", "-pm", "mrr", "--log-file", "log.tsv")
+    command += (
+        "--patience",
+        1,
+        "-m",
+        20,
+        5,
+        "-e",
+        "conservative",
+        "-pm",
+        "mrr",
+        "--log-file",
+        "log.tsv",
+    )
     done = succeeds(run_py(*command, cwd=tmp_path))
     gru, epochs = validated("mrr", patience=1, final_act="relu")
     assert same(GRU4Rec.loadmodel(tmp_path / "m"), gru)

@@ -279,7 +279,7 @@ def test_weights_of_a_best_epoch_that_somebody_made(data, held_out, tmp_path):
     arrays["best.Wy"] = arrays["best.Wy"][1:]
     with open(path, "wb") as file:
         container.write(checkpoint._KIND, file, {"training": state}, arrays)
-    with pytest.raises(InputError, match=r"does not fit this training \(Wy has the shape \(59, 8\)"):
+    with pytest.raises(InputError, match=r"this training \(Wy has the shape \(59, 8\)"):
         fitted(data, values={"n_epochs": 1}, **options, resume=True)
 
 
