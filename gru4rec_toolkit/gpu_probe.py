@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,29 +32,44 @@ ADVICE = {
 }
 
 
-def problem(device: str) -> str | None:
-    """Say in one line why a GPU cannot be used; None if it computes."""
+class Problem(NamedTuple):
+    """Reason why a GPU is of no use.
+
+    Attributes
+    ----------
+    action : str
+        What it cannot do: "be opened", "compile" or "multiply".
+    reason : str
+        One line.
+    """
+
+    action: str
+    reason: str
+
+
+def find_problem(device: str) -> Problem | None:
+    """Return why a GPU cannot be used; None if it computes."""
     if device.startswith("cuda"):
         load_cuda_libraries()
     load_gpuarray()
+    action = "be opened"
     try:
         pygpu = theano_compat.import_pygpu()
         blas = importlib.import_module("pygpu.blas")
     except ModuleNotFoundError as err:
         if err.name == "pygpu":
-            return "pygpu is not installed"
-        return f"pygpu cannot be imported ({_said(err)})"
+            return Problem(action, "pygpu is not installed")
+        return Problem(action, f"pygpu cannot be imported ({_said(err)})")
     except Exception as err:  # built for another NumPy, for example
-        return f"pygpu cannot be imported ({_said(err)})"
-    task = "be opened"
+        return Problem(action, f"pygpu cannot be imported ({_said(err)})")
     try:
         context = pygpu.init(device)
-        task = "compile"
+        action = "compile"
         _compile(pygpu.gpuarray, context)
-        task = "multiply"
+        action = "multiply"
         _multiply(pygpu.gpuarray, blas, context)
     except Exception as err:  # pygpu raises its own and plain exceptions alike
-        return f"{device} cannot {task}: {_said(err)}"
+        return Problem(action, _said(err))
     return None
 
 

@@ -330,12 +330,15 @@ def _choose_device(wanted: str, source: str) -> tuple[str, str]:
     if wanted == "cpu":
         return "cpu", source
     gpu_probe = importlib.import_module("gru4rec_toolkit.gpu_probe")  # imports NumPy
-    problem = gpu_probe.problem("cuda0" if wanted == "auto" else wanted)
+    problem = gpu_probe.find_problem("cuda0" if wanted == "auto" else wanted)
     if wanted == "auto":
-        return ("cpu", f"no CUDA GPU: {problem}") if problem else ("cuda0", "found a CUDA GPU")
+        if problem is None:
+            return "cuda0", "found a CUDA GPU"
+        failed = "" if problem.action == "be opened" else f"cuda0 cannot {problem.action}: "
+        return "cpu", f"no CUDA GPU: {failed}{problem.reason}"
     if problem:
         raise InputError(
-            f"device {wanted} ({source}) cannot be used: {problem}; "
+            f"device {wanted} ({source}) cannot {problem.action}: {problem.reason}; "
             "use -d cpu or -d auto to run on the CPU"
         )
     return wanted, source
