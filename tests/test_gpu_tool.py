@@ -257,8 +257,7 @@ def real_nvrtc() -> Path:
 def compile_for(tmp_path_factory):
     """A function that compiles as libgpuarray does, on a card; returns the architecture."""
     directory = tmp_path_factory.mktemp("nvrtc")
-    source = [str(TOOLS / "libnvrtc.cpp"), f'-DNVRTC="{real_nvrtc()}"', "-fPIC", "-Wall", "-Werror"]
-    gpu.link_library(directory / "libnvrtc.so", real_nvrtc(), *source, "-ldl")
+    gpu.link_compiler(directory / "libnvrtc.so", real_nvrtc())
     card = ctypes.CDLL(
         str(build(directory / "libcuda.so", LIBCUDA_OF_ONE, "-Wl,-soname,libcuda.so"))
     )

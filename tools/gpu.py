@@ -184,20 +184,26 @@ def get_libraries(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     link_library(directory / "libcuda.so", machine.library)
     link_library(directory / "libcublas.so", products.path)
-    # one of them leaves it to the user where the second lies
-    builtins = sorted(compiler.path.parent.glob("libnvrtc-builtins.so.*"))
-    source = [str(ROOT / "tools" / "libnvrtc.cpp"), f'-DNVRTC="{compiler.path}"', "-O2", "-fPIC"]
-    link_library(directory / "libnvrtc.so", compiler.path, *map(str, builtins), *source, "-ldl")
+    link_compiler(directory / "libnvrtc.so", compiler.path)
     say(f"NVRTC {cuda.dotted(compiler.version)}: {compiler.path}")
     say(f"cuBLAS {cuda.dotted(products.version)}: {products.path}")
 
 
-def pip_install(*requirements: str) -> None:
+def pip_install(*requirements: str, needed: bool = True) -> None:
     """Install NVIDIA's libraries from PyPI."""
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-input", *requirements]
-    if subprocess.run(command, stdout=sys.stderr).returncode:
+    failed = subprocess.run(command, stdout=sys.stderr).returncode
+    if failed and needed:
         fail(f"pip could not install {' '.join(requirements)}, its messages are above", code=1)
-    say(f"from PyPI: {', '.join(requirements)}")
+    say(f"from PyPI{', not installed' if failed else ''}: {', '.join(requirements)}")
+
+
+def link_compiler(path: Path, compiler: Path) -> None:
+    """Make libnvrtc.so, with the architecture of the card (`libnvrtc.cpp`)."""
+    # NVRTC 13.0 leaves it to the user where its second library lies
+    builtins = sorted(compiler.parent.glob("libnvrtc-builtins.so.*"))
+    source = [str(ROOT / "tools" / "libnvrtc.cpp"), f'-DNVRTC="{compiler}"', "-O2", "-fPIC"]
+    link_library(path, compiler, *map(str, builtins), *source, "-ldl")
 
 
 def link_library(path: Path, target: Path, *more: str) -> None:
@@ -248,7 +254,7 @@ def main() -> None:
         if not opens(device):
             install_packages(SIMULATOR)
         if not cuda.paths("libnvrtc"):  # the tests of the kernels compile them for CUDA, too
-            pip_install(cuda.RELEASES[0].compiler)
+            pip_install(cuda.RELEASES[0].compiler, needed=False)
     else:
         try:
             get_libraries(Path(sys.prefix) / "lib" / "gru4rec-gpu")
