@@ -181,7 +181,8 @@ class Check:
         # a data set's compilation and its speed end with its name
         compiled = self.directory / part.name.split()[-1]
         flags = f"device={self.args.device},base_compiledir={compiled}"
-        env = {**os.environ, "THEANO_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        env = {**os.environ, "THEANO_FLAGS": flags, "PYTHONPATH": paths}
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             process = subprocess.Popen(
                 part.command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT,

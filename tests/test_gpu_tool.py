@@ -435,6 +435,14 @@ def test_a_pygpu_of_another_version(environment, driver):
     assert f"{site}/pygpu is pygpu 0.6.9 (API 1), and Theano 1.0.5 needs 0.7.x (API 2)" in message
 
 
+def test_a_pygpu_of_another_directory(environment, driver, tmp_path):
+    """PYTHONPATH is the user's."""
+    (tmp_path / "mine" / "pygpu").mkdir(parents=True)
+    (tmp_path / "mine" / "pygpu" / "__init__.py").write_text("raise ValueError('mine')")
+    done = make_gpu(environment, driver, PYTHONPATH=str(tmp_path / "mine"))
+    assert "pygpu cannot be imported: ValueError: mine" in complaint(done)
+
+
 def test_a_pygpu_that_cannot_be_imported(environment, driver):
     site = next((environment / "lib").glob("python*")) / "site-packages"
     (site / "pygpu").mkdir()

@@ -102,9 +102,15 @@ def get_pygpu(packages: Path) -> None:
     check_headers()
 
 
+def environment() -> dict[str, str]:
+    """Return the variables of processes that import the toolkit."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def probe_pygpu() -> list | str:
     """Return version, API, directory and library, or why pygpu cannot be imported."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = environment()
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, env=env)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1]
@@ -228,7 +234,7 @@ def link_library(path: Path, target: Path, *more: str) -> None:
 
 def self_test(device: str) -> None:
     """Open the device and train a small model on it."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = environment()
     if subprocess.run(
         [sys.executable, ROOT / "tools" / "gpu_self_test.py", device], env=env
     ).returncode:
@@ -238,7 +244,7 @@ def self_test(device: str) -> None:
 def opens(device: str) -> bool:
     """Tell whether a device computes."""
     code = f"from gru4rec_toolkit import gpu_probe; exit(bool(gpu_probe.find_problem({device!r})))"
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = environment()
     return not subprocess.run([sys.executable, "-c", code], env=env, capture_output=True).returncode
 
 
