@@ -41,6 +41,7 @@ GOLDEN = (
     *("top1max", "two_layers_shared", "momentum", "grad_cap", "rmsprop"),
 )
 GOLDEN_A_PART = 2
+KERNEL_TESTS, KERNEL_PARTS = "tests/ops/test_ops.py", 6
 PARTS = ("training", "kernels", "golden", "speed")
 TESTS = ("-q", "-p", "no:cacheprovider", "-o", "addopts=")
 # of a part's output, in the report
@@ -126,9 +127,10 @@ class Check:
     def run(self) -> Report:
         """Run all parts; return the report."""
         # what checks may take a bit more than half of the time, cold compilers included
-        checks = self.checks(0.55 * 60 * self.args.minutes)
+        listed, kernels = self.kernel_tests() if "kernels" in self.args.parts else ([], [])
+        checks = self.checks(kernels, 0.55 * 60 * self.args.minutes)
         with concurrent.futures.ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
-            results = list(pool.map(self.run_part, checks))
+            results = listed + list(pool.map(self.run_part, checks))
         speeds, rows, ports = [], {}, {}
         if "speed" in self.args.parts:
             for name in self.args.names:
@@ -140,14 +142,26 @@ class Check:
                 speeds.append(result)
         return self.report([*results, *speeds], speeds, rows, ports)
 
-    def checks(self, limit: float) -> list[Part]:
+    def kernel_tests(self) -> tuple[list[Result], list[list[str]]]:
+        """Return the groups of the kernels' tests; or, why they cannot be listed."""
+        command = [sys.executable, "-m", "pytest", *TESTS, "--collect-only", KERNEL_TESTS]
+        listed = self.run_part(Part("list of kernels", command, 60))
+        if listed.problem:
+            return [listed], []
+        names = [x for x in listed.output.splitlines() if x.startswith(f"{KERNEL_TESTS}::")]
+        size = -(-len(names) // KERNEL_PARTS)
+        return [], [names[i : i + size] for i in range(0, len(names), size)]
+
+    def checks(self, kernels: list[list[str]], limit: float) -> list[Part]:
         """Return the parts that check results, and those that compile for the speed."""
         python = sys.executable
         parts = {
             "training": [Part("a small training", [
                 python, str(ROOT / "tools" / "gpu_self_test.py"), self.args.device], limit)],
-            "kernels": [Part("tests of the kernels", [
-                python, "-m", "pytest", *TESTS, "tests/ops/test_ops.py"], limit)],
+            "kernels": [
+                Part(f"tests of kernels, {i}", [python, "-m", "pytest", *TESTS, *names], limit)
+                for i, names in enumerate(kernels, start=1)
+            ],
             "golden": [
                 Part(
                     f"trajectories {', '.join(cases)}",
@@ -236,7 +250,7 @@ class Check:
         lines = [f"### {device}", "", f"{datetime.date.today()}, {describe_software()}.", ""]
         lines += ["| part | result | seconds |", "| --- | --- | --- |"]
         for result in results:
-            counts = result.output.strip().splitlines()[-1:] if " tests" in result.name else []
+            counts = result.output.strip().splitlines()[-1:] if "tests of" in result.name else []
             passed = counts[0].strip("= ") if counts and " passed" in counts[0] else "passed"
             lines.append(f"| {result.name} | {result.problem or passed} | {result.seconds:.0f} |")
         if speeds:

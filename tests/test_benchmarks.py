@@ -236,9 +236,25 @@ def test_a_part_that_fails_is_reported_and_the_rest_goes_on(tmp_path, port):
 def test_a_check_that_has_no_time_left(tmp_path):
     done, report = gpu_check(tmp_path, "--parts", "training", "kernels", "--minutes", "0")
     assert done.returncode == 1
-    assert report.count("left out: no time was left") == 4
+    # the training, and the list of the kernels' tests
+    assert report.count("left out: no time was left") == 2 * 2
     _, report = gpu_check(tmp_path, "--parts", "training", "--minutes", "0.005")
     assert "| a small training | stopped after 0 s |" in report
+
+
+def test_the_kernels_are_tested_in_groups(tmp_path):
+    from benchmarks import gpu_check
+
+    sizes = argparse.Namespace(data=None, events=1000, items=10, device="cpu", minutes=5)
+    sizes.parts, sizes.names = ["kernels"], []
+    check = gpu_check.Check(sizes, tmp_path)
+    listed, groups = check.kernel_tests()
+    assert listed == [] and len(groups) == gpu_check.KERNEL_PARTS
+    names = [name for group in groups for name in group]
+    assert len(set(names)) == len(names) > 100
+    parts = check.checks(groups, 60)
+    assert [part.command[-len(group) :] for part, group in zip(parts, groups)] == groups
+    assert len({part.name for part in parts}) == len(parts)
 
 
 def test_the_rows_of_speeds_and_of_the_port(tmp_path):
