@@ -214,6 +214,15 @@ def port(tmp_path):
     return tmp_path / "port"
 
 
+def test_the_port_warms_up_before_its_last_epoch(tmp_path, port):
+    data = tmp_path / "data.tsv"
+    data.write_text("SessionId\tItemId\tTime\n1\t2\t3\n")
+    settings = tmp_path / "settings.py"
+    settings.write_text("gru4rec_params = {'loss': 'bpr-max', 'n_epochs': 1}\n")
+    out = run("benchmarks.pytorch_port", str(port), str(data), str(settings), "cuda:1")
+    assert out.splitlines()[-1] == "Epoch2 on cuda:1 [200.5 mb/s | 9 e/s]"
+
+
 def gpu_check(tmp_path, *arguments):
     """No machine has a card of this number."""
     report = tmp_path / "report.md"
