@@ -3,6 +3,7 @@
 #            PYTEST_ARGS="..." (of make test), QUICKSTART_ARGS="..." (of make demo),
 #            MUTANTS=20 (of each module), MUTANTS_ARGS="--seed 1 parameters/text.py" (of make mutants),
 #            FUZZ=100000 (inputs), FUZZ_ARGS="--seed 1 models pickles" (of make fuzz),
+#            GPU_CHECK_ARGS="-d cuda1 --port ../GRU4Rec_PyTorch_Official" (of make gpu-check),
 #            DISTROS_ARGS="--core trixie" (of make test-distros).
 
 SHELL := /bin/sh
@@ -14,9 +15,10 @@ MUTANTS_ARGS ?=
 FUZZ ?= 100000
 FUZZ_ARGS ?=
 DISTROS_ARGS ?=
+GPU_CHECK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup mutants fuzz gpu gpu-sim test-distros lock clean
+.PHONY: help demo test lint setup mutants fuzz gpu gpu-sim gpu-check test-distros lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -49,11 +51,14 @@ setup: ## make .venv with everything that is needed (the other targets do it the
 	    '`apt-get install -y python3 python3-dev python3-venv`' >&2; \
 	exit 2
 
-gpu: setup ## install what an NVIDIA GPU needs (Debian 12, with NVIDIA's driver), and test it
+gpu: setup ## get ready what an NVIDIA GPU needs beside its driver, and test it
 	@$(PY) tools/gpu.py
 
 gpu-sim: setup ## the same for a simulated GPU (PoCL), on which the GPU's tests run
 	@$(PY) tools/gpu.py --simulated
+
+gpu-check: gpu ## what a card computes and how fast, in 8 minutes; writes gpu_check.md
+	@$(PY) -m benchmarks.gpu_check $(GPU_CHECK_ARGS)
 
 test-distros: setup ## the two commands in fresh roots of Debian 12, 13 and testing (as root, an hour)
 	@$(PY) tools/distros.py $(DISTROS_ARGS)

@@ -2,10 +2,11 @@
 
 For each of the public data sets' parameters: mini-batches and events per second over whole epochs,
 drawing of negatives included, as a table ready to paste; the bytes that a step moves beside those
-that it needs (`traffic`; with ``--bytes`` these alone); then a step's time by Op. For the latter,
-every launch waits for its kernel on CUDA (CUDA_LAUNCH_BLOCKING, in a process of its own), so that
-an Op's time is that of its kernels; beside the time of a step without waiting it tells the GPU's
-share. On OpenCL, which cannot be told to wait, it is the time of the launches alone.
+that it needs (`traffic`; with ``--bytes`` these alone, with ``--speed`` the first table alone);
+then a step's time by Op. For the latter, every launch waits for its kernel on CUDA
+(CUDA_LAUNCH_BLOCKING, in a process of its own), so that an Op's time is that of its kernels; beside
+the time of a step without waiting it tells the GPU's share. On OpenCL, which cannot be told to
+wait, it is the time of the launches alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main() -> None:
     options.add_rounds(parser, 5, help="of about half a second each")
     parser.add_argument("--steps", type=int, default=200, help="that are profiled")
     parser.add_argument("--bytes", action="store_true", help="count them, and measure nothing")
+    parser.add_argument("--speed", action="store_true", help="measure it, and nothing else")
     parser.add_argument("--by-op", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     options.check_names(parser, args, NAMES)
@@ -50,6 +52,8 @@ def main() -> None:
         for name in names:
             print(measure(name, log, args.rounds), flush=True)
         print()
+    if args.speed:
+        return
     print_bytes(names, log)
     if args.bytes:
         return

@@ -294,14 +294,20 @@ class Other:
         except OSError as err:
             self.failed = f"{shlex.join(self.command)}: {err.strerror}"
             return None
-        speeds = re.findall(r"([\d.]+) mb/s", done.stdout + done.stderr)
-        if done.returncode or not speeds:
+        speed = self.speed(done.stdout + done.stderr)
+        if done.returncode or speed is None:
             end = (done.stderr.strip() or done.stdout.strip())[-2000:]
             self.failed = (
                 f"{shlex.join(self.command)} printed no speed, exit code {done.returncode}:\n{end}"
             )
             return None
-        return float(speeds[-1])
+        return speed
+
+    @staticmethod
+    def speed(output: str) -> float | None:
+        """Return mini-batches per second of the last epoch that an output names."""
+        speeds = re.findall(r"([\d.]+) mb/s", output)
+        return float(speeds[-1]) if speeds else None
 
 
 def port_settings(settings: dict) -> dict:

@@ -17,6 +17,7 @@ Rooms, and what each may import::
     files.py  parameters/  modelfile.py -> container.py            -> errors, processes
     errors.py  arguments.py  processes.py                                      -> nothing
     theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors
+    theano_setup.py -> gpu_probe.py -> machine.py, theano_compat.py            -> errors
     theano_setup.py -> theano_compat.py                                        -> nothing
 
 The faces: ``run.py`` -> ``evaluation.py`` -> ``gru4rec.py`` -> ``custom_opt.py`` -> ``gpu_ops.py``

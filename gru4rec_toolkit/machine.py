@@ -53,6 +53,16 @@ def load_cuda_libraries() -> None:
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
+def load_gpuarray() -> None:
+    """Load the libgpuarray of this environment, for a pygpu that does not say where it lies."""
+    for prefix in (sys.prefix, sys.base_prefix):
+        library = Path(prefix) / "lib" / "libgpuarray.so.3"
+        if library.exists():
+            with contextlib.suppress(OSError):  # pygpu says it better
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+            return
+
+
 # ---------------------------------------------------------------------------- BLAS
 
 

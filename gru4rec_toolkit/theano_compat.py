@@ -4,7 +4,8 @@ Theano's last release is older than these. Each difference is bridged in memory 
 file of Theano is changed, and other modules see NumPy and the standard library as they are. Every
 bridge is built only where the running Python or NumPy lacks what it stands for.
 
-`theano_setup` imports Theano within `importable` and compiles with `compiler_flags`.
+`theano_setup` imports Theano within `importable` and compiles with `compiler_flags`; what uses a
+GPU comes from `import_pygpu` and `import_gpuarray`.
 `theano_patches` has the patches of Theano's own bugs, which every Python needs.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import shutil
 import sys
 import sysconfig
@@ -33,29 +35,60 @@ def importable() -> Iterator[None]:
 
     What Theano takes from `sys.modules` and from NumPy while it is imported is there only as long.
     """
-    stand_ins = {} if HAS_DISTUTILS else _distutils()
-    hidden = {name: sys.modules.pop(name) for name in stand_ins if name in sys.modules}
-    sys.modules.update(stand_ins)
+    distutils = {} if HAS_DISTUTILS else _distutils()
     # scalar.basic looks up the attribute `bool`, other modules the package `distutils`
-    lent: dict[str, Any] = {} if _in_numpy("bool") else {"bool": np.bool_}
-    if stand_ins:
-        lent["distutils"] = stand_ins["numpy.distutils"]
-    vars(np).update(lent)
+    lent = _bool()
+    if distutils:
+        lent["distutils"] = distutils["numpy.distutils"]
+    with _lent({**distutils, **_gpuarrays_modules()}, lent):
+        yield
+        _lend_numpy_names(lent.get("distutils"))
+        if NUMPY_2:
+            _cast_constants_exactly()
+            _add_to_rows_by_numpy()
+        if "theano.gpuarray" in sys.modules:
+            _copy_where_needed()
+
+
+def import_pygpu() -> ModuleType:
+    """Import pygpu, whose table of dtypes names `np.bool`; NumPy 1.24 to 1.26 have none."""
+    with _lent({}, _bool()):
+        return importlib.import_module("pygpu")
+
+
+def import_gpuarray() -> ModuleType:
+    """Import ``theano.gpuarray``, which Theano does itself only where its device is a GPU."""
+    import_pygpu()
+    with _lent(_gpuarrays_modules(), {}):
+        gpuarray = importlib.import_module("theano.gpuarray")
+        _copy_where_needed()
+    return gpuarray
+
+
+@contextlib.contextmanager
+def _lent(modules: dict[str, ModuleType], names: dict[str, Any]) -> Iterator[None]:
+    """Put modules into `sys.modules` and names into NumPy for the block."""
+    hidden = {name: sys.modules.pop(name) for name in modules if name in sys.modules}
+    sys.modules.update(modules)
+    vars(np).update(names)
     try:
         with warnings.catch_warnings():
             # of backslashes in Theano's texts, where pip has not compiled its files
             warnings.simplefilter("ignore", SyntaxWarning)
+            # setuptools says it of itself, for the next year
+            warnings.filterwarnings("ignore", "pkg_resources is deprecated")
             yield
-            _lend_numpy_names(lent.get("distutils"))
-            if NUMPY_2:
-                _cast_constants_exactly()
-                _add_to_rows_by_numpy()
     finally:
-        for name in lent:
+        for name in names:
             delattr(np, name)
-        for name in stand_ins:
+        for name in modules:
             del sys.modules[name]
         sys.modules.update(hidden)
+
+
+def _bool() -> dict[str, Any]:
+    """Return `np.bool` where NumPy has none: 1.24 dropped it, 2.0 has it again."""
+    return {} if _in_numpy("bool") else {"bool": np.bool_}
 
 
 def compiler_flags() -> list[str]:
@@ -120,6 +153,44 @@ def _python_library(plat_specific: bool = False, standard_lib: bool = False) -> 
         (True, True): "platstdlib",
     }
     return sysconfig.get_path(names[bool(plat_specific), bool(standard_lib)])
+
+
+# ---------------------------------------------------------------------------- theano.gpuarray
+
+
+def _gpuarrays_modules() -> dict[str, ModuleType]:
+    """Return modules that ``theano.gpuarray`` imports, those that are not there.
+
+    Python 3.12 dropped `imp`, by which Theano's breakpoints look for a debugger; setuptools 82
+    dropped `pkg_resources` and NumPy 2.5 `numpy.linalg.linalg`, of which one exception is used.
+    """
+    made: dict[str, dict[str, Any]] = {
+        "imp": {"find_module": _find_module},
+        "pkg_resources": {"DistributionNotFound": ModuleNotFoundError},
+        "numpy.linalg.linalg": {"LinAlgError": np.linalg.LinAlgError},
+    }
+    return {name: _module(name, made[name]) for name in made if not importlib.util.find_spec(name)}
+
+
+def _find_module(name: str):
+    """Find a module as `imp.find_module` did."""
+    found = importlib.util.find_spec(name)
+    if found is None:
+        raise ImportError(f"No module named {name!r}", name=name)
+    return found
+
+
+def _array(*args, copy=True, **options):
+    """Copy with ``copy=False`` where that is needed, as `np.array` did before NumPy 2.0."""
+    options["copy"] = copy or None
+    return np.array(*args, **options)
+
+
+def _copy_where_needed() -> None:
+    """Let values of another type be stored on a GPU: NumPy 2 refuses to copy them."""
+    names = vars(importlib.import_module("theano.gpuarray.type"))
+    if NUMPY_2 and names["np"] is np:
+        names["np"] = _Numpy({"array": _array})
 
 
 # ---------------------------------------------------------------------------- NumPy

@@ -10,6 +10,7 @@ the device), the environment variable ``THEANO_FLAGS``, the files named in ``THE
 from __future__ import annotations
 
 import configparser
+import contextlib
 import importlib
 import logging
 import os
@@ -17,6 +18,7 @@ import re
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,6 @@ from gru4rec_toolkit.machine import (
     check_compiler,
     count_threads,
     find_blas,
-    load_cuda_libraries,
     openmp_threads,
     set_blas_threads,
     warn_of_named_threads,
@@ -126,10 +127,15 @@ def configure(device: str | None = None) -> Setup:
 
 
 def __getattr__(name: str):
-    """Return Theano, configured, where somebody imports ``theano`` or ``tensor`` from here."""
-    if name not in ("theano", "tensor"):
+    """Return Theano, configured, where somebody imports ``theano`` or ``tensor`` from here.
+
+    So is ``pygpu``, with ``theano.gpuarray`` ready to be imported, whatever the device.
+    """
+    if name not in ("theano", "tensor", "pygpu"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     configure()
+    if name == "pygpu":
+        importlib.import_module("gru4rec_toolkit.theano_compat").import_gpuarray()
     return importlib.import_module("theano.tensor" if name == "tensor" else name)
 
 
@@ -160,7 +166,8 @@ def _import_theano(device: str | None) -> Setup:
     # Theano sets it where it opens a GPU, against forked processes; this one has just been started
     os.environ.pop("THEANO_GPU_IS_ALREADY_ACTIVE", None)
     try:
-        theano = _import_with(flags)
+        with _kept_log("theano.gpuarray") as refusals:
+            theano = _import_with(flags)
     except Exception as err:
         if _is_refused_setting(err):
             raise InputError(
@@ -177,9 +184,9 @@ def _import_theano(device: str | None) -> Setup:
             f"Theano found no C++ compiler that works; try g++ -v, install one with: {APT} g++"
         )
     if chosen != "cpu" and not importlib.import_module("theano.gpuarray").pygpu_activated:
+        reason = "; ".join(refusals) or "no reason given"
         raise InputError(
-            f"Theano could not use the device {chosen}, for the reason above; use -d cpu to run on "
-            "the CPU"
+            f"Theano could not use the device {chosen} ({reason}); use -d cpu to run on the CPU"
         )
     problem = _problem(theano.config)
     if problem:
@@ -293,11 +300,28 @@ def _import_with(flags: dict[str, str]):
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _kept_log(name: str) -> Iterator[list[str]]:
+    """Keep a logger from showing tracebacks in the block; their last lines are in the list."""
+    log, kept = logging.getLogger(name), []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            kept.append(one_line(record.exc_info[1]))
+        return not record.exc_info
+
+    log.addFilter(keep)
+    try:
+        yield kept
+    finally:
+        log.removeFilter(keep)
+
+
 # ---------------------------------------------------------------------------- device
 
 
 def _choose_device(wanted: str, source: str) -> tuple[str, str]:
-    """Resolve ``auto``; check that a GPU can be opened, since Theano would go on without it."""
+    """Resolve ``auto``; check that a GPU computes, since Theano would go on without it."""
     if not re.fullmatch(DEVICE_PATTERN, wanted):
         raise InputError(
             f"device {shown(wanted)} (from {source}) is not known; "
@@ -305,32 +329,19 @@ def _choose_device(wanted: str, source: str) -> tuple[str, str]:
         )
     if wanted == "cpu":
         return "cpu", source
-    problem = _gpu_problem("cuda0" if wanted == "auto" else wanted)
+    gpu_probe = importlib.import_module("gru4rec_toolkit.gpu_probe")  # imports NumPy
+    problem = gpu_probe.find_problem("cuda0" if wanted == "auto" else wanted)
     if wanted == "auto":
-        return ("cpu", f"no CUDA GPU: {problem}") if problem else ("cuda0", "found a CUDA GPU")
+        if problem is None:
+            return "cuda0", "found a CUDA GPU"
+        failed = "" if problem.action == "be opened" else f"cuda0 cannot {problem.action}: "
+        return "cpu", f"no CUDA GPU: {failed}{problem.reason}"
     if problem:
         raise InputError(
-            f"device {wanted} ({source}) cannot be opened: {problem}; "
+            f"device {wanted} ({source}) cannot {problem.action}: {problem.reason}; "
             "use -d cpu or -d auto to run on the CPU"
         )
     return wanted, source
-
-
-def _gpu_problem(device: str) -> str | None:
-    if device.startswith("cuda"):
-        load_cuda_libraries()
-    try:
-        pygpu = importlib.import_module("pygpu")
-    except ModuleNotFoundError:
-        return "pygpu is not installed"
-    except Exception as err:  # built for another NumPy, for example
-        return f"pygpu cannot be imported ({one_line(err)})"
-    try:
-        pygpu.init(device)
-    except Exception as err:  # pygpu raises its own and plain exceptions alike
-        reason = err.args[0].decode() if err.args and isinstance(err.args[0], bytes) else str(err)
-        return f"{type(err).__name__}: {reason.strip() or 'no reason given'}"
-    return None
 
 
 def _sgemm(config) -> str:

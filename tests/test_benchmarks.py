@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 from helpers.cli import TEST, TRAIN
 
 from gru4rec_toolkit.ops import library
@@ -183,3 +187,112 @@ def test_modes_beside_the_plain_step():
     assert re.search(r"^cross-entropy +\d+ +1\.00 \(1\.00 to 1\.00\)$", table, re.MULTILINE)
     for mode in ("bpr", "top1", "top1-max", "xe_logit", "one-hot input", "two layers", "adam"):
         assert re.search(rf"^{mode} +\d+ +\d+\.\d\d \(", table, re.MULTILINE), table
+
+
+# ---------------------------------------------------------------------------- benchmarks.gpu_check
+
+
+PORT_OF_THE_TESTS = """
+class GRU4Rec:
+    def __init__(self, device):
+        self.device = device
+    def set_params(self, **settings):
+        self.settings = settings
+    def fit(self, data):
+        assert list(data) == ["SessionId", "ItemId", "Time"] and "final_act" not in self.settings
+        for epoch in range(self.settings["n_epochs"]):
+            print(f"Epoch{epoch} on {self.device} [{100 * epoch}.5 mb/s | 9 e/s]")
+"""
+
+
+@pytest.fixture
+def port(tmp_path):
+    """A folder of a PyTorch port, and a PyTorch."""
+    (tmp_path / "port").mkdir()
+    (tmp_path / "port" / "gru4rec_pytorch.py").write_text(PORT_OF_THE_TESTS)
+    (tmp_path / "port" / "torch.py").write_text("device = str\n")
+    return tmp_path / "port"
+
+
+def test_the_port_warms_up_before_its_last_epoch(tmp_path, port):
+    data = tmp_path / "data.tsv"
+    data.write_text("SessionId\tItemId\tTime\n1\t2\t3\n")
+    settings = tmp_path / "settings.py"
+    settings.write_text("gru4rec_params = {'loss': 'bpr-max', 'n_epochs': 1}\n")
+    out = run("benchmarks.pytorch_port", str(port), str(data), str(settings), "cuda:1")
+    assert out.splitlines()[-1] == "Epoch2 on cuda:1 [200.5 mb/s | 9 e/s]"
+
+
+def gpu_check(tmp_path, *arguments):
+    """No machine has a card of this number."""
+    report = tmp_path / "report.md"
+    done = start(*("benchmarks.gpu_check", "-d", "cuda99", "-o", str(report), *SMALL, *arguments))
+    return done, report.read_text()
+
+
+def test_a_part_that_fails_is_reported_and_the_rest_goes_on(tmp_path, port):
+    done, report = gpu_check(tmp_path, "--parts", "training", "speed", "--port", str(port), "rsc15")
+    assert done.returncode == 1 and "3 part(s) failed" in done.stderr
+    for part in ("a small training", "compilation for rsc15", "speed of rsc15"):
+        assert re.search(rf"^\| {part} \| failed: exit code \d \| \d+ \|$", report, re.M), report
+        assert f"\n{part}: failed: exit code " in report
+    assert f", Python {platform.python_version()}, Theano 1.0.5, numpy {np.__version__}, " in report
+    assert report.count("device cuda99 (asked for) cannot be opened") == 3
+    assert "| PyTorch port, rsc15 | passed |" in report
+    assert "events on 200 items:" in report and "| port, mini-batches/s |" in report
+
+
+def test_a_check_that_has_no_time_left(tmp_path):
+    done, report = gpu_check(tmp_path, "--parts", "training", "kernels", "--minutes", "0")
+    assert done.returncode == 1
+    # the training, and the list of the kernels' tests
+    assert report.count("left out: no time was left") == 2 * 2
+    _, report = gpu_check(tmp_path, "--parts", "training", "--minutes", "0.005")
+    assert "| a small training | stopped after 0 s |" in report
+
+
+def test_the_kernels_are_tested_in_groups(tmp_path):
+    from benchmarks import gpu_check
+
+    sizes = argparse.Namespace(data=None, events=1000, items=10, device="cpu", minutes=5)
+    sizes.parts, sizes.names = ["kernels"], []
+    check = gpu_check.Check(sizes, tmp_path)
+    listed, groups = check.kernel_tests()
+    assert listed == [] and len(groups) == gpu_check.KERNEL_PARTS
+    names = [name for group in groups for name in group]
+    assert len(set(names)) == len(names) > 100
+    parts = check.checks(groups, 60)
+    assert [part.command[-len(group) :] for part, group in zip(parts, groups)] == groups
+    assert len({part.name for part in parts}) == len(parts)
+
+
+def test_the_rows_of_speeds_and_of_the_port(tmp_path):
+    from benchmarks import gpu_check
+
+    sizes = argparse.Namespace(data=None, events=1000, items=10, device="cuda0", minutes=1)
+    check = gpu_check.Check(sizes, tmp_path)
+    rows = {
+        "rsc15": ["| rsc15 | 32 x 100 | 300.0 (290.0 to 310.0) | 9600 | 40 | 0 |"],
+        "coveo": ["| coveo | 144 x 512 | 200.0 (1.0 to 2.0) | 9600 | 40 | 0 |"],
+        "rees46": [],
+    }
+    title, _, header, line, *table = check.table(rows, {"rsc15": 200.0, "coveo": None})
+    assert title == "Training on 1000 synthetic events on 10 items:"
+    assert header.count("|") == line.count("|") == 9
+    assert table == [f"{rows['rsc15'][0]} 200.0 | 1.50 |", f"{rows['coveo'][0]} | |"]
+    assert check.table(rows, {})[4:] == [rows["rsc15"][0], rows["coveo"][0]]
+
+
+def test_the_check_without_pytest(tmp_path, monkeypatch):
+    from benchmarks import gpu_check
+
+    sizes = argparse.Namespace(data=None, events=1000, items=10, device="cuda0", minutes=1)
+    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: None)
+    part = gpu_check.Part("tests", ["python", "-m", "pytest"], 10)
+    result = gpu_check.Check(sizes, tmp_path).run_part(part)
+    assert result.problem == "left out: pytest is not installed"
+
+
+def test_a_port_that_is_not_there(tmp_path):
+    done = start("benchmarks.gpu_check", "--port", str(tmp_path))
+    assert done.returncode == 2 and "has no gru4rec_pytorch.py" in done.stderr

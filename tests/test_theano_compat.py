@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import importlib.util
 import runpy
 import sys
 import sysconfig
+import warnings
 
 import numpy as np
 import pytest
@@ -142,3 +144,85 @@ def test_theanos_own_warnings_are_not_shown(tmp_path):
     """Python warns of its texts when it compiles its files, which pip does and uv does not."""
     done = python("-c", "import gru4rec", cwd=ROOT, PYTHONPYCACHEPREFIX=str(tmp_path))
     assert succeeds(done).err == ""
+
+
+# ---------------------------------------------------------------------------- theano.gpuarray
+
+
+GPUARRAYS_MODULES = ("imp", "pkg_resources", "numpy.linalg.linalg")
+
+
+def test_theano_gpuarray_gets_the_modules_that_are_not_there():
+    made = theano_compat._gpuarrays_modules()
+    there = {name: importlib.util.find_spec(name) is not None for name in GPUARRAYS_MODULES}
+    assert set(made) == {name for name in there if not there[name]}
+    assert ("imp" in made) == (sys.version_info >= (3, 12))
+
+
+def test_the_stand_ins_of_what_theano_gpuarray_imports(monkeypatch):
+    find = importlib.util.find_spec
+    hidden = {name: None for name in GPUARRAYS_MODULES}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: hidden.get(name, "found"))
+    made = theano_compat._gpuarrays_modules()
+    assert set(made) == set(GPUARRAYS_MODULES)
+    with theano_compat._lent(made, {}):
+        monkeypatch.setattr(importlib.util, "find_spec", find)
+        # as theano/gpuarray/linalg.py does
+        import pkg_resources
+        from numpy.linalg.linalg import LinAlgError
+
+        assert LinAlgError is np.linalg.LinAlgError
+        assert issubclass(pkg_resources.DistributionNotFound, Exception)
+        assert sys.modules["imp"].find_module("pdb")
+        with pytest.raises(ImportError, match="no_debugger"):
+            sys.modules["imp"].find_module("no_debugger")
+    assert all(sys.modules.get(name) is not made[name] for name in made)
+
+
+def test_warnings_of_old_modules_are_not_shown(recwarn):
+    with theano_compat._lent({}, {}):
+        warnings.warn("pkg_resources is deprecated as an API", UserWarning, stacklevel=1)
+        warnings.warn("a warning of somebody else", UserWarning, stacklevel=1)
+    assert [str(w.message) for w in recwarn] == ["a warning of somebody else"]
+
+
+@pytest.mark.skipif(not theano_compat.NUMPY_2, reason="NumPy 1 copies where it is needed")
+def test_copies_are_made_where_they_are_needed():
+    """``theano.gpuarray`` stores float64 values in a float32 variable with ``copy=False``."""
+    x = np.ones(3, "float32")
+    assert theano_compat._array(x, dtype="float32", copy=False) is x
+    assert theano_compat._array(x, dtype="float64", copy=False).dtype == "float64"
+    assert theano_compat._array(x) is not x
+    assert theano_compat._array(1.5, dtype="float32", copy=False, ndmin=2).shape == (1, 1)
+
+
+def test_pygpu_finds_bool_in_every_numpy(tmp_path):
+    """NumPy 1.24 to 1.26 have none; here it is taken away where that is possible."""
+    (tmp_path / "pygpu.py").write_text("import numpy as np\nprint(np.bool(3))\n")
+    code = """
+import numpy as np
+from gru4rec_toolkit import theano_compat
+np.__dict__.pop("bool", None)
+theano_compat._in_numpy = lambda name: False
+theano_compat.import_pygpu()
+print("bool" in vars(np))
+"""
+    path = f"{tmp_path}:{ROOT}"
+    done = python("-c", code, cwd=tmp_path, PYTHONPATH=path, PYTHONWARNINGS="ignore")
+    assert succeeds(done).lines == ["True", "False"]
+
+
+def test_the_gpus_ops_can_be_imported_on_the_cpu():
+    pytest.importorskip("pygpu")
+    code = """
+import warnings
+warnings.simplefilter("error", UserWarning)
+from gru4rec_toolkit import theano_setup
+assert theano_setup.configure("cpu").device == "cpu"
+import gpu_ops
+import numpy as np
+from theano.gpuarray import type as gpu_type
+print(type(gpu_type.np).__name__, len(gpu_ops.TWINS) > 5)
+"""
+    numpy = "_Numpy" if theano_compat.NUMPY_2 else "module"
+    assert succeeds(python("-c", code, cwd=ROOT, THEANO_FLAGS=None)).lines == [f"{numpy} True"]

@@ -144,46 +144,6 @@ def test_theano_flags_with_an_open_quote(tmp_path):
     assert "THEANO_FLAGS" in complaint(configure(tmp_path, THEANO_FLAGS="device='cpu"))
 
 
-class Gpu:
-    """Stands in for the module pygpu."""
-
-    def __init__(self, error=None):
-        self.error, self.opened = error, []
-
-    def init(self, device):
-        self.opened.append(device)
-        if self.error:
-            raise self.error
-
-
-@pytest.mark.parametrize(("wanted", "opened"), [("auto", "cuda0"), ("cuda1", "cuda1")])
-def test_gpu_that_can_be_opened(monkeypatch, wanted, opened):
-    gpu = Gpu()
-    monkeypatch.setitem(sys.modules, "pygpu", gpu)
-    device, reason = theano_setup._choose_device(wanted, "asked for")
-    assert (device, gpu.opened) == (opened, [opened])
-    assert reason
-
-
-def test_auto_with_a_gpu_that_cannot_be_opened(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pygpu", Gpu(RuntimeError("no CUDA driver")))
-    device, reason = theano_setup._choose_device("auto", "asked for")
-    assert device == "cpu" and "no CUDA driver" in reason
-
-
-def test_named_gpu_that_cannot_be_opened(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pygpu", Gpu(RuntimeError("no CUDA driver")))
-    with pytest.raises(InputError, match=r"opencl0:0 .*no CUDA driver"):
-        theano_setup._choose_device("opencl0:0", "asked for")
-
-
-def test_cpu_leaves_the_gpu_alone(monkeypatch):
-    gpu = Gpu()
-    monkeypatch.setitem(sys.modules, "pygpu", gpu)
-    assert theano_setup._choose_device("cpu", "asked for") == ("cpu", "asked for")
-    assert gpu.opened == []
-
-
 # --- settings -------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,10 @@
-"""Install what a GPU needs beside `make setup`, and test it: `make gpu`, `make gpu-sim`.
+"""Get ready what a GPU needs beside `make setup`, and test it: `make gpu`, `make gpu-sim`.
 
-Run by the Python of the environment that gets it, on Debian 12. The modules come from Debian
-(pygpu, libgpuarray) and NVIDIA's libraries from PyPI: no CUDA toolkit is needed, only the driver.
-``--simulated`` installs PoCL instead, which runs the same kernels on the CPU, slowly.
+Run by the Python of the environment that gets it. pygpu is taken where Python finds it, whoever
+installed it; for Python 3.11 it comes from Debian 12's packages where they are. NVIDIA's compiler
+and cuBLAS are chosen by driver and card (`cuda_libraries`): those that are there, else from PyPI.
+No CUDA toolkit is needed, only the driver. ``--simulated`` takes PoCL instead, which runs the same
+kernels on the CPU, slowly.
 
 Usage: ``python tools/gpu.py [--simulated]``. Every step says what it found. Exit codes: 0 all
 works; 1 a step failed; 2 something is missing, named in one sentence.
@@ -10,28 +12,26 @@ works; 1 a step failed; 2 something is missing, named in one sentence.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+import cuda_libraries as cuda
+
 ROOT = Path(__file__).resolve().parent.parent
+# Debian 12's packages, and the Python that they are for
 MODULES = Path("/usr/lib/python3/dist-packages")
+DEBIANS = (3, 11)
 PACKAGES = ["python3-pygpu", "libgpuarray-dev"]
 SIMULATOR = ["pocl-opencl-icd", "ocl-icd-opencl-dev", "libclblast-dev"]
-# 12.x is the last line that compiles for cards from 2016 on (compute capability 6.0); the tests of
-# the kernels need only the compiler
-COMPILER = "nvidia-cuda-nvrtc-cu12==12.9.86"
-PRODUCTS = "nvidia-cublas-cu12==12.9.1.4"
-# names that libgpuarray opens; the libraries have other names and places
-LIBRARIES = {
-    "libcuda.so": "libcuda.so.1",
-    "libnvrtc.so": "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
-    "libcublas.so": "nvidia/cublas/lib/libcublas.so.12",
-}
+# what Theano 1.0.5 works with
+VERSION, API = "0.7", 2
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -42,16 +42,6 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 def say(what: str) -> None:
     print(f"  {what}", flush=True)
-
-
-def check_python() -> None:
-    """End the program unless this is Python 3.11, for which Debian 12 builds pygpu."""
-    if sys.version_info[:2] != (3, 11):
-        fail(
-            f"Debian's pygpu is for Python 3.11, this environment has {sys.version.split()[0]}; "
-            "make one with PYTHON=python3.11 make clean setup"
-        )
-    say(f"Python {sys.version.split()[0]}")
 
 
 def install_packages(names: list[str]) -> None:
@@ -74,79 +64,188 @@ def install_packages(names: list[str]) -> None:
     say(f"Debian's packages: {', '.join(names)}")
 
 
-def link_pygpu(packages: Path) -> None:
-    """Make Debian's module importable here."""
-    link = packages / "pygpu"
-    if not link.exists():
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(MODULES / "pygpu")
-    say(f"pygpu: {link.resolve()}")
+# ---------------------------------------------------------------------------- pygpu
+
+# prints where pygpu and the library that it loads lie; as the toolkit does, it takes the library of
+# the environment first
+PROBE = """
+import json
+from gru4rec_toolkit import machine, theano_compat
+machine.load_gpuarray()
+pygpu = theano_compat.import_pygpu()
+library = next(x for x in open("/proc/self/maps") if "/libgpuarray.so" in x)
+print(json.dumps([pygpu.__version__, pygpu.gpuarray.api_version()[0], pygpu.__path__[0],
+                  "/" + library.strip().partition("/")[2]]))
+"""
+# includes and links what Theano's modules do
+MODULE = """
+#include <gpuarray/array.h>
+int main() { return GpuArray_clear(nullptr), 0; }
+"""
 
 
-def pip_install(*requirements: str) -> None:
+def get_pygpu(packages: Path) -> None:
+    """Say which pygpu there is; get it from Debian where that is possible."""
+    found = probe_pygpu()
+    if isinstance(found, str) and "No module named 'pygpu'" in found:
+        get_from_others(packages)
+        found = probe_pygpu()
+    if isinstance(found, str):
+        fail(f"pygpu cannot be imported: {found}")
+    version, api, directory, library = found
+    if not version.startswith(f"{VERSION}.") or api != API:
+        fail(
+            f"{directory} is pygpu {version} (API {api}), and Theano 1.0.5 needs {VERSION}.x "
+            f"(API {API}): install that, libgpuarray {VERSION}.6 is the last one"
+        )
+    say(f"pygpu {version}: {directory}, with {library}")
+    check_headers()
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of processes that import the toolkit."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def probe_pygpu() -> list | str:
+    """Return version, API, directory and library, or why pygpu cannot be imported."""
+    env = environment()
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, env=env)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def get_from_others(packages: Path) -> None:
+    """Make the pygpu of the Python that this environment was made from, or Debian's, importable."""
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    base = Path(sysconfig.get_path("purelib", vars={"base": sys.base_prefix}))
+    if base != packages and (base / "pygpu").is_dir():
+        link(packages / "pygpu", base / "pygpu")
+        for part in (Path("include", "gpuarray"), Path("lib", "libgpuarray.so")):
+            if (Path(sys.base_prefix) / part).exists():
+                link(Path(sys.prefix) / part, Path(sys.base_prefix) / part)
+    elif sys.version_info[:2] == DEBIANS and (MODULES.joinpath("pygpu").exists() or is_debian_12()):
+        install_packages(PACKAGES)
+        link(packages / "pygpu", MODULES / "pygpu")
+    else:
+        fail(
+            f"pygpu is not installed for this Python {python}: build libgpuarray {VERSION}.6 with "
+            f"-DCMAKE_INSTALL_PREFIX={sys.prefix} and pygpu with {sys.executable} "
+            "(libgpuarray's documentation), or take Debian 12 and its Python 3.11, for which this "
+            "command installs packages (PYTHON=python3.11 make clean setup gpu)"
+        )
+
+
+def is_debian_12() -> bool:
+    """Tell whether the system has packages of pygpu."""
+    release = Path("/etc/os-release")
+    return release.exists() and "bookworm" in release.read_text()
+
+
+def link(path: Path, target: Path) -> None:
+    """Make a symbolic link, in the place of one that leads nowhere."""
+    if path.is_symlink() and not path.exists():
+        path.unlink()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+
+
+def check_headers() -> None:
+    """End the program unless Theano's modules can be compiled."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = ["g++", "-x", "c++", "-", "-o", str(Path(directory) / "test")]
+        command += [f"-I{sys.prefix}/include", f"-L{sys.prefix}/lib", "-lgpuarray"]
+        done = subprocess.run(command, input=MODULE, capture_output=True, text=True)
+    if done.returncode:
+        missing = next((x for x in done.stderr.splitlines() if "rror" in x or "cannot" in x), "")
+        fail(
+            f"the headers or the library of libgpuarray are missing ({missing.strip()[-200:]}): "
+            f"install them below {sys.prefix} or /usr (Debian 12: libgpuarray-dev)"
+        )
+
+
+# ---------------------------------------------------------------------------- NVIDIA's libraries
+
+
+def get_libraries(directory: Path) -> None:
+    """Find or install NVIDIA's libraries; make them loadable under libgpuarray's names."""
+    machine = cuda.ask_driver()
+    cards = ", ".join(f"{card.name} ({card.capability / 10})" for card in machine.cards)
+    say(f"driver for CUDA {cuda.dotted(machine.version)}: {machine.library}; cards: {cards}")
+    compiler, products = cuda.find_compiler(machine), cuda.find_products(machine)
+    if not (compiler and products):
+        release = cuda.choose(machine)
+        missing = (
+            release.compiler if not compiler else "",
+            release.products if not products else "",
+        )
+        pip_install(*filter(None, missing))
+        compiler, products = cuda.find_compiler(machine), cuda.find_products(machine)
+    if not (compiler and products):
+        what = "cuBLAS" if compiler else "NVRTC"
+        fail(f"{what} was installed, but cannot be loaded; try `make clean gpu`", code=1)
+    directory.mkdir(parents=True, exist_ok=True)
+    link_library(directory / "libcuda.so", machine.library)
+    link_library(directory / "libcublas.so", products.path)
+    link_compiler(directory / "libnvrtc.so", compiler.path)
+    say(f"NVRTC {cuda.dotted(compiler.version)}: {compiler.path}")
+    say(f"cuBLAS {cuda.dotted(products.version)}: {products.path}")
+
+
+def pip_install(*requirements: str, needed: bool = True) -> None:
     """Install NVIDIA's libraries from PyPI."""
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-input", *requirements]
-    if subprocess.run(command, stdout=sys.stderr).returncode:
+    failed = subprocess.run(command, stdout=sys.stderr).returncode
+    if failed and needed:
         fail(f"pip could not install {' '.join(requirements)}, its messages are above", code=1)
-    say(f"from PyPI: {', '.join(requirements)}")
+    say(f"from PyPI{', not installed' if failed else ''}: {', '.join(requirements)}")
 
 
-def link_libraries(packages: Path, directory: Path) -> None:
-    """Make small libraries under the names that libgpuarray opens; they load the right ones.
+def link_compiler(path: Path, compiler: Path) -> None:
+    """Make libnvrtc.so, with the architecture of the card (`libnvrtc.cpp`)."""
+    # NVRTC 13.0 leaves it to the user where its second library lies
+    builtins = sorted(compiler.parent.glob("libnvrtc-builtins.so.*"))
+    source = [str(ROOT / "tools" / "libnvrtc.cpp"), f'-DNVRTC="{compiler}"', "-O2", "-fPIC"]
+    link_library(path, compiler, *map(str, builtins), *source, "-ldl")
 
-    `theano_setup` loads them before pygpu, so no LD_LIBRARY_PATH has to be set: a library that is
-    loaded is found by its name, and its functions are found in what it is linked with.
+
+def link_library(path: Path, target: Path, *more: str) -> None:
+    """Make a small library of this name, which loads the target.
+
+    `gpu_probe` loads it before pygpu, so no LD_LIBRARY_PATH has to be set: a library that is loaded
+    is found by its name, and its functions are found in what it is linked with.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, target in LIBRARIES.items():
-        path = packages / target if "/" in target else Path(target)
-        if "/" not in target:
-            found = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True).stdout
-            paths = [x.split("=> ")[1] for x in found.splitlines() if x.strip().startswith(target)]
-            if not paths:
-                fail(
-                    f"{target}, a part of NVIDIA's driver, is not installed; install the driver of "
-                    "your card (Debian: nvidia-driver from non-free), or try `make gpu-sim`"
-                )
-            path = Path(paths[0])
-        command = [
-            *("g++", "-shared", "-o", str(directory / name), f"-Wl,-soname,{name}"),
-            *("-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", str(path)),
-            # for the library and for its own dependencies
-            *("-Wl,--disable-new-dtags", f"-Wl,-rpath,{path.parent}"),
-        ]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            fail(f"{name} cannot be linked: {result.stderr.strip()[-300:]}", code=1)
-        say(f"{name}: {path}")
+    command = [
+        *("g++", "-shared", "-o", str(path), f"-Wl,-soname,{path.name}"),
+        *("-Wl,--no-as-needed", "-Wl,--allow-shlib-undefined", *more, str(target)),
+        # for the library and for its own dependencies
+        *("-Wl,--disable-new-dtags", f"-Wl,-rpath,{target.parent}"),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        fail(f"{path.name} cannot be linked: {result.stderr.strip()[-300:]}", code=1)
 
 
-SELF_TEST = """
-import sys
-from gru4rec_toolkit import theano_setup
-print(" ", theano_setup.configure(sys.argv[1]))
-import numpy as np
-import pandas as pd
-from gru4rec import GRU4Rec
-import evaluation
-rng = np.random.default_rng(0)
-events = pd.DataFrame({"SessionId": np.repeat(np.arange(60), 4), "Time": np.arange(240)})
-events["ItemId"] = (rng.integers(0, 12, 60)[:, None] + np.arange(4)).ravel() % 12
-gru = GRU4Rec(layers=[16], batch_size=8, n_epochs=8, n_sample=16, constrained_embedding=True)
-gru.fit(events)
-recall, _ = evaluation.evaluate_gpu(gru, events, cut_off=[1])
-if not recall[0] > 0.9:
-    sys.exit(f"the model has learnt nothing: Recall@1 is {recall[0]} of 1")
-print("  a small model was trained and evaluated")
-"""
+# ---------------------------------------------------------------------------- the test
 
 
 def self_test(device: str) -> None:
     """Open the device and train a small model on it."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if subprocess.run([sys.executable, "-c", SELF_TEST, device], env=env).returncode:
+    env = environment()
+    if subprocess.run(
+        [sys.executable, ROOT / "tools" / "gpu_self_test.py", device], env=env
+    ).returncode:
         fail(f"the device {device} does not work, the reason is above", code=1)
+
+
+def opens(device: str) -> bool:
+    """Tell whether a device computes."""
+    code = f"from gru4rec_toolkit import gpu_probe; exit(bool(gpu_probe.find_problem({device!r})))"
+    env = environment()
+    return not subprocess.run([sys.executable, "-c", code], env=env, capture_output=True).returncode
 
 
 def main() -> None:
@@ -154,17 +253,21 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments not in ([], ["--simulated"]):
         fail("usage: python tools/gpu.py [--simulated]")
-    packages = Path(sysconfig.get_path("purelib"))
-    check_python()
-    install_packages(PACKAGES + (SIMULATOR if arguments else []))
-    link_pygpu(packages)
+    device = "opencl0:0" if arguments else "cuda0"
+    say(f"Python {sys.version.split()[0]}")
+    get_pygpu(Path(sysconfig.get_path("purelib")))
     if arguments:
-        pip_install(COMPILER)
+        if not opens(device):
+            install_packages(SIMULATOR)
+        if not cuda.paths("libnvrtc"):  # the tests of the kernels compile them for CUDA, too
+            pip_install(cuda.RELEASES[0].compiler, needed=False)
     else:
-        pip_install(COMPILER, PRODUCTS)
-        link_libraries(packages, Path(sys.prefix) / "lib" / "gru4rec-gpu")
-    self_test("opencl0:0" if arguments else "cuda0")
-    print("ready: " + ("-d opencl0:0" if arguments else "-d cuda0, or no -d at all"))
+        try:
+            get_libraries(Path(sys.prefix) / "lib" / "gru4rec-gpu")
+        except cuda.Unfit as err:
+            fail(str(err))
+    self_test(device)
+    print("ready: " + (f"-d {device}" if arguments else f"-d {device}, or no -d at all"))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from pygpu import gpuarray
 
 from gru4rec_toolkit.ops import base, library
+from gru4rec_toolkit.theano_setup import pygpu, theano
 from gru4rec_toolkit.theano_setup import tensor as tt
-from gru4rec_toolkit.theano_setup import theano
 
 # Theano's GPU modules can only be imported after Theano itself is configured
 from theano.gpuarray.basic_ops import (  # isort: skip
@@ -30,7 +29,7 @@ COLUMNS, PARTS = 32, 8  # of a group that adds up columns, or compares occurrenc
 
 _KERNEL = re.compile(r"^KERNEL void (\w+)\((.*?)\) \{.*?^\}\n", re.MULTILINE | re.DOTALL)
 _SCALARS = {
-    "ga_size": gpuarray.SIZE,
+    "ga_size": pygpu.gpuarray.SIZE,
     "ga_int": np.int32,
     "ga_uint": np.uint32,
     "ga_ulong": np.uint64,
@@ -61,7 +60,7 @@ def kernel_source(folder: str, name: str, **constants) -> tuple[str, list]:
     for array, scalar in re.findall(
         r"ARRAY\((\w+), [\w#]+\)|(ga_\w+) [\w#]+", _expanded(found[name].group(2), text, constants)
     ):
-        types += [gpuarray.GpuArray, gpuarray.SIZE] if array else [_SCALARS[scalar]]
+        types += [pygpu.gpuarray.GpuArray, pygpu.gpuarray.SIZE] if array else [_SCALARS[scalar]]
     return f'#include "cluda.h"\n{defines}{text}', types
 
 

@@ -1,10 +1,9 @@
-"""Trainings and the command line on a GPU, a simulated one (PoCL), and what `make gpu` does."""
+"""Trainings and the command line on a GPU, a simulated one (PoCL)."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from helpers.on_gpu import (
     CROSS_ENTROPY,
     DEVICE,
     FIT,
-    ROOT,
     program,
     run,
     simulated_gpu,
@@ -184,49 +182,3 @@ def test_the_bytes_that_a_step_moves():
         assert floor < needed < moved < 1.5 * needed, row
         assert of_needed == pytest.approx(moved / needed, abs=0.02), row
         assert of_floor == pytest.approx(moved / floor, abs=0.02), row
-
-
-# ---------------------------------------------------------------------------- what `make gpu` does
-
-
-def test_libraries_are_found_by_the_names_that_libgpuarray_opens(tmp_path, monkeypatch):
-    """Without any search path: by a stub that is loaded before."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import gpu
-
-    package = tmp_path / "nvidia" / "thing" / "lib"
-    package.mkdir(parents=True)
-    for name, code in (("libother.so.3", "int other() {return 40;}"),
-                       ("libthing.so.12", "int other(); int thing() {return other() + 2;}")):
-        source = tmp_path / "source.c"
-        source.write_text(code)
-        command = ["gcc", "-shared", "-fPIC", "-o", package / name, source, f"-Wl,-soname,{name}"]
-        needed = [package / "libother.so.3"] if name != "libother.so.3" else []
-        subprocess.run([*command, *needed], check=True)
-    monkeypatch.setattr(gpu, "LIBRARIES", {"libthing.so": "nvidia/thing/lib/libthing.so.12"})
-    stubs = tmp_path / "prefix" / "lib" / "gru4rec-gpu"
-    gpu.link_libraries(tmp_path, stubs)
-    out = program(
-        """
-        import ctypes, sys
-        from gru4rec_toolkit import machine
-        sys.prefix = sys.argv[1]
-        machine.load_cuda_libraries()
-        print("FOUND", ctypes.CDLL("libthing.so").thing())
-        """,
-        tmp_path / "prefix",
-    )
-    assert "FOUND 42" in out
-
-
-def test_a_missing_driver_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import gpu
-
-    monkeypatch.setattr(gpu, "LIBRARIES", {"libcuda.so": "libnot-there.so.1"})
-    with pytest.raises(SystemExit) as stop:
-        gpu.link_libraries(tmp_path, tmp_path / "stubs")
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: libnot-there.so.1, a part of NVIDIA's driver, is not installed")
-    assert error.count("\n") == 1

@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,13 @@ def test_a_module_of_other_code_does_not_run(tmp_path):
 
 
 def nvrtc() -> ctypes.CDLL:
-    wheel = next(iter(importlib.import_module("nvidia.cuda_nvrtc").__path__))
-    return ctypes.CDLL(str(next(Path(wheel, "lib").glob("libnvrtc.so.*"))))
+    """The oldest compiler that is installed, in whatever folder of NVIDIA's packages it lies."""
+    found = [Path(folder) for folder in importlib.import_module("nvidia").__path__]
+    paths = [p for f in found for p in f.rglob("libnvrtc.so.*")]
+    path = min(paths, key=lambda path: int(path.name.split(".")[2]))
+    for builtins in path.parent.glob("libnvrtc-builtins.so.*"):
+        ctypes.CDLL(str(builtins))  # NVRTC 13.0 would look for it in the system alone
+    return ctypes.CDLL(str(path))
 
 
 @pytest.mark.parametrize("capability", [60, 70, 80, 90])
@@ -160,7 +166,9 @@ def test_one_function_activates_the_scores_of_targets_and_items(activation):
 
 def cuda_header() -> bytes:
     """The text of cluda.h for CUDA, as libgpuarray holds it."""
-    library = next(path for path in Path("/usr/lib").rglob("libgpuarray.so.3"))
+    folders = (Path(sys.prefix, "lib"), Path(sys.base_prefix, "lib"), Path("/usr/lib"))
+    found = (path for folder in folders for path in folder.rglob("libgpuarray.so.3"))
+    library = next(found)
     texts = library.read_bytes().split(b"\0")
     return next(t[t.index(b"#ifndef CLUDA_H") :] for t in texts if b"#define KERNEL extern" in t)
 

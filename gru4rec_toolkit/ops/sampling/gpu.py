@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from pygpu import gpuarray
 
 from gru4rec_toolkit.ops import gpu_base
 from gru4rec_toolkit.ops.sampling.op import NegativeSampler
-from gru4rec_toolkit.theano_setup import theano  # noqa: F401, configured first
+from gru4rec_toolkit.theano_setup import pygpu
 
 from theano.gpuarray.type import get_context  # isort: skip
 
@@ -22,15 +21,15 @@ class GpuSampler(NegativeSampler):
     def __init__(self, support: np.ndarray, alpha: float, n_sample: int, seed: int) -> None:
         super().__init__(support, alpha, n_sample, seed)
         self._context = get_context(None)
-        self._device_table = [gpuarray.array(a, context=self._context) for a in self._table]
+        self._device_table = [pygpu.gpuarray.array(a, context=self._context) for a in self._table]
         self._kernels = {name: self._compile(name) for name in ("draw", "merge")}
 
-    def _compile(self, name: str) -> gpuarray.GpuKernel:
+    def _compile(self, name: str) -> pygpu.gpuarray.GpuKernel:
         source, types = gpu_base.kernel_source("sampling", name)
-        return gpuarray.GpuKernel(source, name, types, context=self._context)
+        return pygpu.gpuarray.GpuKernel(source, name, types, context=self._context)
 
-    def _empty(self, shape: tuple, dtype: str) -> gpuarray.GpuArray:
-        return gpuarray.empty(shape, dtype=dtype, context=self._context)
+    def _empty(self, shape: tuple, dtype: str) -> pygpu.gpuarray.GpuArray:
+        return pygpu.gpuarray.empty(shape, dtype=dtype, context=self._context)
 
     def draw_on_device(self, n_batches: int, merge: bool) -> tuple:
         """Draw the negatives of ``n_batches`` mini-batches.

@@ -1,0 +1,315 @@
+"""One command for a real card: is it right there, and how fast is it?
+
+    python -m benchmarks.gpu_check [-d cuda0] [--port FOLDER] [-o gpu_check.md] [NAME ...]
+
+Parts: a small training, the tests of the kernels, ten trajectories of the reference, and the
+training speed with the parameters of six public data sets, beside that of the official PyTorch port
+where its folder is given. A part that fails or takes too long is reported, and the rest goes on.
+The report is in Markdown, ready to go into ``benchmarks/README.md``.
+
+What checks results runs side by side, each part with a directory of its own for compiled code, so
+that no part waits for another's compiler, and compiles what the speed needs. Speeds are measured
+one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import ctypes
+import datetime
+import importlib.util
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import options
+from benchmarks.training import NAMES, ROOT, Other, read_log
+from gru4rec_toolkit.arguments import add_device
+
+GOLDEN = (
+    *("xe_shared_negatives_logq", "xe_separate", "xe_onehot", "bprmax_elu", "bprmax_onehot"),
+    *("top1max", "two_layers_shared", "momentum", "grad_cap", "rmsprop"),
+)
+GOLDEN_A_PART = 2
+KERNEL_TESTS, KERNEL_PARTS = "tests/ops/test_ops.py", 6
+PARTS = ("training", "kernels", "golden", "speed")
+TESTS = ("-q", "-p", "no:cacheprovider", "-o", "addopts=")
+# of a part's output, in the report
+LINES = 25
+
+
+class Part(NamedTuple):
+    """A command and the longest time that it may take, in seconds."""
+
+    name: str
+    command: list[str]
+    limit: float
+
+
+class Result(NamedTuple):
+    """What became of a part.
+
+    Attributes
+    ----------
+    name : str
+    problem : str
+        Empty if it passed.
+    seconds : float
+    output : str
+        Standard output and errors.
+    """
+
+    name: str
+    problem: str
+    seconds: float
+    output: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_names(parser, NAMES)
+    add_device(parser, default="cuda0")
+    options.add_log(parser)
+    options.add_rounds(parser, 5)
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="PART",
+        help=", ".join(PARTS),
+    )
+    parser.add_argument("--port", metavar="FOLDER", help="it has the port's gru4rec_pytorch.py")
+    parser.add_argument("--minutes", type=float, default=8, help="that all may take")
+    parser.add_argument("-o", "--output", default="gpu_check.md", help="the report")
+    args = parser.parse_args()
+    options.check_names(parser, args, NAMES)
+    if args.port and not Path(args.port, "gru4rec_pytorch.py").exists():
+        parser.error(f"--port: {args.port} has no gru4rec_pytorch.py")
+    args.names = args.names or list(NAMES)
+    with tempfile.TemporaryDirectory() as directory:
+        report = Check(args, Path(directory)).run()
+    Path(args.output).write_text(report.text)
+    print(report.text)
+    if report.failed:
+        raise SystemExit(f"{report.failed} part(s) failed; the report is in {args.output}")
+
+
+class Report(NamedTuple):
+    """The report, and how many parts failed."""
+
+    text: str
+    failed: int
+
+
+class Check:
+    """Runs the parts within the time that is left."""
+
+    def __init__(self, args: argparse.Namespace, directory: Path) -> None:
+        self.args, self.directory = args, directory
+        self.start = time.monotonic()
+        self.ends = self.start + 60 * args.minutes
+        self.device = ["-d", args.device]
+        self.sizes = ["--events", str(args.events), "--items", str(args.items)]
+        if args.data:
+            self.sizes = ["--data", args.data]
+
+    def run(self) -> Report:
+        """Run all parts; return the report."""
+        # what checks may take a bit more than half of the time, cold compilers included
+        listed, kernels = self.kernel_tests() if "kernels" in self.args.parts else ([], [])
+        checks = self.checks(kernels, 0.55 * 60 * self.args.minutes)
+        with concurrent.futures.ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
+            results = listed + list(pool.map(self.run_part, checks))
+        speeds, rows, ports = [], {}, {}
+        if "speed" in self.args.parts:
+            for name in self.args.names:
+                result = self.run_part(self.speed(name, self.args.rounds, 60))
+                speeds.append(result)
+                rows[name] = [x for x in result.output.splitlines() if x.startswith(f"| {name} |")]
+            for name in self.args.names if self.args.port else ():
+                result, ports[name] = self.run_port(name)
+                speeds.append(result)
+        return self.report([*results, *speeds], speeds, rows, ports)
+
+    def kernel_tests(self) -> tuple[list[Result], list[list[str]]]:
+        """Return the groups of the kernels' tests; or, why they cannot be listed."""
+        command = [sys.executable, "-m", "pytest", *TESTS, "--collect-only", KERNEL_TESTS]
+        listed = self.run_part(Part("list of kernels", command, 60))
+        if listed.problem:
+            return [listed], []
+        names = [x for x in listed.output.splitlines() if x.startswith(f"{KERNEL_TESTS}::")]
+        size = -(-len(names) // KERNEL_PARTS)
+        return [], [names[i : i + size] for i in range(0, len(names), size)]
+
+    def checks(self, kernels: list[list[str]], limit: float) -> list[Part]:
+        """Return the parts that check results, and those that compile for the speed."""
+        python = sys.executable
+        parts = {
+            "training": [Part("a small training", [
+                python, str(ROOT / "tools" / "gpu_self_test.py"), self.args.device], limit)],
+            "kernels": [
+                Part(f"tests of kernels, {i}", [python, "-m", "pytest", *TESTS, *names], limit)
+                for i, names in enumerate(kernels, start=1)
+            ],
+            "golden": [
+                Part(
+                    f"trajectories {', '.join(cases)}",
+                    [python, "-m", "pytest", *TESTS]
+                    + [f"tests/test_golden.py::test_trajectory[{case}]" for case in cases],
+                    limit,
+                )
+                for cases in (
+                    GOLDEN[i : i + GOLDEN_A_PART] for i in range(0, len(GOLDEN), GOLDEN_A_PART)
+                )
+            ],
+            "speed": [
+                self.speed(name, 1, limit)._replace(name=f"compilation for {name}")
+                for name in self.args.names
+            ],
+        }  # fmt: skip
+        return [part for name in self.args.parts for part in parts[name]]
+
+    def speed(self, name: str, rounds: int, limit: float) -> Part:
+        command = [sys.executable, "-m", "benchmarks.gpu", *self.device, *self.sizes, "--speed"]
+        return Part(f"speed of {name}", [*command, "--rounds", str(rounds), name], limit)
+
+    def run_part(self, part: Part) -> Result:
+        """Run a command within its time and what is left of all."""
+        if "pytest" in part.command and not importlib.util.find_spec("pytest"):
+            return Result(part.name, "left out: pytest is not installed", 0, "")
+        start = time.monotonic()
+        limit = min(part.limit, self.ends - start)
+        if limit <= 0:
+            return Result(part.name, "left out: no time was left", 0, "")
+        # a data set's compilation and its speed end with its name
+        compiled = self.directory / part.name.split()[-1]
+        flags = f"device={self.args.device},base_compiledir={compiled}"
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        env = {**os.environ, "THEANO_FLAGS": flags, "PYTHONPATH": paths}
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
+            process = subprocess.Popen(
+                part.command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+            try:
+                code = process.wait(limit)
+                problem = f"failed: exit code {code}" if code else ""
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it has started
+                process.wait()
+                problem = f"stopped after {limit:.0f} s"
+            output.seek(0)
+            text = output.read()
+        result = Result(part.name, problem, time.monotonic() - start, text)
+        print(f"{result.name}: {result.problem or 'passed'} ({result.seconds:.0f} s)", flush=True)
+        return result
+
+    def run_port(self, name: str) -> tuple[Result, float | None]:
+        """Run the PyTorch port; also return its mini-batches per second."""
+        kind, number = self.args.device[:4], self.args.device[4:] or "0"
+        device = f"cuda:{number}" if kind == "cuda" else "cpu"
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.pytorch_port",
+            str(Path(self.args.port).resolve()),
+        ]
+        port = Other(
+            f"{shlex.join(command)} {{data}} {{port_parameters}} {device}",
+            name, read_log(self.args), self.directory,
+        )  # fmt: skip
+        result = self.run_part(Part(f"PyTorch port, {name}", port.command, 45))
+        speed = None if result.problem else port.speed(result.output)
+        if not result.problem and speed is None:
+            result = result._replace(problem="failed: it printed no speed")
+        return result, speed
+
+    def report(self, results, speeds, rows, ports) -> Report:
+        """Return the report in Markdown."""
+        failed = [result for result in results if result.problem]
+        device = next(
+            (
+                line
+                for r in speeds
+                for line in r.output.splitlines()
+                if line.endswith(f"({self.args.device})")
+            ),
+            self.args.device,
+        )
+        lines = [f"### {device}", "", f"{datetime.date.today()}, {describe_software()}.", ""]
+        lines += ["| part | result | seconds |", "| --- | --- | --- |"]
+        for result in results:
+            counts = result.output.strip().splitlines()[-1:] if "tests of" in result.name else []
+            passed = counts[0].strip("= ") if counts and " passed" in counts[0] else "passed"
+            lines.append(f"| {result.name} | {result.problem or passed} | {result.seconds:.0f} |")
+        if speeds:
+            lines += ["", *self.table(rows, ports)]
+        for result in failed:
+            tail = result.output.strip().splitlines()[-LINES:]
+            lines += ["", f"{result.name}: {result.problem}", "", *(f"    {line}" for line in tail)]
+        seconds = time.monotonic() - self.start
+        lines += [
+            "",
+            f"`python -m benchmarks.gpu_check {shlex.join(sys.argv[1:])}`: {seconds:.0f} s",
+        ]
+        return Report("\n".join(lines) + "\n", len(failed))
+
+    def table(self, rows, ports) -> list[str]:
+        """Return the table of speeds."""
+        data = self.args.data or f"{self.args.events} synthetic events on {self.args.items} items"
+        columns = (
+            "| parameters | mini-batch x units | mini-batches/s | events/s | nodes | transfers |"
+        )
+        port = " port, mini-batches/s | times as fast |" if ports else ""
+        table = [f"Training on {data}:", "", columns + port]
+        table.append("|" + " --- |" * (table[-1].count("|") - 1))
+        for name, (row, *_) in ((name, found) for name, found in rows.items() if found):
+            speed = ports.get(name)
+            if ports and speed:
+                row += f" {speed:.1f} | {float(row.split('|')[3].split()[0]) / speed:.2f} |"
+            elif ports:
+                row += " | |"
+            table.append(row)
+        return table
+
+
+def describe_software() -> str:
+    """Return versions in words."""
+    versions = [f"Python {platform.python_version()}"]
+    for name in ("Theano", "numpy", "pandas"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(name)}")
+    code = "from gru4rec_toolkit import theano_compat as t; print(t.import_pygpu().__version__)"
+    versions += [f"pygpu {x}" for x in answer([sys.executable, "-c", code])]
+    with contextlib.suppress(OSError):
+        nvrtc = ctypes.CDLL(str(Path(sys.prefix, "lib", "gru4rec-gpu", "libnvrtc.so")))
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        versions.append(f"NVRTC {major.value}.{minor.value}")
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    versions += [f"driver {x}" for x in answer(query)[:1]]
+    return ", ".join(versions)
+
+
+def answer(command: list[str]) -> list[str]:
+    """Return what a command prints; nothing where it is missing or fails."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return []
+    return [] if done.returncode else done.stdout.split()
+
+
+if __name__ == "__main__":
+    main()
