@@ -44,7 +44,9 @@ _ONE_OF_EACH = (
     "test_activate[tanh] or (test_dropout and not independently) or test_count_ranks[tanh] or "
     "test_top_k[tanh]"
 )
-PROGRAMS = ((*_PYTEST, _OPS), (str(JOB),))
+# without those whose sums in Theano's kernels oclgrind gives up: of what it does not know it says
+# "Unsupported instruction"
+PROGRAMS = ((*_PYTEST, _OPS, "-k", "not those_of_differences"), (str(JOB),))
 QUICK = ((*_PYTEST, _OPS, "-k", _ONE_OF_EACH), (str(JOB), "--draws"))
 
 RACES = {"OCLGRIND_DATA_RACES": "1", "OCLGRIND_UNIFORM_WRITES": "1"}
@@ -102,6 +104,8 @@ def read_log(lines: Iterable[str]) -> Iterator[Finding]:
     """Yield the reports of a log of oclgrind: a line, and indented ones after it."""
     report: list[str] = []
     for line in [*lines, "end"]:
+        if line.startswith("OCLGRIND FATAL ERROR"):
+            continue  # the next line says what it was, and in which kernel
         if line.strip() and not line[0].isspace():
             if report:
                 yield _finding(report)
@@ -145,7 +149,7 @@ class ProgramFailed(Exception):
     """A program that ended badly, with what was found until then."""
 
     def __init__(self, found: Findings, program: str, code: int) -> None:
-        super().__init__(f"a program ended with exit code {code}, its messages are above: {program}")
+        super().__init__(f"{program}: exit code {code}, the messages are above")
         self.found = found
 
 

@@ -117,7 +117,8 @@ Invalid write of size 4 at global memory address 0x200000000002c
 \t  (source not available)
 \t
 
-Something new
+OCLGRIND FATAL ERROR (./src/plugins/Uninitialized.cpp:1805)
+Unsupported instruction: freeze
 \tKernel: tick
 """
 
@@ -131,7 +132,7 @@ def test_a_report_counts_in_the_row_of_its_kernel():
     assert "| update | 3 | 0 | 0 | 2 | 0 | 0 |" in rows
     assert "| tick | 3 | 0 | 0 | 0 | 0 | 1 |" in rows
     first, second = kernels_races.problems(found)
-    assert first.startswith("1 times: Something new")
+    assert first.startswith("1 times: Unsupported instruction")
     assert second.startswith("2 times: Invalid write of size 4") and "At line 12" in second
 
 
