@@ -45,7 +45,8 @@ def test_oclgrind_finds_nothing_in_any_kernel():
     assert all(row.endswith(" | 0 | 0 | 0 | 0 | 0 |") for row in rows)
 
 
-# a kernel without a fault, and one with each, on buffers that are released after each launch
+# kernels without a fault, of which the second reads what the first has written into a buffer, each
+# of which follows a smaller one that was released; and one with each fault
 FAULTY = """
     from gru4rec_toolkit import theano_setup
     theano_setup.configure()
@@ -53,6 +54,20 @@ FAULTY = """
     from pygpu import gpuarray
     from theano.gpuarray.type import get_context
     context = get_context(None)
+    sources = {
+        "writes": "KERNEL void writes(GLOBAL_MEM ga_float *x) { x[LID_0] = LID_0; }",
+        "reads": "KERNEL void reads(GLOBAL_MEM ga_float *x) { if (x[LID_0] > 2) x[LID_0] = 1; }",
+    }
+    kernels = [
+        gpuarray.GpuKernel('#include "cluda.h"\\n' + source, name, [gpuarray.GpuArray], context)
+        for name, source in sources.items()
+    ]
+    for n in (1, 8, 1, 8):
+        x = gpuarray.empty((n,), dtype="f", context=context)
+        for kernel in kernels:
+            kernel(x, gs=1, ls=n)
+        np.asarray(x)
+        del x
     BODIES = {
         "right": "sums[LID_0] = x[LID_0]; local_barrier(); y[LID_0] = sums[7 - LID_0];",
         "no_barrier": "sums[LID_0] = x[LID_0]; y[LID_0] = sums[7 - LID_0];",
