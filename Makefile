@@ -4,6 +4,7 @@
 #            MUTANTS=20 (of each module), MUTANTS_ARGS="--seed 1 parameters/text.py" (of make mutants),
 #            FUZZ=100000 (inputs), FUZZ_ARGS="--seed 1 models pickles" (of make fuzz),
 #            GPU_CHECK_ARGS="-d cuda1 --port ../GRU4Rec_PyTorch_Official" (of make gpu-check),
+#            KERNELS_ARGS="--quick" (of make kernels),
 #            DISTROS_ARGS="--core trixie" (of make test-distros).
 
 SHELL := /bin/sh
@@ -14,11 +15,12 @@ MUTANTS ?= 20
 MUTANTS_ARGS ?=
 FUZZ ?= 100000
 FUZZ_ARGS ?=
+KERNELS_ARGS ?=
 DISTROS_ARGS ?=
 GPU_CHECK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup mutants fuzz gpu gpu-sim gpu-check test-distros lock clean
+.PHONY: help demo test lint setup mutants fuzz kernels gpu gpu-sim gpu-check test-distros lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -42,6 +44,9 @@ mutants: setup ## make small faults at random, and see which of them the tests m
 
 fuzz: setup ## read 100,000 damaged and made-up files of all kinds (15 minutes)
 	@$(PY) tools/fuzz.py -n $(FUZZ) $(FUZZ_ARGS)
+
+kernels: setup ## run the GPU's kernels under oclgrind: data races, memory, barriers (10 minutes)
+	@$(PY) tools/kernels.py races $(KERNELS_ARGS)
 
 setup: ## make .venv with everything that is needed (the other targets do it themselves)
 	@for python in python3 python3.11 python3.13 python3.12 python3.14 python3.10 python3.9 python3.8 "$$PYTHON"; do \

@@ -39,11 +39,11 @@ def count(trainer: Trainer) -> dict[str, tuple[int, int, int]]:
     _, run_steps, n_steps = trainer.prepare_block(1)
     run_steps(n_steps)
     step = trainer.training.step_function
-    arrays = _Arrays(step.fn.storage_map)
+    arrays = Arrays(step.fn.storage_map)
     totals = collections.defaultdict(lambda: np.zeros(3, dtype=int))
     for node in step.maker.fgraph.toposort():
         name = type(node.op).__name__
-        if name in VIEWS or not any(map(_on_gpu, (*node.inputs, *node.outputs))):
+        if name in VIEWS or not any(map(on_gpu, (*node.inputs, *node.outputs))):
             continue
         if name == "Shape_i":
             continue
@@ -74,11 +74,11 @@ def _most_beyond(by_op: dict, column: int) -> str:
     return f"{most} {extra[most] / sum(sizes[column] for sizes in by_op.values()):.2f}"
 
 
-def _on_gpu(variable) -> bool:
+def on_gpu(variable) -> bool:
     return type(variable.type).__name__ == "GpuArrayType"
 
 
-class _Arrays:
+class Arrays:
     """The values of a step's variables after it."""
 
     def __init__(self, storage: dict) -> None:
@@ -101,7 +101,7 @@ class _Arrays:
 
 def _other(node, arrays) -> np.ndarray:
     """Count an Op that is neither a product nor ours: an ideal kernel would absorb it."""
-    in_and_out = [v for v in (*node.inputs, *node.outputs) if _on_gpu(v)]
+    in_and_out = [v for v in (*node.inputs, *node.outputs) if on_gpu(v)]
     return np.array([4 * arrays.size(*in_and_out), 0, 0])
 
 

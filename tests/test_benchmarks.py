@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import on_gpu
 from helpers.cli import TEST, TRAIN
 
 from gru4rec_toolkit.ops import library
@@ -296,3 +297,75 @@ def test_the_check_without_pytest(tmp_path, monkeypatch):
 def test_a_port_that_is_not_there(tmp_path):
     done = start("benchmarks.gpu_check", "--port", str(tmp_path))
     assert done.returncode == 2 and "has no gru4rec_pytorch.py" in done.stderr
+
+
+# ---------------------------------------------------------------------------- benchmarks.gpu_model
+
+
+def test_the_model_of_a_gpu_by_hand():
+    from benchmarks import gpu_model
+
+    card = gpu_model.Card("made up", bandwidth=1e12, fp32=1e13, tf32=4e13)
+    # 40 us of launches, 30 of bytes, 20 of products, 10 of Theano's VM
+    step = gpu_model.Step(20, 10, moved=3e7, needed=2e7, floor=1e7, operations=2e8)
+    times = gpu_model.estimate(step, card, 4e-6, 0.5e-6)
+    parts = [times.launches, times.bytes, times.operations, times.host]
+    assert parts == pytest.approx([40e-6, 30e-6, 20e-6, 10e-6])
+    assert times.one_after_the_other == pytest.approx(90e-6)
+    assert times.all_at_once == pytest.approx(50e-6)
+    assert gpu_model.gains(step, card, 4e-6, 0.5e-6) == pytest.approx(
+        {
+            "half the launches": 20 / 90,
+            "only the bytes of the floor": 20 / 90,
+            "products in TF32": 15 / 90,
+            "only the bytes that are needed": 10 / 90,
+            "half the nodes": 0,
+        }
+    )
+    # a VM that is slower than the GPU: its time is all that counts, beside the launches
+    slow = gpu_model.estimate(step, card, 4e-6, 5e-6)
+    assert slow.one_after_the_other == slow.all_at_once == pytest.approx(140e-6)
+    assert gpu_model.gains(step, card, 4e-6, 5e-6)["half the nodes"] == pytest.approx(50 / 140)
+    assert next(iter(gpu_model.gains(step, card, 4e-6, 5e-6))) == "half the nodes"
+    row = gpu_model.table_row("retailrocket", "2 x 3", step, gpu_model.CARDS[0], times)
+    assert row == (
+        "| retailrocket | 2 x 3 | A30 | 10 | 40 | 30 | 20 | 10 | 11111 to 20000 | 1027 |"
+    )
+
+
+def test_the_model_counts_in_the_compiled_step():
+    """Launches and multiplications of a step with one layer, for M sessions, L units, N columns."""
+    on_gpu.simulated_gpu()
+    counted = on_gpu.program(
+        """
+        from gru4rec_toolkit.theano_setup import theano
+        theano.config.allow_gc = False
+        from benchmarks import gpu_model
+        from benchmarks.training import Trainer, synthetic_log
+        settings = {"layers": [16], "batch_size": 8, "n_sample": 32, "loss": "cross-entropy",
+                    "final_act": "softmax", "constrained_embedding": True}
+        trainer = Trainer(settings, synthetic_log(600, 90), merge=True)
+        step = gpu_model.count(trainer)
+        fgraph = trainer.training.step_function
+        storage = fgraph.fn.storage_map
+        loss = next(n for n in fgraph.maker.fgraph.apply_nodes if "GpuLoss" in str(n.op))
+        columns = storage[loss.inputs[1]][0].shape[0]
+        print("COUNTED", step.launches, int(step.operations), columns, step.moved > step.floor > 0)
+        """
+    ).split("COUNTED")[1]
+    launches, operations, columns, ordered = counted.split()
+    m, n, columns = 8, 16, int(columns)
+    # x Wx, h Wrz, (r h) Wh and two gradients of each, but not that of h, where the step ends
+    cell = 3 * (m * n * 3 * n) + 2 * (m * n * 2 * n) + 3 * (m * n * n)
+    of_scores = 3 * m * n * columns
+    assert int(operations) == 2 * (cell + of_scores)
+    assert (launches, ordered) == ("20", "True") and m < columns <= 40
+
+
+def test_the_model_of_a_gpu_as_a_table():
+    on_gpu.simulated_gpu()
+    table = run("benchmarks.gpu_model", *SMALL, "retailrocket")
+    row = r"\| retailrocket \| 80 x 224 \| (A30|H200) \| 21 \| 105 (\| \d+ ){3}\| \d+ to \d+ \|"
+    assert re.findall(row, table) and "| 1027 |" in table
+    gains = [line for line in table.splitlines() if "half the launches" in line]
+    assert len(gains) == 2

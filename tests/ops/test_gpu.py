@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import json
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 from helpers.on_gpu import DEVICE, ROOT, program, simulated_gpu, succeeds
+
+sys.path.insert(0, str(ROOT))
+
+from tools import cuda_compiler, kernels_registers
 
 # both losses that are recommended and the others, all ways of embedding, momentum, several layers,
 # equal negatives merged and not, other optimizers
@@ -93,54 +93,14 @@ def test_a_module_of_other_code_does_not_run(tmp_path):
 # ---------------------------------------------------------------------------- CUDA's compiler
 
 
-def nvrtc() -> ctypes.CDLL:
-    """The oldest compiler that is installed, in whatever folder of NVIDIA's packages it lies."""
-    found = [Path(folder) for folder in importlib.import_module("nvidia").__path__]
-    paths = [p for f in found for p in f.rglob("libnvrtc.so.*")]
-    path = min(paths, key=lambda path: int(path.name.split(".")[2]))
-    for builtins in path.parent.glob("libnvrtc-builtins.so.*"):
-        ctypes.CDLL(str(builtins))  # NVRTC 13.0 would look for it in the system alone
-    return ctypes.CDLL(str(path))
-
-
 @pytest.mark.parametrize("capability", [60, 70, 80, 90])
 def test_every_kernel_compiles_for_cuda(capability):
     """With the header of the installed libgpuarray, in all ways in which the Ops use kernels."""
-    library = nvrtc()
-    listing = program(
-        """
-        import json
-        import gpu_ops
-        from gru4rec_toolkit.ops import gpu_base
-        from gru4rec_toolkit.ops.losses.op import LOSSES
-        from gru4rec_toolkit.ops.updates import gpu as gpu_updates
-        from gru4rec_toolkit.ops.updates.op import METHODS
-        cpu_ops = {op.__name__: op for op in gpu_ops.TWINS}
-        Loss = cpu_ops["Loss"]
-        ops = [cpu_ops[name]() for name in ("Gather", "Outputs", "Dropout")]
-        ops.append(cpu_ops["LogQ"](1, 0.5))
-        for name in ("linear", "relu", "tanh", "leaky-0.1", "elu-0.5", "selu-1.1-1.6"):
-            ops += [cpu_ops[op](name) for op in ("GRU", "GRUGradient", "CountRanks", "TopK")]
-            ops += [Loss(loss, name, 1, 0.1) for loss in LOSSES]
-        twins = [gpu_ops.GpuLookUps(None), *map(gpu_ops.twin, ops)]
-        most = ((),) * gpu_updates.MOST_DENSE + ((False, True),) * gpu_updates.MOST_ROWS
-        twins.append(gpu_updates.GpuUpdate("adam", True, True, most))
-        for method in METHODS:
-            for weighted in (((),), ((), (), (False, True), (False,))):
-                for momentum in (False, True):
-                    twins.append(gpu_updates.GpuUpdate(method, momentum, True, weighted))
-        sources = {gpu_base.kernel_source("sampling", name)[0] for name in ("draw", "merge")}
-        for twin in twins:
-            for kernel in twin.KERNELS:
-                sources.add(gpu_base.kernel_source(twin.FOLDER, kernel, **twin.constants())[0])
-        print("SOURCES", json.dumps(sorted(sources)))
-        """
-    )
-    sources = json.loads(listing.split("SOURCES")[1])
+    library, header = cuda_compiler.nvrtc(), cuda_compiler.cuda_header()
+    sources = kernels_registers.sources()
     assert len(sources) > 80
-    header = cuda_header()
     for source in sources:
-        assert compile_for_cuda(library, source, header, capability)
+        assert cuda_compiler.compile_for_cuda(library, source, header, capability)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "elu-0.5", "selu-1.1-1.6"])
@@ -158,39 +118,8 @@ def test_one_function_activates_the_scores_of_targets_and_items(activation):
         activation,
     )
     source = listing.split("SOURCE", 1)[1]
-    assembly = compile_for_cuda(nvrtc(), source, cuda_header(), 80)
+    header = cuda_compiler.cuda_header()
+    assembly = cuda_compiler.compile_for_cuda(cuda_compiler.nvrtc(), source, header, 80)
     kernel = assembly[assembly.index(".entry count_ranks") :]
     assert len(re.findall(r"call[^;]*value_of", kernel)) == 2
     assert assembly.count("ex2.") == assembly.count("ex2.", 0, assembly.index(kernel)) > 0
-
-
-def cuda_header() -> bytes:
-    """The text of cluda.h for CUDA, as libgpuarray holds it."""
-    folders = (Path(sys.prefix, "lib"), Path(sys.base_prefix, "lib"), Path("/usr/lib"))
-    found = (path for folder in folders for path in folder.rglob("libgpuarray.so.3"))
-    library = next(found)
-    texts = library.read_bytes().split(b"\0")
-    return next(t[t.index(b"#ifndef CLUDA_H") :] for t in texts if b"#define KERNEL extern" in t)
-
-
-def compile_for_cuda(library, source, header, capability) -> str:
-    """Return the assembly; fail with the compiler's messages."""
-    handle, size = ctypes.c_void_p(), ctypes.c_size_t()
-    one = ctypes.c_char_p * 1
-    created = library.nvrtcCreateProgram(
-        ctypes.byref(handle), source.encode(), b"kernel", 1, one(header), one(b"cluda.h")
-    )
-    assert created == 0
-    options = one(f"-arch=compute_{capability}".encode())
-    failed = library.nvrtcCompileProgram(handle, 1, options)
-
-    def text(name):
-        getattr(library, f"nvrtcGet{name}Size")(handle, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        getattr(library, f"nvrtcGet{name}")(handle, buffer)
-        return buffer.value.decode()
-
-    assert not failed, f"{text('ProgramLog')}\n{source}"
-    assembly = text("PTX")
-    library.nvrtcDestroyProgram(ctypes.byref(handle))
-    return assembly

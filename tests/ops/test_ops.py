@@ -6,6 +6,7 @@ Which of the two depends on the device of the process; `test_gpu` runs this file
 from __future__ import annotations
 
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ only_on_cpu = pytest.mark.skipif(ON_GPU, reason="of the CPU's Op alone")
 ROWS = st.sampled_from([0, 1, 2, 3, 17, 40])
 WIDTHS = st.sampled_from([1, 2, 7, 33, 300])
 SEEDS = st.integers(0, 2**31)
-EXAMPLES = 6 if ON_GPU else 25  # a simulated GPU takes its time
+# a simulated GPU takes its time, and one that is watched (tools/kernels.py) much more
+EXAMPLES = int(os.environ.get("EXAMPLES", 6 if ON_GPU else 25))
 common = settings(max_examples=EXAMPLES, deadline=None)
 LOSSES = [
     ("cross-entropy", "softmax", 0.0),

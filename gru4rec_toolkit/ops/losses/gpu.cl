@@ -21,8 +21,11 @@ KERNEL void loss_rows(ga_size n, ARRAY(ga_float, scores), ARRAY(ga_float, offset
     LOCAL_MEM ga_float scratch[THREADS];
     const ga_size i = GID_0;
     GLOBAL_MEM ga_float *y = scores + i * n;
-    const ga_float target = act_value(y[i] + offsets[i]);
-    local_barrier();  // before the row is overwritten
+    // read by the thread that overwrites it: OpenCL's local_barrier does not order global memory
+    const ga_int has_target = LID_0 == i % LDIM_0;
+    if (has_target) scratch[0] = act_value(y[i] + offsets[i]);
+    local_barrier();
+    const ga_float target = scratch[0];
 
     // activated scores; their maximum, over the negatives and a zero where negatives are weighted
     ga_float sum_of_weights = 0.f;
@@ -93,7 +96,7 @@ KERNEL void loss_rows(ga_size n, ARRAY(ga_float, scores), ARRAY(ga_float, offset
     }
     cost = group_sum(scratch, cost);
     lost_by = group_sum(scratch, lost_by);
-    if (LID_0 == 0) y[i] = -scale * lost_by * act_slope(target);
+    if (has_target) y[i] = -scale * lost_by * act_slope(target);
 
 #elif LOSS == BPR_MAX
     // with A = sum_j s_j sigmoid(y_i - y_j) and Q = sum_j s_j y_j^2: -log(A + eps) + bpreg Q
