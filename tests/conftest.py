@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from helpers.golden import CASES, GOLDEN
-from helpers.on_gpu import DEVICES, OPENCL, gpu_of
+from helpers.on_gpu import CUDA, DEVICES, OPENCL, gpu_of
 
 
 @pytest.fixture(scope="module", params=DEVICES)
@@ -18,6 +18,12 @@ def gpu(request):
 def opencl():
     """The device of OpenCL alone, for what does not depend on which one it is."""
     return gpu_of(OPENCL)
+
+
+@pytest.fixture(scope="module")
+def cuda():
+    """The emulated device of CUDA alone."""
+    return gpu_of(CUDA)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -21,7 +22,7 @@ FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE"]
 KERNEL_FLAGS = [*FLAGS, "-w", "-fno-strict-aliasing", "-fno-gnu-unique"]
 # the names that libgpuarray opens and those of NVIDIA's files, and what they are made of
 LIBRARIES = {
-    "libcuda.so": ("libcuda.so.1", ["driver.cpp", "fibers.cpp", "memory.cpp"]),
+    "libcuda.so": ("libcuda.so.1", ["driver.cpp", "modules.cpp", "fibers.cpp", "memory.cpp"]),
     "libnvrtc.so": ("libnvrtc.so.12", ["compiler.cpp"]),
     "libcublas.so": ("libcublas.so.12", ["products.cpp"]),
 }
@@ -68,13 +69,12 @@ def build() -> Path:
     if directory.exists():
         return directory
     BUILT.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILT) as making:
-        _build_in(Path(making) / "made")
-        try:
-            os.rename(Path(making) / "made", directory)
-        except OSError:  # another process was faster
-            if not directory.exists():
-                raise
+    with open(BUILT / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():  # another process may have made it meanwhile
+            with tempfile.TemporaryDirectory(dir=BUILT) as making:
+                _build_in(Path(making) / "made")
+                os.rename(Path(making) / "made", directory)
     return directory
 
 

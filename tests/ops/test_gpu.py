@@ -34,10 +34,8 @@ def test_golden_trajectories(gpu, part):
     assert gpu.pytest(*names) == len(cases)
 
 
-def test_golden_trajectories_without_fused_ops_or_without_merging(gpu):
-    if gpu.name != CUDA:
-        pytest.skip("Theano's own Ops on OpenCL take long to compile")
-    assert gpu.pytest("tests/test_golden.py", "-k", "without_fused_ops") == 6
+def test_golden_trajectories_without_fused_ops_or_without_merging(cuda):
+    assert cuda.pytest("tests/test_golden.py", "-k", "without_fused_ops") == 6
 
 
 def test_host_code_and_kernels_agree_on_the_sizes_of_groups(opencl):
