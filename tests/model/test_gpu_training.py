@@ -13,22 +13,34 @@ from helpers.on_gpu import BPR_MAX, COUNT, CPU, CROSS_ENTROPY, CUDA, FIT, OPENCL
 STORES = [{}, {"sample_store": 640}, {"store_type": "cpu"}, {"sample_store": 0}]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A function that returns a trained model's weights; each is trained once."""
+    models = {}
+
+    def weights(device, settings, store):
+        arguments = (json.dumps(settings), json.dumps(store))
+        key = (device.name, *arguments)
+        if key not in models:
+            target = tmp_path_factory.mktemp("model") / "weights.npz"
+            save = "\n    np.savez(sys.argv[3], **gru.weights())\n"
+            device.program(FIT + save, *arguments, target)
+            with np.load(target) as arrays:
+                models[key] = dict(arrays)
+        return models[key]
+
+    return weights
+
+
 @pytest.mark.parametrize(
     ("settings", "store"),
     [(BPR_MAX, STORES[0]), (CROSS_ENTROPY, STORES[1]), (BPR_MAX, STORES[2]), (BPR_MAX, STORES[3])],
 )
-def test_a_seed_gives_the_same_model_as_on_the_cpu(gpu, settings, store, tmp_path):
+def test_a_seed_gives_the_same_model_as_on_the_cpu(gpu, trained, settings, store):
     """Initial weights, dropout masks and negatives, wherever the store lies."""
-    models = []
-    for device in (gpu, CPU):
-        target = tmp_path / f"{device.name.replace(':', '_')}.npz"
-        save = "\n    np.savez(sys.argv[3], **gru.weights())\n"
-        arguments = (json.dumps(settings), json.dumps(store), target)
-        device.program(FIT + save, *arguments)
-        with np.load(target) as weights:
-            models.append(dict(weights))
-    for name, of_gpu in models[0].items():
-        np.testing.assert_allclose(of_gpu, models[1][name], rtol=1e-4, atol=1e-5, err_msg=name)
+    on_cpu = trained(CPU, settings, store)
+    for name, of_gpu in trained(gpu, settings, store).items():
+        np.testing.assert_allclose(of_gpu, on_cpu[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("settings", [BPR_MAX, {**CROSS_ENTROPY, "adapt": "adam"}])
