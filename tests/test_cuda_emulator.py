@@ -11,7 +11,6 @@ from helpers.cli import TRAIN
 from helpers.on_gpu import CUDA, Gpu
 
 ORDERS = ("forward", "backward", "rotated")
-STRICT = {"strict": 1, "order": "rotated"}
 
 
 def card(**settings) -> Gpu:
@@ -237,24 +236,6 @@ def test_the_build_is_whole_or_not_at_all(tmp_path, monkeypatch):
     (sources / "products.cpp").write_text("int changed;")
     assert build() != first
     assert len([p for p in built.iterdir() if p.is_dir()]) == 2
-
-
-# ---------------------------------------------------------------------------- strict runs
-
-
-@pytest.fixture(scope="module")
-def strict(cuda):
-    return card(**STRICT)
-
-
-def test_every_kernel_strictly(strict):
-    assert strict.pytest("tests/ops/test_ops.py") > 50
-
-
-def test_golden_trajectories_strictly(strict):
-    cases = ("xe_shared_negatives_logq", "bprmax_onehot", "two_layers_separate")
-    names = [f"tests/test_golden.py::test_trajectory[{name}]" for name in cases]
-    assert strict.pytest(*names) == len(cases)
 
 
 # ---------------------------------------------------------------------------- failures of users

@@ -47,6 +47,12 @@ class Gpu:
     name: str
     environment: dict[str, str | None] = field(default_factory=dict)
 
+    def strictly(self) -> Gpu:
+        """Return the device with guarded memory and other orders of threads, where it has that."""
+        if self.name != CUDA:
+            return self
+        return Gpu(CUDA, cuda_emulator.environment(strict=1, order="rotated"))
+
     def counting(self) -> dict[str, str]:
         """Return variables for `COUNT`: the library that counts launches and transfers."""
         if self.name == CUDA:
