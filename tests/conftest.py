@@ -5,6 +5,25 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from helpers.golden import CASES, GOLDEN
+from helpers.on_gpu import CUDA, DEVICES, OPENCL, gpu_of
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def gpu(request):
+    """Each of the devices that stand for a GPU: OpenCL on the CPU, and CUDA, emulated."""
+    return gpu_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def opencl():
+    """The device of OpenCL alone, for what does not depend on which one it is."""
+    return gpu_of(OPENCL)
+
+
+@pytest.fixture(scope="module")
+def cuda():
+    """The emulated device of CUDA alone."""
+    return gpu_of(CUDA)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import on_gpu
 from helpers.cli import TEST, TRAIN
 
 from gru4rec_toolkit.ops import library
@@ -333,10 +332,9 @@ def test_the_model_of_a_gpu_by_hand():
     )
 
 
-def test_the_model_counts_in_the_compiled_step():
+def test_the_model_counts_in_the_compiled_step(opencl):
     """Launches and multiplications of a step with one layer, for M sessions, L units, N columns."""
-    on_gpu.simulated_gpu()
-    counted = on_gpu.program(
+    counted = opencl.program(
         """
         from gru4rec_toolkit.theano_setup import theano
         theano.config.allow_gc = False
@@ -362,8 +360,7 @@ def test_the_model_counts_in_the_compiled_step():
     assert (launches, ordered) == ("20", "True") and m < columns <= 40
 
 
-def test_the_model_of_a_gpu_as_a_table():
-    on_gpu.simulated_gpu()
+def test_the_model_of_a_gpu_as_a_table(opencl):
     table = run("benchmarks.gpu_model", *SMALL, "retailrocket")
     row = r"\| retailrocket \| 80 x 224 \| (A30|H200) \| 21 \| 105 (\| \d+ ){3}\| \d+ to \d+ \|"
     assert re.findall(row, table) and "| 1027 |" in table

@@ -12,7 +12,7 @@ from gru4rec_toolkit import theano_setup
 from gru4rec_toolkit.model import training
 from gru4rec_toolkit.model import weights as model_weights
 from gru4rec_toolkit.ops import library
-from gru4rec_toolkit.ops.base import KernelOp
+from gru4rec_toolkit.ops.base import HostCode
 
 N_SCORED = 269  # test events that are predicted
 # Every step's cost, relative; the weights, relative to their norm. In the exception the gradients
@@ -122,7 +122,7 @@ def test_trajectory_without_fused_ops_or_without_merging(
     gru.negative_sampler = replay(case["negatives"])
     gru.fit(train_data)
     (step,) = steps
-    n_kernels = sum(isinstance(n.op, KernelOp) for n in step.maker.fgraph.toposort())
+    n_kernels = sum(isinstance(n.op, HostCode) for n in step.maker.fgraph.toposort())
     assert (n_kernels == 0) == (way == "symbolic")
     costs = np.concatenate([costs for costs, _ in blocks])
     np.testing.assert_allclose(costs, case["step_cost"], rtol=BOUND)

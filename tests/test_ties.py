@@ -11,7 +11,7 @@ import ctypes
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.on_gpu import DEVICE, simulated_gpu, succeeds
+from helpers.on_gpu import CPU
 
 import evaluation
 from gru4rec import GRU4Rec, Network
@@ -214,22 +214,19 @@ def test_a_trained_tanh_is_counted_as_numpy_counts_its_scores(train_data, test_d
 # ---------------------------------------------------------------------------- elsewhere
 
 
-def ties_are_kept(theano_flags: str) -> None:
-    options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=")
+def ties_are_kept(device, theano_flags: str) -> None:
     choice = "not elsewhere and not trained and not lane"
-    done = succeeds("-m", "pytest", *options, __file__, "-k", choice, THEANO_FLAGS=theano_flags)
-    assert done.stdout.splitlines()[-1].startswith("26 passed"), done.stdout[-4000:]
+    assert device.pytest(__file__, "-k", choice, THEANO_FLAGS=theano_flags) == 26
 
 
 def test_elsewhere_in_float64():
-    ties_are_kept("device=cpu,floatX=float64")
+    ties_are_kept(CPU, "device=cpu,floatX=float64")
 
 
 def test_elsewhere_in_float32_without_kernels():
-    ties_are_kept("device=cpu,blas.ldflags=")
+    ties_are_kept(CPU, "device=cpu,blas.ldflags=")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_elsewhere_on_a_gpu(dtype):
-    simulated_gpu()
-    ties_are_kept(f"device={DEVICE},floatX={dtype}")
+def test_elsewhere_on_a_gpu(gpu, dtype):
+    ties_are_kept(gpu, f"device={gpu.name},floatX={dtype}")

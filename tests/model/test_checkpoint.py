@@ -25,7 +25,7 @@ from helpers.cli import (
     run_py,
     succeeds,
 )
-from helpers.on_gpu import DEVICE, runs, simulated_gpu
+from helpers.on_gpu import runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -229,9 +229,8 @@ def test_the_second_interrupt_comes_at_once(data, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_elsewhere_on_a_gpu():
-    simulated_gpu()
-    runs(__file__, f"device={DEVICE}", "anywhere and (adam or merged)")
+def test_elsewhere_on_a_gpu(gpu):
+    gpu.runs(__file__, "anywhere and (adam or merged)")
 
 
 @pytest.mark.parametrize("flags", ["floatX=float64", "blas.ldflags="])

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.cli import TEST, TRAIN
-from helpers.on_gpu import DEVICE, runs, simulated_gpu
 
 import evaluation
 from gru4rec import GRU4Rec, Network, TrainingDiverged, Validation
@@ -444,6 +443,5 @@ def test_validation_checks_its_arguments(held_out, argument):
         Validation(held_out, **argument)
 
 
-def test_on_a_simulated_gpu():
-    simulated_gpu()
-    runs(__file__, f"device={DEVICE}", "test_going_on and (0-29 or 0-57) or best_epoch_is_kept")
+def test_on_a_gpu(gpu):
+    gpu.runs(__file__, "test_going_on and (0-29 or 0-57) or best_epoch_is_kept")

@@ -1,4 +1,4 @@
-"""The GPU's kernels: on a simulated one (PoCL), with golden trajectories, and CUDA's compiler."""
+"""The GPU's kernels: on two simulated ones, with golden trajectories, and CUDA's compiler."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import shutil
 import sys
 
 import pytest
-from helpers.on_gpu import DEVICE, ROOT, program, simulated_gpu, succeeds
+from helpers.golden import CASES
+from helpers.on_gpu import CUDA, ROOT
 
 sys.path.insert(0, str(ROOT))
 
 from tools import cuda_compiler, kernels_registers
 
-# both losses that are recommended and the others, all ways of embedding, momentum, several layers,
-# equal negatives merged and not, other optimizers
+# on OpenCL, which takes its time: both losses that are recommended and the others, all ways of
+# embedding, momentum, several layers, equal negatives merged and not, other optimizers
 GOLDEN = [
     *("xe_shared_negatives_logq", "xe_separate", "xe_onehot", "xe_smoothing", "xe_logit"),
     *("bprmax_elu", "bprmax_onehot", "bprmax_relu", "top1max"),
@@ -23,31 +24,25 @@ GOLDEN = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _simulated_gpu():
-    simulated_gpu()
-
-
-def pytest_on_gpu(*arguments):
-    options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=")
-    summary = succeeds("-m", "pytest", *options, *arguments).stdout.strip().splitlines()[-1]
-    return int(summary.split(" passed")[0].split()[-1])
-
-
-def test_every_kernel_agrees_with_numpy():
-    assert pytest_on_gpu("tests/ops/test_ops.py") > 50
+def test_every_kernel_agrees_with_numpy(gpu):
+    assert gpu.strictly().pytest("tests/ops/test_ops.py") > 50
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_golden_trajectories(part):
-    cases = GOLDEN[part::4]
+def test_golden_trajectories(gpu, part):
+    cases = (sorted(CASES) if gpu.name == CUDA else GOLDEN)[part::4]
     names = [f"tests/test_golden.py::test_trajectory[{name}]" for name in cases]
-    assert pytest_on_gpu(*names) == len(cases)
+    device = gpu.strictly() if part == 0 else gpu
+    assert device.pytest(*names) == len(cases)
 
 
-def test_host_code_and_kernels_agree_on_the_sizes_of_groups():
+def test_golden_trajectories_without_fused_ops_or_without_merging(cuda):
+    assert cuda.pytest("tests/test_golden.py", "-k", "without_fused_ops") == 6
+
+
+def test_host_code_and_kernels_agree_on_the_sizes_of_groups(opencl):
     header = (ROOT / "gru4rec_toolkit/ops/shared/gpu_arrays.h").read_text()
-    listing = program(
+    listing = opencl.program(
         """
         from gru4rec_toolkit.ops import gpu_base
         print("SIZES", gpu_base.THREADS, gpu_base.COLUMNS, gpu_base.PARTS)
@@ -75,26 +70,26 @@ PRODUCT = """
 """
 
 
-def test_a_module_of_other_code_does_not_run(tmp_path):
+def test_a_module_of_other_code_does_not_run(tmp_path, opencl):
     shutil.copytree(ROOT / "gru4rec_toolkit", tmp_path / "gru4rec_toolkit")
-    flags = f"device={DEVICE},base_compiledir={tmp_path}"
+    flags = f"device={opencl.name},base_compiledir={tmp_path}"
     changes = (
         ("products/gpu_apply.h", "the shapes do", "the sizes do", "the sizes do not fit"),
         ("shared/gpu_arrays.h", "ValueError, message", 'ValueError, "the header"', "the header"),
     )
-    assert "the shapes do not fit" in program(PRODUCT, tmp_path, THEANO_FLAGS=flags)
+    assert "the shapes do not fit" in opencl.program(PRODUCT, tmp_path, THEANO_FLAGS=flags)
     for file, old, new, message in changes:
         path = tmp_path / "gru4rec_toolkit/ops" / file
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
-        assert message in program(PRODUCT, tmp_path, THEANO_FLAGS=flags)
+        assert message in opencl.program(PRODUCT, tmp_path, THEANO_FLAGS=flags)
 
 
 # ---------------------------------------------------------------------------- CUDA's compiler
 
 
 @pytest.mark.parametrize("capability", [60, 70, 80, 90])
-def test_every_kernel_compiles_for_cuda(capability):
+def test_every_kernel_compiles_for_cuda(capability, opencl):
     """With the header of the installed libgpuarray, in all ways in which the Ops use kernels."""
     library, header = cuda_compiler.nvrtc(), cuda_compiler.cuda_header()
     sources = kernels_registers.sources()
@@ -104,9 +99,9 @@ def test_every_kernel_compiles_for_cuda(capability):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "elu-0.5", "selu-1.1-1.6"])
-def test_one_function_activates_the_scores_of_targets_and_items(activation):
+def test_one_function_activates_the_scores_of_targets_and_items(activation, opencl):
     """Without copies in the places that call it, which the compiler could make different."""
-    listing = program(
+    listing = opencl.program(
         """
         import sys
         import gpu_ops

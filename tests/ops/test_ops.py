@@ -420,7 +420,8 @@ def test_gru(activation, m, n, seed):
     x, bias, h = normal(rng, m, 3 * n), normal(rng, 3 * n), normal(rng, m, n)
     w_rz, w_h = normal(rng, n, 2 * n) / np.float32(n), normal(rng, n, n) / np.float32(n)
     forward = GRU(activation)
-    agree(forward, [x, bias, h, w_rz, w_h], rtol=1e-5)
+    # a state is the sum of two terms near 1, which may cancel where it is the only one
+    agree(forward, [x, bias, h, w_rz, w_h], rtol=1e-5, scale=0.1)
     _, rz, _, candidate = in_numpy(forward, [x, bias, h, w_rz, w_h])
     agree(GRUGradient(activation), [h[::-1], h, w_h, rz, candidate], rtol=1e-5)
 
@@ -720,7 +721,7 @@ def test_gru_with_dropout_and_resets(activation, m, n, p, seed):
     new, mask = _dropout(rng, new, p)
     values = [x, bias, h, w_rz, w_h, *mask, goes_on]
     expected = [new, rz, reset_h, y, new * goes_on[:, None]]
-    agree(GpuGRU(activation), values, rtol=1e-5, expected=expected)
+    agree(GpuGRU(activation), values, rtol=1e-5, scale=0.1, expected=expected)
     d_new = normal(rng, m, n)
     dropped = in_numpy(Dropout(), [d_new, *mask])[0]
     expected = in_numpy(GRUGradient(activation), [dropped, h, w_h, rz, y])

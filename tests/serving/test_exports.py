@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from helpers.cli import TEST, TRAIN, complaint, files_in, run_py, succeeds
-from helpers.on_gpu import DEVICE, runs, simulated_gpu
+from helpers.on_gpu import runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving.test_recommend import MODELS, N_ITEMS, random_model
@@ -206,9 +206,8 @@ def test_elsewhere_in_float64():
     runs(__file__, "device=cpu,floatX=float64", "(one-hot or layers or ties) and not elsewhere")
 
 
-def test_elsewhere_on_a_gpu():
-    simulated_gpu()
-    runs(__file__, f"device={DEVICE}", "(ties and relu or tanh-layers0) and not elsewhere")
+def test_elsewhere_on_a_gpu(gpu):
+    gpu.runs(__file__, "(ties and relu or tanh-layers0) and not elsewhere")
 
 
 # ---------------------------------------------------------------------------- what cannot be

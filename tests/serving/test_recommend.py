@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.on_gpu import DEVICE, runs, simulated_gpu
+from helpers.on_gpu import runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -380,6 +380,5 @@ def test_elsewhere_on_the_cpu(flags):
     runs(__file__, f"device=cpu,{flags}", f"({chosen}) and not elsewhere and not byte")
 
 
-def test_elsewhere_on_a_gpu():
-    simulated_gpu()
-    runs(__file__, f"device={DEVICE}", "(shared or tanh or order_of_the_items) and not elsewhere")
+def test_elsewhere_on_a_gpu(gpu):
+    gpu.runs(__file__, "(shared or tanh or order_of_the_items) and not elsewhere")
