@@ -21,8 +21,8 @@ from gru4rec import GRU4Rec
 from gru4rec_toolkit import theano_setup
 from gru4rec_toolkit.ops.sampling.gpu import GpuSampler
 
-# every loss, optimizer, way of embedding and activation comes up in one of them; not grad_cap, whose
-# sums are kernels of libgpuarray in groups that oclgrind does not take
+# every loss, optimizer, way of embedding and activation comes up in one of them; not grad_cap,
+# whose sums are kernels of libgpuarray in groups that oclgrind does not take
 TRAININGS = (
     dict(loss="cross-entropy", final_act="softmax", adapt="adagrad", logq=1, n_sample=6),
     dict(loss="bpr-max", final_act="elu-0.5", adapt="adam", momentum=0.1, layers=[5, 4]),
