@@ -45,7 +45,7 @@ mutants: setup ## make small faults at random, and see which of them the tests m
 fuzz: setup ## read 100,000 damaged and made-up files of all kinds (15 minutes)
 	@$(PY) tools/fuzz.py -n $(FUZZ) $(FUZZ_ARGS)
 
-kernels: setup ## run the GPU's kernels under oclgrind: data races, memory, barriers (10 minutes)
+kernels: setup ## run the GPU's kernels under oclgrind: data races, memory, barriers (15 minutes)
 	@$(PY) tools/kernels.py races $(KERNELS_ARGS)
 
 setup: ## make .venv with everything that is needed (the other targets do it themselves)
