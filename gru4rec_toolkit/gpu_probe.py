@@ -21,8 +21,8 @@ from gru4rec_toolkit.machine import load_cuda_libraries, load_gpuarray
 AGAIN = "run `make gpu` again, which chooses them by driver and card"
 # what the driver and the libraries say, and what to do
 ADVICE = {
-    "UNSUPPORTED_PTX_VERSION": f"the libraries in use are newer than the driver; {AGAIN}",
-    "NVRTC_ERROR|INVALID_PTX|NO_BINARY": f"the libraries in use do not know this card; {AGAIN}",
+    r"UNSUPPORTED_PTX_VERSION|Unsupported \.version": f"the libraries in use are newer than the driver; {AGAIN}",
+    "NVRTC_ERROR|gpu-architecture|INVALID_PTX|NO_BINARY": f"the libraries in use do not know this card; {AGAIN}",
     "ARCH_MISMATCH|cublasCreate": f"the libraries in use do not fit this card; {AGAIN}",
     "SYSTEM_DRIVER_MISMATCH": "the driver was updated since the machine started; restart it",
     "NO_DEVICE": "the driver sees no card; look at nvidia-smi and at CUDA_VISIBLE_DEVICES",
@@ -30,6 +30,12 @@ ADVICE = {
     "OUT_OF_MEMORY|out of memory|ALLOC_FAILED": "nvidia-smi lists what else runs on the card; "
     "end that, or take another card",
 }
+# of a kernel that cannot be compiled libgpuarray says its source and logs, most of them empty
+_LISTING = re.compile(
+    r"(kernel compile failure) ::.*Compile log:\n(NVRTC compile log::\n)?\n*"
+    r"(Link info log::\n)?\n*(Link error log::\n)?",
+    re.DOTALL,
+)
 
 
 class Problem(NamedTuple):
@@ -97,6 +103,7 @@ def _said(err: Exception) -> str:
     """Return an exception in one line, and what to do where that is known."""
     text = err.args[0] if err.args else ""
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(err)
+    text = _LISTING.sub(r"\1: ", text).replace("::", ":")
     text = shortened(printable(" ".join(text.split())) or "no reason given", 300)
     advice = next((ADVICE[said] for said in ADVICE if re.search(said, text)), "")
     return f"{type(err).__name__}: {text}" + (f" ({advice})" if advice else "")

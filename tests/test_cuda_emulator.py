@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
 
 import pytest
 from helpers import cuda_emulator
-from helpers.cli import TRAIN
-from helpers.on_gpu import CUDA, Gpu
+from helpers.cli import TRAIN, environment
+from helpers.on_gpu import CUDA, ROOT, Gpu
 
 ORDERS = ("forward", "backward", "rotated")
 
@@ -279,5 +284,70 @@ def test_a_device_that_is_not_there(cuda):
 
 
 def test_out_of_memory(cuda):
-    error = complaint(train(card(memory=4), "layers=512,batch_size=64,constrained_embedding=True"))
+    error = complaint(train(card(memory=16), "layers=2000,batch_size=64,constrained_embedding=True"))
     assert error.startswith("error: not enough memory on cuda0: ")
+
+
+NEWER, UNKNOWN = "newer than the driver", "do not know this card"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"driver": 12020}, NEWER), ({"driver": 12040}, NEWER), ({"capability": 120}, UNKNOWN)],
+)
+def test_a_card_that_opens_and_cannot_compile(cuda, settings, reason):
+    """With NVRTC 12.9 as it is; `make gpu` would choose another one, or name the card to it."""
+    if cuda_emulator.real_nvrtc() is None:
+        pytest.skip("NVIDIA's compiler is not installed")
+    error = complaint(train(card(**settings)))
+    assert "device cuda0 (asked for) cannot compile: " in error
+    assert reason in error and "run `make gpu` again" in error
+    trained = train(card(**settings), "layers=16,batch_size=16,n_epochs=1", device="auto")
+    assert trained.returncode == 0 and "Traceback" not in trained.stderr
+    first = next(line for line in trained.stderr.splitlines() if line.startswith("device: "))
+    assert first.startswith("device: cpu (no CUDA GPU: cuda0 cannot compile: ") and reason in first
+
+
+# ---------------------------------------------------------------------------- make gpu
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A Python with the packages of this one but NVIDIA's, and the emulator in their place."""
+    prefix = tmp_path / "fresh"
+    venv.create(prefix, with_pip=False, symlinks=True)
+    here = Path(sysconfig.get_path("purelib"))
+    there = Path(sysconfig.get_path("purelib", vars={"base": str(prefix)}))
+    for entry in here.iterdir():
+        if not entry.name.startswith("nvidia"):
+            (there / entry.name).symlink_to(entry)
+    emulator = cuda_emulator.build()
+    for folder, name in (("cuda_nvrtc", "libnvrtc.so.12"), ("cublas", "libcublas.so.12")):
+        library = there / "nvidia" / folder / "lib" / name
+        library.parent.mkdir(parents=True)
+        shutil.copy(emulator / name, library)
+    (tmp_path / "driver").mkdir()
+    (tmp_path / "driver" / "libcuda.so.1").symlink_to(emulator / "libcuda.so.1")
+    return prefix
+
+
+@pytest.mark.parametrize("capability", [90, 120])
+def test_make_gpu_from_start_to_end(cuda, fresh, tmp_path, capability):
+    """Also for a card whose architecture libgpuarray cuts to two digits."""
+    variables = {**cuda_emulator.environment(capability=capability), "THEANO_FLAGS": None}
+    variables.update(LD_LIBRARY_PATH=str(tmp_path / "driver"), PYTHONPATH=None)
+    done = subprocess.run(
+        [fresh / "bin" / "python", ROOT / "tools" / "gpu.py"],
+        capture_output=True, text=True, cwd=tmp_path, env=environment(**variables),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = done.stdout.splitlines()
+    card_line = rf"  driver for CUDA 12.9: \S+/libcuda\S+; cards: .* \({capability / 10}\)"
+    assert any(re.fullmatch(card_line, step) for step in steps), steps
+    assert any("device: cuda0" in step for step in steps), steps
+    assert steps[-2:] == [
+        "  a small model was trained and evaluated",
+        "ready: -d cuda0, or no -d at all",
+    ]
+    for name in cuda_emulator.LIBRARIES:
+        assert (fresh / "lib" / "gru4rec-gpu" / name).exists()

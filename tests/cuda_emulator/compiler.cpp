@@ -186,6 +186,16 @@ API const char* nvrtcGetErrorString(int result) {
 API int nvrtcVersion(int* major, int* minor) {
     return sscanf(real_version().c_str(), "%d.%d", major, minor), SUCCESS;
 }
+API int nvrtcGetNumSupportedArchs(int* n) {
+    auto asked = real<int (*)(int*)>("nvrtcGetNumSupportedArchs");
+    return asked ? asked(n) : (*n = 2, (int)SUCCESS);
+}
+API int nvrtcGetSupportedArchs(int* architectures) {
+    auto asked = real<int (*)(int*)>("nvrtcGetSupportedArchs");
+    if (asked) return asked(architectures);
+    architectures[0] = 50, architectures[1] = 121;  // CUDA 12.9's oldest and newest
+    return SUCCESS;
+}
 API int nvrtcCreateProgram(Program** program, const char* source, const char*, int n,
                            const char** headers, const char** names) {
     *program = new Program{source, "", "", {headers, headers + n}, {names, names + n}};

@@ -63,7 +63,9 @@ def build() -> Path:
     files = sorted(p for p in SOURCES.iterdir() if p.suffix in (".cpp", ".h"))
     files = [p for p in files if p.name != "opencl_counts.cpp"]
     compiler = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
-    for part in (compiler, str([KERNEL_FLAGS, _openblas()]).encode(), *map(Path.read_bytes, files)):
+    built_by = [Path(__file__), *files]
+    options = str([KERNEL_FLAGS, _openblas()]).encode()
+    for part in (compiler, options, *map(Path.read_bytes, built_by)):
         digest.update(hashlib.sha256(part).digest())
     directory = BUILT / digest.hexdigest()[:16]
     if directory.exists():
@@ -97,7 +99,8 @@ def _build_in(directory: Path) -> None:
         if name == "libcublas.so":
             more = [*include, *link, f"-L{directory}", "-lcuda"]
         paths = [str(SOURCES / source) for source in sources]
-        target = [f"-Wl,-soname,{name}", "-o", str(directory / name)]
+        # under the names of NVIDIA's files they are found by what is linked with them
+        target = [f"-Wl,-soname,{alias}", "-o", str(directory / name)]
         _run(["g++", *FLAGS, "-Wall", "-Wextra", *paths, *target, *more])
         (directory / alias).symlink_to(name)
     for header in ("prelude.h", "kernel_abi.h"):

@@ -1,4 +1,4 @@
-"""The GPU's kernels: on two simulated ones, with golden trajectories, and CUDA's compiler."""
+"""The GPU's kernels: on two simulated ones, and for CUDA's compiler."""
 
 from __future__ import annotations
 
@@ -7,37 +7,15 @@ import shutil
 import sys
 
 import pytest
-from helpers.golden import CASES
-from helpers.on_gpu import CUDA, ROOT
+from helpers.on_gpu import ROOT
 
 sys.path.insert(0, str(ROOT))
 
 from tools import cuda_compiler, kernels_registers
 
-# on OpenCL, which takes its time: both losses that are recommended and the others, all ways of
-# embedding, momentum, several layers, equal negatives merged and not, other optimizers
-GOLDEN = [
-    *("xe_shared_negatives_logq", "xe_separate", "xe_onehot", "xe_smoothing", "xe_logit"),
-    *("bprmax_elu", "bprmax_onehot", "bprmax_relu", "top1max"),
-    *("two_layers_shared", "two_layers_separate", "momentum", "l2_momentum", "grad_cap"),
-    *("rmsprop", "adadelta", "wide_batch"),
-]
-
 
 def test_every_kernel_agrees_with_numpy(gpu):
     assert gpu.strictly().pytest("tests/ops/test_ops.py") > 50
-
-
-@pytest.mark.parametrize("part", range(4))
-def test_golden_trajectories(gpu, part):
-    cases = (sorted(CASES) if gpu.name == CUDA else GOLDEN)[part::4]
-    names = [f"tests/test_golden.py::test_trajectory[{name}]" for name in cases]
-    device = gpu.strictly() if part == 0 else gpu
-    assert device.pytest(*names) == len(cases)
-
-
-def test_golden_trajectories_without_fused_ops_or_without_merging(cuda):
-    assert cuda.pytest("tests/test_golden.py", "-k", "without_fused_ops") == 6
 
 
 def test_host_code_and_kernels_agree_on_the_sizes_of_groups(opencl):
