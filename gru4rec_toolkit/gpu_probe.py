@@ -21,8 +21,12 @@ from gru4rec_toolkit.machine import load_cuda_libraries, load_gpuarray
 AGAIN = "run `make gpu` again, which chooses them by driver and card"
 # what the driver and the libraries say, and what to do
 ADVICE = {
-    r"UNSUPPORTED_PTX_VERSION|Unsupported \.version": f"the libraries in use are newer than the driver; {AGAIN}",
-    "NVRTC_ERROR|gpu-architecture|INVALID_PTX|NO_BINARY": f"the libraries in use do not know this card; {AGAIN}",
+    r"UNSUPPORTED_PTX_VERSION|Unsupported \.version": (
+        f"the libraries in use are newer than the driver; {AGAIN}"
+    ),
+    "NVRTC_ERROR|gpu-architecture|INVALID_PTX|NO_BINARY": (
+        f"the libraries in use do not know this card; {AGAIN}"
+    ),
     "ARCH_MISMATCH|cublasCreate": f"the libraries in use do not fit this card; {AGAIN}",
     "SYSTEM_DRIVER_MISMATCH": "the driver was updated since the machine started; restart it",
     "NO_DEVICE": "the driver sees no card; look at nvidia-smi and at CUDA_VISIBLE_DEVICES",

@@ -284,7 +284,8 @@ def test_a_device_that_is_not_there(cuda):
 
 
 def test_out_of_memory(cuda):
-    error = complaint(train(card(memory=16), "layers=2000,batch_size=64,constrained_embedding=True"))
+    parameters = "layers=2000,batch_size=64,constrained_embedding=True"
+    error = complaint(train(card(memory=16), parameters))
     assert error.startswith("error: not enough memory on cuda0: ")
 
 
