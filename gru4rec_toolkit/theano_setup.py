@@ -174,6 +174,13 @@ def _import_theano(device: str | None) -> Setup:
                 "THEANO_FLAGS or a configuration file has a setting that Theano does not take "
                 f"({one_line(err)}); correct it or leave it out"
             ) from None
+        if isinstance(err, (AttributeError, ImportError)) and not compile_directory.is_failure(err):
+            # an AttributeError would be taken for a name that this module lacks
+            raise InputError(
+                f"Theano cannot be imported: {one_line(err)}; of packages that do not fit each "
+                f"other (NumPy is {importlib.import_module('numpy').__version__}) upgrade the older one, as with "
+                "`pip install --upgrade scipy`"
+            ) from err
         if not compile_directory.is_failure(err):
             raise
         raise compile_directory.failure(err, base) from err

@@ -65,10 +65,12 @@ def _has_theano() -> bool:
 def _of_package(name: str) -> str | None:
     installed = _installed(name)
     lowest, too_new = PACKAGES[name]
-    if installed is None or _numbers(lowest) <= _numbers(installed) < _numbers(too_new):
-        return None  # what is missing fails at its import
-    wanted = f"{name}>={lowest},<{too_new}"
-    return f"{name} {installed} does not fit: `pip install '{wanted}'`"
+    if installed is None and importlib.util.find_spec(name) is not None:
+        return None  # pip does not know it
+    if installed and _numbers(lowest) <= _numbers(installed) < _numbers(too_new):
+        return None
+    what = f"{name} {installed} does not fit" if installed else f"{name} is not installed"
+    return f"{what}: `pip install '{name}>={lowest},<{too_new}'`"
 
 
 def _installed(name: str) -> str | None:

@@ -58,6 +58,31 @@ def test_an_import_says_the_same(tmp_path):
     )
 
 
+def test_a_package_that_is_missing(monkeypatch):
+    """Not every clone has been installed."""
+    monkeypatch.setattr(versions, "_installed", lambda name: {"Theano": "1.0.5"}.get(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pandas" else find(name)
+    )
+    with pytest.raises(InputError, match=r"^pandas is not installed: `pip install 'pandas>=2,<4'`$"):
+        versions.check()
+
+
+def test_a_scipy_that_does_not_fit_numpy(tmp_path):
+    """The command line and an import name the reason, not a name that an import statement lacks."""
+    (tmp_path / "scipy").mkdir()
+    (tmp_path / "scipy" / "__init__.py").write_text("import numpy\nnumpy.a_name_of_old\n")
+    done = run_py(TRAIN, "-ps", "n_epochs=1", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert re.match(
+        "Theano cannot be imported: AttributeError: .*a_name_of_old.*; of packages that do not fit",
+        complaint(done),
+    )
+    code = f"import sys; sys.path.insert(1, {str(ROOT)!r}); import gru4rec"
+    done = python("-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert "InputError: Theano cannot be imported: " in done.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("version", ["1.20.0", "2.99", "1.26.4+of.a.distribution", "2.5.0rc1"])
 def test_versions_that_fit(tmp_path, monkeypatch, version):
     monkeypatch.syspath_prepend(pretend(tmp_path, "numpy", version))

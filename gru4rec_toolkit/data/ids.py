@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from gru4rec_toolkit.data.checks import check_ids, row_place
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shown
 
 # ids of items or sessions, in whatever they come
 Ids = Union[Sequence, np.ndarray, pd.Series, pd.Index]
@@ -115,6 +115,11 @@ def canonical_ids(values: Ids) -> np.ndarray:
 
 
 def _plain_id(value: object) -> int | str:
+    if isinstance(value, bytes):
+        raise InputError(
+            f"ids in bytes, such as {shown(value)}, cannot be told from text that looks like them; "
+            'decode them, for example with .str.decode("utf-8")'
+        )
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number: Any = value
     return int(number) if is_number and number % 1 == 0 else str(value)

@@ -482,6 +482,13 @@ def test_extend_item_ids_checks_the_column(items, words):
         extend_item_ids(np.array([1]), pd.DataFrame({"Item": items}), "ItemId")
 
 
+@pytest.mark.parametrize("kind", [object, "category"])
+def test_ids_in_bytes(kind):
+    items = pd.Series([b"7", b"8"]).astype(kind)
+    with pytest.raises(InputError, match=r"ids in bytes, such as b'7', .* decode them"):
+        extend_item_ids(np.array(["a"]), pd.DataFrame({"ItemId": items}), "ItemId")
+
+
 # --- ids in calls ---------------------------------------------------------------------------------
 
 
