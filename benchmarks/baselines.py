@@ -23,6 +23,7 @@ from statistics import median
 
 from benchmarks import options
 from gru4rec_toolkit import arguments, parameters
+from gru4rec_toolkit.errors import run_cli
 
 CUT_OFF = 20
 RESAMPLES = 2000
@@ -137,4 +138,4 @@ def metrics(model, test, keys: dict[str, str], mode: str) -> tuple[float, float]
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

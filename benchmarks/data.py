@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks import options
+from gru4rec_toolkit.errors import run_cli
 
 SETTINGS = {
     "loss": "cross-entropy",
@@ -159,4 +160,4 @@ def synthetic_start():
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -21,6 +21,7 @@ from benchmarks import options, traffic
 from benchmarks.profile import print_profile
 from benchmarks.training import NAMES, Trainer, read_log, read_settings
 from gru4rec_toolkit.arguments import add_device
+from gru4rec_toolkit.errors import run_cli
 
 
 def main() -> None:
@@ -106,4 +107,4 @@ def measure(name: str, log, n_rounds: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

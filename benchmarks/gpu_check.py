@@ -34,7 +34,9 @@ from typing import NamedTuple
 
 from benchmarks import options
 from benchmarks.training import NAMES, ROOT, Other, read_log
+from gru4rec_toolkit import files
 from gru4rec_toolkit.arguments import add_device
+from gru4rec_toolkit.errors import run_cli
 
 GOLDEN = (
     *("xe_shared_negatives_logq", "xe_separate", "xe_onehot", "bprmax_elu", "bprmax_onehot"),
@@ -90,16 +92,25 @@ def main() -> None:
         help=", ".join(PARTS),
     )
     parser.add_argument("--port", metavar="FOLDER", help="it has the port's gru4rec_pytorch.py")
-    parser.add_argument("--minutes", type=float, default=8, help="that all may take")
+    parser.add_argument(
+        "--minutes", type=options.positive_float, default=8, help="that all may take"
+    )
     parser.add_argument("-o", "--output", default="gpu_check.md", help="the report")
     args = parser.parse_args()
     options.check_names(parser, args, NAMES)
     if args.port and not Path(args.port, "gru4rec_pytorch.py").exists():
         parser.error(f"--port: {args.port} has no gru4rec_pytorch.py")
     args.names = args.names or list(NAMES)
+    # before minutes on a card that is lent
+    files.check_target("write the report", args.output, "report", lambda path: True)
     with tempfile.TemporaryDirectory() as directory:
-        report = Check(args, Path(directory)).run()
-    Path(args.output).write_text(report.text)
+        check = Check(args, Path(directory))
+        try:
+            check.run()
+        finally:  # an interrupt, too: what was found out until then is not lost
+            check.stop()
+            report = check.report()
+            files.write_text(args.output, report.text)
     print(report.text)
     if report.failed:
         raise SystemExit(f"{report.failed} part(s) failed; the report is in {args.output}")
@@ -123,24 +134,41 @@ class Check:
         self.sizes = ["--events", str(args.events), "--items", str(args.items)]
         if args.data:
             self.sizes = ["--data", args.data]
+        self.results: list[Result] = []
+        self.speeds: list[Result] = []
+        self.rows: dict[str, list[str]] = {}
+        self.ports: dict[str, float | None] = {}
+        self.running: set[subprocess.Popen] = set()
 
-    def run(self) -> Report:
-        """Run all parts; return the report."""
+    def stop(self) -> None:
+        """End what is running, with the compilers that it has started, and begin nothing more."""
+        self.ends = 0
+        for process in list(self.running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def run(self) -> None:
+        """Run all parts."""
         # what checks may take a bit more than half of the time, cold compilers included
         listed, kernels = self.kernel_tests() if "kernels" in self.args.parts else ([], [])
         checks = self.checks(kernels, 0.55 * 60 * self.args.minutes)
+        self.results += listed
         with concurrent.futures.ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
-            results = listed + list(pool.map(self.run_part, checks))
-        speeds, rows, ports = [], {}, {}
+            try:
+                for result in pool.map(self.run_part, checks):
+                    self.results.append(result)
+            except BaseException:
+                self.stop()  # the pool waits for its threads
+                raise
         if "speed" in self.args.parts:
             for name in self.args.names:
                 result = self.run_part(self.speed(name, self.args.rounds, 60))
-                speeds.append(result)
-                rows[name] = [x for x in result.output.splitlines() if x.startswith(f"| {name} |")]
+                self.speeds.append(result)
+                found = [x for x in result.output.splitlines() if x.startswith(f"| {name} |")]
+                self.rows[name] = found
             for name in self.args.names if self.args.port else ():
-                result, ports[name] = self.run_port(name)
-                speeds.append(result)
-        return self.report([*results, *speeds], speeds, rows, ports)
+                result, self.ports[name] = self.run_port(name)
+                self.speeds.append(result)
 
     def kernel_tests(self) -> tuple[list[Result], list[list[str]]]:
         """Return the groups of the kernels' tests; or, why they cannot be listed."""
@@ -202,6 +230,7 @@ class Check:
                 part.command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+            self.running.add(process)
             try:
                 code = process.wait(limit)
                 problem = f"failed: exit code {code}" if code else ""
@@ -209,6 +238,10 @@ class Check:
                 os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it has started
                 process.wait()
                 problem = f"stopped after {limit:.0f} s"
+            finally:
+                if process.poll() is None:  # an interrupt: `stop` has to find it
+                    os.killpg(process.pid, signal.SIGKILL)
+                self.running.discard(process)
             output.seek(0)
             text = output.read()
         result = Result(part.name, problem, time.monotonic() - start, text)
@@ -235,8 +268,9 @@ class Check:
             result = result._replace(problem="failed: it printed no speed")
         return result, speed
 
-    def report(self, results, speeds, rows, ports) -> Report:
-        """Return the report in Markdown."""
+    def report(self) -> Report:
+        """Return the report in Markdown, of what has been run so far."""
+        speeds, results = self.speeds, [*self.results, *self.speeds]
         failed = [result for result in results if result.problem]
         device = next(
             (
@@ -254,7 +288,7 @@ class Check:
             passed = counts[0].strip("= ") if counts and " passed" in counts[0] else "passed"
             lines.append(f"| {result.name} | {result.problem or passed} | {result.seconds:.0f} |")
         if speeds:
-            lines += ["", *self.table(rows, ports)]
+            lines += ["", *self.table(self.rows, self.ports)]
         for result in failed:
             tail = result.output.strip().splitlines()[-LINES:]
             lines += ["", f"{result.name}: {result.problem}", "", *(f"    {line}" for line in tail)]
@@ -312,4 +346,4 @@ def answer(command: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from benchmarks import options, traffic
 from benchmarks.training import NAMES, Trainer, read_log, read_settings
 from gru4rec_toolkit.arguments import add_device
+from gru4rec_toolkit.errors import run_cli
 
 
 @dataclass(frozen=True)
@@ -217,10 +218,15 @@ def main() -> None:
     add_device(parser, default="opencl0:0")
     options.add_log(parser)
     parser.add_argument(
-        "--launch", type=float, default=1e6 * LAUNCH, help="microseconds a launch (%(default)s)"
+        "--launch",
+        type=options.positive_float,
+        default=1e6 * LAUNCH,
+        help="microseconds a launch (%(default)s)",
     )
     args = parser.parse_args()
     options.check_names(parser, args, NAMES)
+    if args.device == "cpu":
+        parser.error("-d cpu: launches and bytes are those of a GPU's step; try -d opencl0:0")
 
     from gru4rec_toolkit import theano_setup
 
@@ -250,4 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -12,6 +12,7 @@ import time
 
 from benchmarks import options
 from benchmarks.training import Trainer, read_log
+from gru4rec_toolkit.errors import run_cli
 
 PLAIN = {
     "loss": "cross-entropy",
@@ -78,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

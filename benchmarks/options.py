@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
 MILLION = 1_000_000
@@ -25,8 +26,24 @@ def check_names(
 def add_log(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `training.read_log`."""
     parser.add_argument("--data", metavar="FILE", help="click log, tab-separated")
-    parser.add_argument("--events", type=int, default=80_000, help="of a synthetic log")
-    parser.add_argument("--items", type=int, default=2_900, help="of a synthetic log")
+    parser.add_argument("--events", type=positive, default=80_000, help="of a synthetic log")
+    parser.add_argument("--items", type=positive, default=2_900, help="of a synthetic log")
+
+
+def positive(text: str) -> int:
+    """Return a number of an option that has to be 1 or more; for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def positive_float(text: str) -> float:
+    """Return a finite number above 0; for argparse."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
 
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import options
+from gru4rec_toolkit.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PART = 1_000_000
@@ -156,4 +157,4 @@ def _write(
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -8,6 +8,7 @@ import time
 
 from benchmarks import options
 from benchmarks.training import NAMES, Trainer, read_log, read_settings
+from gru4rec_toolkit.errors import run_cli
 
 
 def main() -> None:
@@ -45,4 +46,4 @@ def print_profile(trainer: Trainer, most_steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -14,6 +14,7 @@ import time
 
 from benchmarks import options
 from benchmarks.training import spread
+from gru4rec_toolkit.errors import run_cli
 
 SIZES = ((2_900, 100), (37_000, 224), (30_000, 480), (500_000, 100))
 BATCH_SIZE = 100
@@ -90,4 +91,4 @@ def rate(program, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

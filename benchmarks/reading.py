@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import options
+from gru4rec_toolkit.errors import run_cli
 
 FORMATS = ("tsv", "tsv.gz", "csv", "pickle", "parquet", "feather")
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,4 +123,4 @@ def measure(reader: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import options
+from gru4rec_toolkit.errors import run_cli
 
 SIZES = ["40000x100", "40000x480", "500000x100"]
 K = 20
@@ -123,4 +124,4 @@ def timed(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 from benchmarks import options
+from gru4rec_toolkit.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {
@@ -364,4 +365,4 @@ def measure(name: str, data, limit: Limit, others: list[Other], n_rounds: int) -
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -28,6 +28,7 @@ ADVICE = {
         f"the libraries in use do not know this card; {AGAIN}"
     ),
     "ARCH_MISMATCH|cublasCreate": f"the libraries in use do not fit this card; {AGAIN}",
+    r"Could not load .lib(cuda|nvrtc|cublas)": f"NVIDIA's driver or libraries are missing; {AGAIN}",
     "SYSTEM_DRIVER_MISMATCH": "the driver was updated since the machine started; restart it",
     "NO_DEVICE": "the driver sees no card; look at nvidia-smi and at CUDA_VISIBLE_DEVICES",
     "INVALID_DEVICE": "there is no card of this number; nvidia-smi lists them",

@@ -176,10 +176,10 @@ def _import_theano(device: str | None) -> Setup:
             ) from None
         if isinstance(err, (AttributeError, ImportError)) and not compile_directory.is_failure(err):
             # an AttributeError would be taken for a name that this module lacks
+            numpy = f"NumPy is {importlib.import_module('numpy').__version__}"
             raise InputError(
                 f"Theano cannot be imported: {one_line(err)}; of packages that do not fit each "
-                f"other (NumPy is {importlib.import_module('numpy').__version__}) upgrade the older one, as with "
-                "`pip install --upgrade scipy`"
+                f"other ({numpy}) upgrade the older one, as with `pip install --upgrade scipy`"
             ) from err
         if not compile_directory.is_failure(err):
             raise

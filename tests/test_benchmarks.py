@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import platform
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cli import TEST, TRAIN
+from helpers.cli import TEST, TRAIN, own_signals
 
 from gru4rec_toolkit.ops import library
 
@@ -243,7 +245,7 @@ def test_a_part_that_fails_is_reported_and_the_rest_goes_on(tmp_path, port):
 
 
 def test_a_check_that_has_no_time_left(tmp_path):
-    done, report = gpu_check(tmp_path, "--parts", "training", "kernels", "--minutes", "0")
+    done, report = gpu_check(tmp_path, "--parts", "training", "kernels", "--minutes", "1e-9")
     assert done.returncode == 1
     # the training, and the list of the kernels' tests
     assert report.count("left out: no time was left") == 2 * 2
@@ -291,6 +293,36 @@ def test_the_check_without_pytest(tmp_path, monkeypatch):
     part = gpu_check.Part("tests", ["python", "-m", "pytest"], 10)
     result = gpu_check.Check(sizes, tmp_path).run_part(part)
     assert result.problem == "left out: pytest is not installed"
+
+
+def test_a_report_that_cannot_be_written(tmp_path):
+    done = start(*("benchmarks.gpu_check", "-d", "cuda99", "-o", str(tmp_path / "none" / "x.md")))
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("error: cannot write the report to ")
+
+
+def test_an_interrupt_ends_the_parts_and_writes_what_is_known(tmp_path):
+    report = tmp_path / "report.md"
+    command = ["benchmarks.gpu_check", "-d", "cpu", "-o", str(report), *SMALL, "rsc15"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, "--parts", "speed"], cwd=ROOT, preexec_fn=own_signals,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    threads = Path(f"/proc/{process.pid}/task")
+
+    def started():
+        return [c for t in threads.iterdir() for c in (t / "children").read_text().split()]
+
+    while not started():
+        assert process.poll() is None
+        time.sleep(0.1)
+    parts = started()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=300)
+    assert (process.returncode, error.strip()) == (130, "interrupted")
+    assert "compilation for rsc15: failed: exit code -9" in out and "speed of" not in out
+    assert not any(Path("/proc", part).exists() for part in parts)
+    assert report.read_text().startswith("### cpu\n")
 
 
 def test_a_port_that_is_not_there(tmp_path):
@@ -366,3 +398,21 @@ def test_the_model_of_a_gpu_as_a_table(opencl):
     assert re.findall(row, table) and "| 1027 |" in table
     gains = [line for line in table.splitlines() if "half the launches" in line]
     assert len(gains) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--launch", "-5"], "-5 is not a positive number"),
+        (["--launch", "nan"], "nan is not a positive number"),
+        (["--items", "0"], "0 is not positive"),
+        (["-d", "cpu"], "-d cpu: launches and bytes are those of a GPU's step"),
+        (["--data", "no-such-file.tsv"], "error: no-such-file.tsv: there is no such file"),
+        (["-d", "cuda99"], "error: device cuda99 (asked for) cannot be opened"),
+    ],
+)
+def test_what_the_model_of_a_gpu_does_not_take(arguments, said):
+    if arguments[0] == "--data":
+        pytest.importorskip("pygpu")
+    done = start("benchmarks.gpu_model", *arguments, "rsc15")
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr

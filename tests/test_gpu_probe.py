@@ -81,6 +81,7 @@ FAILURES = [
     ("opened", "cuInit: CUDA_ERROR_NO_DEVICE: no CUDA-capable", "be opened: .* nvidia-smi"),
     ("opened", "cuDeviceGet: CUDA_ERROR_INVALID_DEVICE: x", "be opened: .* no card of this number"),
     ("opened", "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "be opened: .* restart it"),
+    ("opened", 'Could not load "libcuda.so": x', "be opened: .* missing; run `make gpu` again"),
     ("memory", "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out", "compile: .* else runs on the card"),
     (
         "compiled",

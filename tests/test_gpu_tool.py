@@ -424,12 +424,13 @@ def test_libraries_that_cannot_be_downloaded(environment, driver):
     assert "pip could not install nvidia-cuda-nvrtc-cu12==12.0.76 nvidia-cublas-cu12" in done.err
 
 
-def test_a_pygpu_of_another_version(environment, driver):
+@pytest.mark.parametrize("loads_a_library", [True, False])
+def test_a_pygpu_of_another_version(environment, driver, loads_a_library):
     site = next((environment / "lib").glob("python*")) / "site-packages"
     (site / "pygpu").mkdir()
     module = "import ctypes\n__version__ = '0.6.9'\nclass gpuarray: api_version = lambda: (1, 2)\n"
     real = build(site / "pygpu" / "libgpuarray.so.2", "")
-    module += f"ctypes.CDLL({str(real)!r})\n"
+    module += f"ctypes.CDLL({str(real)!r})\n" if loads_a_library else ""
     (site / "pygpu" / "__init__.py").write_text(module)
     message = complaint(make_gpu(environment, driver))
     assert f"{site}/pygpu is pygpu 0.6.9 (API 1), and Theano 1.0.5 needs 0.7.x (API 2)" in message

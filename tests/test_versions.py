@@ -65,7 +65,8 @@ def test_a_package_that_is_missing(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "pandas" else find(name)
     )
-    with pytest.raises(InputError, match=r"^pandas is not installed: `pip install 'pandas>=2,<4'`$"):
+    sentence = r"^pandas is not installed: `pip install 'pandas>=2,<4'`$"
+    with pytest.raises(InputError, match=sentence):
         versions.check()
 
 

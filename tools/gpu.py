@@ -73,8 +73,9 @@ import json
 from gru4rec_toolkit import machine, theano_compat
 machine.load_gpuarray()
 pygpu = theano_compat.import_pygpu()
-library = next(x for x in open("/proc/self/maps") if "/libgpuarray.so" in x)
-print(json.dumps([pygpu.__version__, pygpu.gpuarray.api_version()[0], pygpu.__path__[0],
+library = next((x for x in open("/proc/self/maps") if "/libgpuarray.so" in x), "/no library")
+api = pygpu.gpuarray.api_version()[0] if hasattr(pygpu, "gpuarray") else None
+print(json.dumps([pygpu.__version__, api, pygpu.__path__[0],
                   "/" + library.strip().partition("/")[2]]))
 """
 # includes and links what Theano's modules do
