@@ -539,7 +539,7 @@ def test_the_support_cannot_be_changed(model):
 
 
 def test_models_of_older_files_have_no_support(train_data, tmp_path):
-    (older, *_) = sorted(MODELS.glob("*-numbers.gru4rec"))
+    (older,) = MODELS.glob("x86_64-python3.11-*-numbers.gru4rec")
     gru = GRU4Rec.loadmodel(older)
     assert gru.support is None
     gru.n_epochs = 1
