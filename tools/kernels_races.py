@@ -61,7 +61,7 @@ SETTINGS = {
     "OCLGRIND_GLOBAL_MEM_SIZE": str(1 << 34),
     "OCLGRIND_MAX_ERRORS": "1000000",
     "THEANO_FLAGS": f"device={DEVICE}",
-    "EXAMPLES": "2",
+    "EXAMPLES": "3",
 }
 
 # how the first line of a report begins
