@@ -205,6 +205,31 @@ KERNEL void large(GLOBAL_MEM ga_float *x, many of) { x[LID_0] = of.numbers[1024]
 """
 
 
+# says the architecture in the place of the registers
+STAND_IN = """#!/bin/sh
+echo "ptxas info : 16 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads" >&2
+echo "ptxas info : Used ${2#-arch=sm_} registers, 400 bytes smem" >&2
+"""
+
+
+def test_needs_by_kernel_and_architecture(tmp_path):
+    """With an assembler of the test's own: NVIDIA's is in few environments."""
+    try:
+        cuda_compiler.nvrtc(), cuda_compiler.cuda_header()
+    except InputError as err:
+        pytest.skip(str(err))
+    ptxas = tmp_path / "ptxas"
+    ptxas.write_text(STAND_IN)
+    ptxas.chmod(0o700)
+    variants = {source: ("a", "plain") for source in (PLAIN, PLAIN.replace("100", "200"))}
+    found = kernels_registers.measure(variants, (60, 90), str(ptxas))
+    needs = {a: kernels_registers.Needs(a, 8, 16, 400, 24) for a in (60, 90)}
+    assert found == {("a/plain", a): [needs[a]] * 2 for a in (60, 90)}
+    assert kernels_registers.summary(found).splitlines()[-1] == (
+        "| a/plain | 2 | 60 to 90 | 8 | 16 | 400 | 24 |"
+    )
+
+
 @by_ptxas
 def test_what_kernels_need():
     kernels = {PLAIN: ("a", "plain"), SPILLING: ("a", "spilling")}
