@@ -46,7 +46,7 @@ GOLDEN_A_PART = 2
 KERNEL_TESTS, KERNEL_PARTS = "tests/ops/test_ops.py", 6
 PARTS = ("training", "kernels", "golden", "speed")
 TESTS = ("-q", "-p", "no:cacheprovider", "-o", "addopts=")
-# of a part's output, in the report
+# the report shows so many of a failed part's last lines
 LINES = 25
 
 

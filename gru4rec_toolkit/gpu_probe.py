@@ -35,7 +35,7 @@ ADVICE = {
     "OUT_OF_MEMORY|out of memory|ALLOC_FAILED": "nvidia-smi lists what else runs on the card; "
     "end that, or take another card",
 }
-# of a kernel that cannot be compiled libgpuarray says its source and logs, most of them empty
+# where a kernel cannot be compiled, libgpuarray says its source and logs, most of them empty
 _LISTING = re.compile(
     r"(kernel compile failure) ::.*Compile log:\n(NVRTC compile log::\n)?\n*"
     r"(Link info log::\n)?\n*(Link error log::\n)?",

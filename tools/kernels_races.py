@@ -56,7 +56,7 @@ UNINITIALISED = {
     "OCLGRIND_UNINITIALIZED": "1", "KERNELS_KEEP": "1", "OCLGRIND_NUM_THREADS": "1",
 }  # fmt: skip
 SETTINGS = {
-    # of functions in each other oclgrind 21.10 does not know all instructions ("-O2", its default)
+    # at "-O2", its default, oclgrind 21.10 meets instructions that it does not know
     "OCLGRIND_BUILD_OPTIONS": "-O1",
     "OCLGRIND_GLOBAL_MEM_SIZE": str(1 << 34),
     "OCLGRIND_MAX_ERRORS": "1000000",

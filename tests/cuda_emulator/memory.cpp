@@ -25,7 +25,7 @@ std::map<uintptr_t, Buffer> buffers;  // by the address
 size_t used;
 const char* (*describe_code)();
 
-const size_t ALIGNMENT = 256;  // of malloc's buffers; cuMemAlloc's have it, too
+const size_t ALIGNMENT = 256;  // as cuMemAlloc's buffers have it
 
 // Pages that nobody may touch lie at both ends, and the buffer at one of them: by default at the
 // end, so that one index too far is caught; "before" catches what lies before its start.
