@@ -195,7 +195,7 @@ def cublas(path, major, minor, source=CUBLAS):
 
 
 def find(driver, packages, **options):
-    # of the machine's own libraries none is looked at
+    # none of the machine's own libraries is looked at
     code = f"""
 cuda._candidates = lambda name: Path({str(packages)!r}).rglob(f"{{name}}.so.*")
 """

@@ -46,7 +46,7 @@ def test_oclgrind_finds_nothing_in_any_kernel():
 
 
 # kernels without a fault, of which the second reads what the first has written into a buffer, each
-# of which follows a smaller one that was released; and one with each fault
+# each after a smaller one that was released; and one with each fault
 FAULTY = """
     from gru4rec_toolkit import theano_setup
     theano_setup.configure()
