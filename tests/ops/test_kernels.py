@@ -45,8 +45,8 @@ def test_oclgrind_finds_nothing_in_any_kernel():
     assert all(row.endswith(" | 0 | 0 | 0 | 0 | 0 |") for row in rows)
 
 
-# kernels without a fault, of which the second reads what the first has written into a buffer, each
-# each after a smaller one that was released; and one with each fault
+# kernels without a fault, of which the second reads what the first has written into a buffer (each
+# buffer follows a smaller one that was released); and one with each fault
 FAULTY = """
     from gru4rec_toolkit import theano_setup
     theano_setup.configure()
