@@ -3,10 +3,11 @@
     python -m benchmarks.training [--data FILE] [--rounds N] [--other COMMAND] [NAME ...]
 
 Each round times whole epochs of training, drawing included, with and without merging equal
-negatives, and any other implementation. The limit, the matrix products alone by BLAS, is timed
-within the same epochs: every tenth of a second of training is followed by as much of the limit, so
+negatives, and any other implementation. The limits, the matrix products alone by BLAS, are timed
+within the same epochs: every tenth of a second of training is followed by as much of a limit, so
 that a neighbour's work on a shared machine meets both alike. Only ratios within a run mean
-anything.
+anything. There are two: of all columns of the scores, and of those that are left when equal
+negatives are merged, which is what the training has to compute.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import argparse
 import contextlib
 import ctypes
 import io
+import itertools
 import re
 import shlex
 import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import options
@@ -62,24 +65,25 @@ def main() -> None:
     from gru4rec_toolkit import theano_setup
 
     print(theano_setup.configure())
-    limit = Limit()
+    products = Products()
     log = read_log(args)
     print(
-        "parameters    M x L       limit   mb/s  of it   mb/s without merging  of it  "
-        "mb/s of others (medians of interleaved rounds; worst and best round)"
+        "parameters    M x L       limit   merged  mb/s of training, of the limit, of the merged "
+        "limit; without merging, of the limit; of others, of the limit (mini-batches/s; medians of "
+        "interleaved rounds; worst and best round)"
     )
     failures = []
     with tempfile.TemporaryDirectory() as directory:
         for name in args.names or NAMES:
             others = [Other(command, name, log, Path(directory)) for command in args.other]
-            print(measure(name, log, limit, others, args.rounds), flush=True)
+            print(measure(name, log, products, others, args.rounds), flush=True)
             failures += [other.failed for other in others if other.failed]
     if failures:
         raise SystemExit("\n".join(failures))
 
 
-class Limit:
-    """Times the products of ``products.cpp``."""
+class Products:
+    """The products of ``products.cpp``, compiled and linked with the kernels' team."""
 
     def __init__(self) -> None:
         from gru4rec_toolkit import theano_setup
@@ -111,37 +115,11 @@ class Limit:
             self.library = ctypes.CDLL(target)
         self.library.time_products.restype = ctypes.c_double
 
-    def choose(self, m: int, n: int, n_columns: int) -> None:
-        """Time steps of M sessions, L units, N output items from now on.
-
-        BLAS works on the kernels' team or on its own threads, whichever is faster.
-        """
-        self.sizes = m, n, n_columns
-        self.n_steps = 5
-        seconds = min(self._time(team) for _ in range(3) for team in (True, False))
-        self.n_steps = max(1, round(5 * SLICE_SECONDS / seconds))
-        tries = [[self._time(team) for team in (True, False)] for _ in range(9)]
-        on_team, by_itself = (statistics.median(column) for column in zip(*tries))
-        self.team = on_team <= by_itself
-        self.start()
-
-    def start(self) -> None:
-        """Count from zero."""
-        self.n_done, self.seconds = 0, 0.0
-
-    def run(self) -> None:
-        """Run as many steps as a slice holds."""
-        self.seconds += self._time(self.team)
-        self.n_done += self.n_steps
-
-    def rate(self) -> float:
-        """Steps per second since `start`."""
-        return self.n_done / self.seconds
-
-    def _time(self, team: bool) -> float:
+    def seconds(self, team: bool, n_steps: int, sizes: tuple[int, int, int]) -> float:
+        """Time steps of M sessions, L units, N output items; by the team or by BLAS's threads."""
         self._set_blas_threads(1 if team else self.threads)
         self.kernels.gk_use_tiles(0)
-        seconds = self.library.time_products(int(team), ctypes.c_long(self.n_steps), *self.sizes)
+        seconds = self.library.time_products(int(team), ctypes.c_long(n_steps), *sizes)
         self.kernels.gk_use_tiles(1)
         if not team:
             self._set_blas_threads(1)
@@ -153,6 +131,45 @@ class Limit:
             set_threads = getattr(self.kernels, f"{prefix}openblas_set_num_threads", None)
             if set_threads is not None:
                 set_threads(n)
+
+
+class Limit:
+    """The speed of the products of steps of some size, in slices of a training's time.
+
+    BLAS works on the kernels' team or on its own threads, whichever is faster.
+
+    Parameters
+    ----------
+    products : Products
+    sizes : (int, int, int)
+        Sessions of a mini-batch, units, columns of the scores.
+    """
+
+    def __init__(self, products: Products, sizes: tuple[int, int, int]) -> None:
+        self.products, self.sizes = products, sizes
+        # the first calls wake the threads
+        seconds = min(products.seconds(team, 5, sizes) for _ in range(3) for team in (True, False))
+        self.n_steps = max(1, round(5 * SLICE_SECONDS / seconds))
+        tries = [
+            [products.seconds(team, self.n_steps, sizes) for team in (True, False)]
+            for _ in range(9)
+        ]
+        on_team, by_itself = (statistics.median(column) for column in zip(*tries))
+        self.team = on_team <= by_itself
+        self.start()
+
+    def start(self) -> None:
+        """Count from zero."""
+        self.n_done, self.spent = 0, 0.0
+
+    def run(self) -> None:
+        """Run as many steps as a slice holds."""
+        self.spent += self.products.seconds(self.team, self.n_steps, self.sizes)
+        self.n_done += self.n_steps
+
+    def rate(self) -> float:
+        """Steps per second since `start`."""
+        return self.n_done / self.spent
 
 
 def read_log(args: argparse.Namespace):
@@ -196,7 +213,7 @@ class Trainer:
         model = gru4rec.GRU4Rec(**settings)
         self.log = index_sessions(data, "SessionId", "ItemId", "Time", source="data")
         network = gru4rec.Network(model.settings, weights.initial(model.settings, self.log.n_items))
-        self.model = model
+        self.model, self.merge = model, merge
         self.training = training.Training(network, self.log, 10_000_000, True)
         # mini-batches per second, a guess before the first epoch
         self.rate = 100.0
@@ -204,11 +221,21 @@ class Trainer:
         self.n_steps = schedule.count_steps(self.log, self.order, model.batch_size)
         self.events_a_step = (len(self.log.items) - len(self.order)) / self.n_steps
 
-    def epochs(self, limit: Limit | None = None) -> float:
+    def n_columns(self) -> int:
+        """Return how many columns the scores of a mini-batch have in the mean."""
+        from gru4rec_toolkit.model.negatives import expected_distinct
+
+        size, n = self.model.batch_size, self.model.n_sample
+        if not self.merge or n == 0:
+            return size + n
+        return size + round(expected_distinct(self.log.support, self.model.sample_alpha, n))
+
+    def epochs(self, limits: Sequence[Limit] = ()) -> float:
         """Train for whole epochs, at least one; returns mini-batches per second.
 
-        The clock stands while slices of the limit run.
+        The clock stands while slices of the limits run, one after each slice of the training.
         """
+        turns = itertools.cycle(limits)
         run_steps, paused = self.training.run_steps, 0.0
         slice_ends = time.perf_counter() + SLICE_SECONDS
 
@@ -219,11 +246,11 @@ class Trainer:
                 run_steps(min(n_a_slice, n - first))
                 start = time.perf_counter()
                 if start > slice_ends:
-                    limit.run()
+                    next(turns).run()
                     paused += time.perf_counter() - start
                     slice_ends = time.perf_counter() + SLICE_SECONDS
 
-        if limit:
+        if limits:
             self.training.run_steps = run_slices
         start, n_steps = time.perf_counter(), 0
         while n_steps == 0 or time.perf_counter() - start - paused < EPOCHS_SECONDS:
@@ -336,32 +363,33 @@ def spread(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):5.0%} ({min(ratios):.0%} to {max(ratios):.0%})"
 
 
-def measure(name: str, data, limit: Limit, others: list[Other], n_rounds: int) -> str:
+def measure(name: str, data, products: Products, others: list[Other], n_rounds: int) -> str:
     settings = read_settings(name)
-    m, n = int(settings["batch_size"]), int(settings["layers"][0])
-    limit.choose(m, n, m + int(settings.get("n_sample", 2048)))
     trainers = [Trainer(settings, data, merge) for merge in (True, False)]
-    limits, rounds = [], []
+    m, n = trainers[0].model.batch_size, trainers[0].model.layers[0]
+    limits = [Limit(products, (m, n, trainer.n_columns())) for trainer in trainers]
+    limits.reverse()  # that of all columns first
+    speeds, rounds = [], []
     for _ in range(n_rounds):
-        pairs = []
-        for trainer in trainers:
+        for limit in limits:
             limit.start()
-            rate = trainer.epochs(limit)
-            limits.append(limit.rate())
-            pairs.append((rate, rate / limits[-1]))
-        for other in others:
-            rate = other()
-            pairs.append(None if rate is None else (rate, rate / limits[-1]))
-        rounds.append(pairs)
+        rates = [trainer.epochs(limits) for trainer in trainers]
+        speeds.append([limit.rate() for limit in limits])
+        everything, merged = speeds[-1]
+        rates += [other() for other in others]
+        of_all = [None if rate is None else rate / everything for rate in rates]
+        rounds.append(list(zip(rates, of_all, [rates[0] / merged] + [None] * len(rates[1:]))))
 
-    columns = []
+    columns = [f"{statistics.median(column):8.1f}" for column in zip(*speeds)]
     for pairs in zip(*rounds):
-        if None in pairs:
+        rates, of_all, of_merged = zip(*pairs)
+        if None in rates:
             columns.append("  failed")
             continue
-        rates, of_limit = zip(*pairs)
-        columns.append(f"{statistics.median(rates):8.1f} {spread(list(of_limit))}")
-    return f"{name:<13} {m:>3} x {n:<4} {statistics.median(limits):8.1f} {' '.join(columns)}"
+        columns.append(f"{statistics.median(rates):8.1f} {spread(list(of_all))}")
+        if None not in of_merged:
+            columns.append(spread(list(of_merged)))
+    return f"{name:<13} {m:>3} x {n:<4} {' '.join(columns)}"
 
 
 if __name__ == "__main__":
