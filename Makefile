@@ -26,7 +26,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
 	    while IFS='|' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
 
-demo: setup ## make a click log, train on it, evaluate, save, load and evaluate again (2 minutes)
+demo: setup ## make a click log, train on it, evaluate, save, load and evaluate again (a minute)
 	@$(PY) examples/quickstart/quickstart.py $(QUICKSTART_ARGS)
 
 test: setup ## run the tests

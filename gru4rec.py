@@ -27,6 +27,7 @@ from gru4rec_toolkit.model.checkpoint import Checkpoints, digest
 from gru4rec_toolkit.model.prediction import Predictor, index_vector, row_count, shape_of
 from gru4rec_toolkit.model.training import Training, one_at_a_time_of_a_model
 from gru4rec_toolkit.model.validation import Course, Validation, Validator, as_validation
+from gru4rec_toolkit.ops import library
 from gru4rec_toolkit.ops.base import in_one_kernel
 from gru4rec_toolkit.ops.gru.op import gru_step
 from gru4rec_toolkit.serving import batch as batches
@@ -456,6 +457,7 @@ class GRU4Rec(parameters.HasParameters):
                 )
             weights.check_values(self.weights(), settings, len(self.item_ids))
             item_ids = extend_item_ids(self.item_ids, data, self.item_key, "training data")
+        library.start()  # the compilers work while the sessions are indexed
         log = sessions.index_sessions(
             data, *self._keys, item_ids=item_ids, source="training data", announce=True
         )

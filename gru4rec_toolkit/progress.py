@@ -7,11 +7,15 @@ import sys
 from tqdm.auto import tqdm
 
 
-def progress_bar(n_steps: int, what: str, unit: str = "mb", done: int = 0) -> tqdm:
+def progress_bar(n_steps: int, what: str, unit: str = "mb", done: int = 0, leave: bool = True
+) -> tqdm:
     """Return a bar of mini-batches, or of other units, of which some may be done.
 
-    It is in a notebook, else on standard error if that is a terminal.
+    It is in a notebook, else on standard error if that is a terminal. ``leave``: whether it stays
+    when it is closed.
     """
     # without ipywidgets a notebook shows the bar of terminals; its standard error is none
     disable = False if "ipykernel.zmqshell" in sys.modules else None
-    return tqdm(total=n_steps, desc=what, unit=unit, initial=done, disable=disable)
+    return tqdm(
+        total=n_steps, desc=what, unit=unit, initial=done, disable=disable, leave=leave
+    )

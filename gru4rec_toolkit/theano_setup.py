@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gru4rec_toolkit import compile_directory, theano_patches, versions
+from gru4rec_toolkit import compile_ahead, compile_directory, theano_patches, versions
 from gru4rec_toolkit.errors import InputError, one_line, shown
 from gru4rec_toolkit.machine import (
     APT,
@@ -117,6 +117,7 @@ def configure(device: str | None = None) -> Setup:
         _setup = _adopt_theano() if "theano" in sys.modules else _import_theano(device)
         compile_directory.restore(_setup.compile_dir)
         theano_patches.apply()
+        compile_ahead.apply()
         logger.info("%s", _setup)
     if device not in (None, "auto", _setup.device):
         raise InputError(

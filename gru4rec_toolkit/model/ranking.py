@@ -107,7 +107,7 @@ class RankCounter:
         updates = [(h, new * goes_on) for h, new in zip(self.states, new_states)]
         updates += [
             (self.hidden, hidden),
-            (self.target_scores, losses.diagonal(scores)),
+            (self.target_scores, tt.diag(scores)),
             (self.item_block, np.int64(0)),
         ]
         return theano.function([], [], updates=updates).fn

@@ -179,7 +179,7 @@ class Training:
         updates += [(block.step, block.step + 1), (self.steps_done, self.steps_done + 1)]
         if self.store:
             updates += [(self.store.row, self.store.row + 1)]
-        logger.info("compiling the training step: seconds, on the first run half a minute")
+        logger.info("compiling the training step: on the first run some ten seconds, later one")
         return theano.function([], [], updates=updates)
 
     def reset_states(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from gru4rec_toolkit import theano_setup
+from gru4rec_toolkit import compile_ahead, theano_setup
 from gru4rec_toolkit.ops import library
 from gru4rec_toolkit.parameters import split_activation
 from gru4rec_toolkit.theano_setup import theano
@@ -68,12 +69,15 @@ class HostCode:
     N_INPUTS : int
         How many inputs it takes, for Ops with optional ones at the end: those that a node lacks are
         nullptr.
+    COMPUTES : bool
+        Whether its code computes something beside the kernels that it calls.
     """
 
     FOLDER = ""
     FILE = ""
     FUNCTION = ""
     N_INPUTS = 0
+    COMPUTES = True
 
     def c_surroundings(self, sub: dict[str, str]) -> tuple:
         """Return the arguments before the inputs, for `cpp`."""
@@ -119,19 +123,43 @@ class KernelOp(HostCode, theano.Op):
     """An Op whose C++ function calls the library."""
 
     FILE = "cpu_apply.h"
+    COMPUTES = False
+
+    def c_definitions(self) -> dict[str, object] | None:
+        """Return the macros that its folder's part of the library is compiled with.
+
+        None: it calls kernels of the core alone.
+        """
+        return None
+
+    def _libraries(self) -> list[library.Part]:
+        """Return what its modules are linked with: its part, if it has one, and the core."""
+        definitions = self.c_definitions()
+        parts = [] if definitions is None else [library.part(self.FOLDER, definitions)]
+        return [*parts, library.CORE]
+
+    def start_compilation(self) -> list[Path]:
+        """Begin to compile what is missing of the library; return the paths of it."""
+        return [library.target(part) for part in self._libraries() if library.start(part)]
+
+    def prepare_node(self, node, storage_map, compute_map, impl):
+        """Wait for the library: the module is linked with it, and its code runs in its threads."""
+        if impl == "c":
+            for part in self._libraries():
+                library.load(part)
+                library.path(part)  # compiled again where the cache was cleared
 
     def c_libraries(self):
-        library.load()  # with its threads, before the code of the Op can run
-        return [library.path().name[len("lib") : -len(".so")]]
+        return [library.name(part) for part in self._libraries()]
 
     def c_lib_dirs(self):
-        return [str(library.path().parent)]
+        return [str(library.target().parent)]
 
     def c_compile_args(self):
-        return ["-std=c++17", f"-Wl,-rpath,{library.path().parent}"]
+        return [compile_ahead.STANDARD, f"-Wl,-rpath,{library.target().parent}"]
 
     def c_code_cache_version_apply(self, node):
-        return (1, self.code_digest(node, library.sources_digest()))
+        return (1, self.code_digest(node, library.sources_digest(), *self.c_libraries()))
 
 
 # ---------------------------------------------------------------------------- constants in C++

@@ -1,21 +1,9 @@
-// One step of a GRU layer and its gradient (equations: GRU4Rec._gru in gru4rec.py), and dropout.
+// One step of a GRU layer and its gradient (equations: GRU4Rec._gru in gru4rec.py).
 #include "activations.h"
 #include "kernels.h"
 #include "team.h"
 
 namespace {
-
-constexpr long WORTH_THREADS = 8192;  // elements below which one thread is faster
-
-// Calls work(first row, row after the last) for shares of m rows of `width` elements.
-template <class Work>
-void by_rows(long m, long width, const Work& work) {
-    if (m * width < WORTH_THREADS) return work(0L, m);
-    team::run([&](int t, int n_threads) {
-        const auto s = team::share(m, t, n_threads);
-        work(s.begin, s.end);
-    });
-}
 
 // The loops are functions of their own, so that the compiler sees that nothing they write changes
 // what they read.
@@ -61,13 +49,13 @@ extern "C" void gk_gru(long m, long n, const float* x, const float* bias, const 
                        const float* w_rz, const float* w_h, gk_act act, float* rz, float* reset_h,
                        float* candidate, float* out) {
     gk_product(0, 0, m, 2 * n, n, h, n, w_rz, 2 * n, rz, 2 * n);
-    by_rows(m, 3 * n, [&](long first, long after) {
+    team::run_by_rows(m, 3 * n, [&](long first, long after) {
         for (long i = first; i < after; i++)
             gates(n, x + (3 * i + 1) * n, bias + n, h + i * n, rz + 2 * i * n, reset_h + i * n);
     });
     gk_product(0, 0, m, n, n, reset_h, n, w_h, n, candidate, n);
     with_activation(act, [&](auto f) {
-        by_rows(m, 3 * n, [&](long first, long after) {
+        team::run_by_rows(m, 3 * n, [&](long first, long after) {
             for (long i = first; i < after; i++)
                 new_state(n, x + 3 * i * n, bias, h + i * n, rz + (2 * i + 1) * n, f,
                           candidate + i * n, out + i * n);
@@ -79,7 +67,7 @@ extern "C" void gk_gru_gradient(long m, long n, const float* d_out, const float*
                                 const float* w_h, gk_act act, const float* rz,
                                 const float* candidate, float* scratch, float* d_x, float* d_bias) {
     with_activation(act, [&](auto f) {
-        by_rows(m, 3 * n, [&](long first, long after) {
+        team::run_by_rows(m, 3 * n, [&](long first, long after) {
             for (long i = first; i < after; i++)
                 gradient_of_new_state(n, d_out + i * n, h + i * n, rz + (2 * i + 1) * n,
                                       candidate + i * n, f, d_x + 3 * i * n,
@@ -87,40 +75,10 @@ extern "C" void gk_gru_gradient(long m, long n, const float* d_out, const float*
         });
     });
     gk_product(0, 1, m, n, n, d_x, 3 * n, w_h, n, scratch, n);  // by h * reset
-    by_rows(m, n, [&](long first, long after) {
+    team::run_by_rows(m, n, [&](long first, long after) {
         for (long i = first; i < after; i++)
             gradient_of_reset(n, scratch + i * n, h + i * n, rz + 2 * i * n, d_x + (3 * i + 1) * n);
     });
     for (long c = 0; c < 3 * n; c++) d_bias[c] = 0;
     for (long i = 0; i < m; i++) add(3 * n, d_x + 3 * i * n, d_bias);
-}
-
-namespace {
-
-// A 32-bit mixer (Mueller's constants): every input bit changes each output bit in half the cases.
-inline uint32_t mix(uint32_t x) {
-    x = (x ^ (x >> 16)) * 0x45d9f3bu;
-    x = (x ^ (x >> 16)) * 0x45d9f3bu;
-    return x ^ (x >> 16);
-}
-
-// Elements begin, begin + 1, ... of a mask with the given key.
-void drop(int n, In x, uint32_t begin, uint32_t low, uint32_t high, int32_t keep_below, float scale,
-          Out out) {
-    for (int k = 0; k < n; k++) {
-        const uint32_t bits = mix(mix((begin + k) ^ low) + high);
-        out[k] = x[k] * (static_cast<int32_t>(bits >> 8) < keep_below ? scale : 0.f);
-    }
-}
-
-}  // namespace
-
-extern "C" void gk_dropout(long n, const float* x, float p, uint64_t seed, uint64_t counter,
-                           float* out) {
-    const uint64_t key = seed + counter * 0x9e3779b97f4a7c15u;
-    const uint32_t low = mix(static_cast<uint32_t>(key)), high = mix(low ^ (key >> 32));
-    const auto keep_below = static_cast<int32_t>((1. - p) * (1 << 24));
-    by_rows(n, 1, [&](long first, long after) {
-        drop(after - first, x + first, first, low, high, keep_below, 1.f / (1.f - p), out + first);
-    });
 }

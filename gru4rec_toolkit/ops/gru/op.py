@@ -67,6 +67,9 @@ class GRU(KernelOp):
     def c_constants(self):
         return (cpp_activation(self.activation),)
 
+    def c_definitions(self):
+        return {"ACTIVATION": cpp_activation(self.activation)[0]}
+
 
 class GRUGradient(KernelOp):
     """Gradient of `GRU` by x (m, 3n) and bias (3n,).
@@ -107,6 +110,9 @@ class GRUGradient(KernelOp):
 
     def c_constants(self):
         return (cpp_activation(self.activation),)
+
+    def c_definitions(self):
+        return {"ACTIVATION": cpp_activation(self.activation)[0]}
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-// Losses and their gradients in one pass over the scores, row by row (definitions: losses.py).
+// A loss and its gradient in one pass over the scores, row by row (definitions: losses.py).
+//
+// LOSS and ACTIVATION say which: each pair is a part of the library, compiled where needed.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,23 +14,17 @@
 namespace {
 
 constexpr float EPSILON = 1e-24f;
-constexpr long WORTH_THREADS = 8192;  // scores below which one thread is faster
 
 // Calls row(i, d_offsets) for every row and adds up what the calls return and add to d_offsets.
 template <class Row>
 double sum_over_rows(long m, long n, float* d_offsets, Row row) try {
-    const int n_parts = m * n < WORTH_THREADS ? 1 : team::size();
+    const int n_parts = team::size_for(m * n);
     std::vector<double> losses(n_parts, 0);
     std::vector<std::vector<float>> columns(n_parts, std::vector<float>(n, 0.f));
-    auto work = [&](int t, int n_threads) {
+    team::run(m * n, [&](int t, int n_threads) {
         const auto s = team::share(m, t, n_threads);
         for (long i = s.begin; i < s.end; i++) losses[t] += row(i, columns[t].data());
-    };
-    if (n_parts == 1) {
-        work(0, 1);
-    } else {
-        team::run(work);
-    }
+    });
     double loss = 0;
     std::fill(d_offsets, d_offsets + n, 0.f);
     for (int t = 0; t < n_parts; t++) {  // in the threads' order: the same sum every time
@@ -266,7 +262,7 @@ double top1_max(Row r, Act act, float* __restrict__ e, float* __restrict__ terms
 
 }  // namespace
 
-extern "C" double gk_loss(int loss, long m, long n, float* scores, const float* offsets,
+extern "C" double gk_loss(long m, long n, float* scores, const float* offsets,
                           const float* weights, float* d_offsets, float scale, float parameter,
                           gk_act act) {
     double n_columns = 0;
@@ -278,15 +274,19 @@ extern "C" double gk_loss(int loss, long m, long n, float* scores, const float* 
             float *a = buffers[0].data(), *b = buffers[1].data(), *c = buffers[2].data();
             const Row row = {static_cast<int>(i), static_cast<int>(n), scores + i * n, offsets,
                              weights,             columns,             scale,          n_columns};
-            switch (loss) {
-                case GK_CROSS_ENTROPY:
-                    return parameter > 0 ? smoothed_cross_entropy<false>(row, parameter)
-                                         : cross_entropy(row);
-                case GK_XE_LOGIT: return smoothed_cross_entropy<true>(row, parameter);
-                case GK_BPR: return bpr(row, f, a);
-                case GK_BPR_MAX: return bpr_max(row, f, parameter, a, b);
-                case GK_TOP1: return top1(row, f, m, a, b);
-                default: return top1_max(row, f, a, b, c);
+            if constexpr (LOSS == GK_CROSS_ENTROPY) {
+                return parameter > 0 ? smoothed_cross_entropy<false>(row, parameter)
+                                     : cross_entropy(row);
+            } else if constexpr (LOSS == GK_XE_LOGIT) {
+                return smoothed_cross_entropy<true>(row, parameter);
+            } else if constexpr (LOSS == GK_BPR) {
+                return bpr(row, f, a);
+            } else if constexpr (LOSS == GK_BPR_MAX) {
+                return bpr_max(row, f, parameter, a, b);
+            } else if constexpr (LOSS == GK_TOP1) {
+                return top1(row, f, m, a, b);
+            } else {
+                return top1_max(row, f, a, b, c);
             }
         });
     });

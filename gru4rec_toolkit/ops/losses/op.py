@@ -126,9 +126,15 @@ class Loss(KernelOp):
         return loss.sum(), gradient
 
     def c_constants(self):
-        activation = "linear" if self.activation in SOFTMAXES else self.activation
-        codes = cpp_enum(self.loss), cpp_activation(activation)
-        return *codes, float(self.scale), float(self.parameter), self.inplace
+        activation = cpp_activation(self._kernel_activation())
+        return activation, float(self.scale), float(self.parameter), self.inplace
+
+    def _kernel_activation(self):
+        return "linear" if self.activation in SOFTMAXES else self.activation
+
+    def c_definitions(self):
+        activation, *_ = cpp_activation(self._kernel_activation())
+        return {"LOSS": cpp_enum(self.loss), "ACTIVATION": activation}
 
 
 # ---------------------------------------------------------------------------- for expressions

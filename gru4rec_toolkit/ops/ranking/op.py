@@ -95,6 +95,9 @@ class CountRanks(KernelOp):
     def c_constants(self):
         return (cpp_activation(self.activation),)
 
+    def c_definitions(self):
+        return {}
+
 
 def counted_ranks(hidden, rows, biases, ids, targets, target_scores, activation: str):
     """Return better and equal by the Op, over all items at once; None where no kernel runs."""

@@ -7,12 +7,6 @@
 #include "prefetch.h"
 #include "team.h"
 
-namespace {
-
-constexpr long WORTH_THREADS = 8192;  // floats below which one thread is faster
-
-}  // namespace
-
 extern "C" long gk_gather(const float* table, long n_rows, long width, const int32_t* index, long n,
                           float* out) {
     for (long e = 0; e < n; e++)
@@ -21,18 +15,13 @@ extern "C" long gk_gather(const float* table, long n_rows, long width, const int
         for (long e = 0; e < n; e++) out[e] = table[index[e]];
         return -1;
     }
-    auto work = [&](int t, int n_threads) {
+    team::run(n * width, [&](int t, int n_threads) {
         // the same shares as gk_product's of a transposed result: its thread finds them in cache
         const auto s = team::share(n, t, n_threads, 16);
         for (long e = s.begin; e < s.end; e++) {
             if (e + AHEAD < s.end) prefetch(table + index[e + AHEAD] * width, width);
             std::memcpy(out + e * width, table + index[e] * width, width * sizeof(float));
         }
-    };
-    if (n * width < WORTH_THREADS) {
-        work(0, 1);
-    } else {
-        team::run(work);
-    }
+    });
     return -1;
 }

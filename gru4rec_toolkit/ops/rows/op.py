@@ -37,6 +37,7 @@ class Outputs(KernelOp):
 
     __props__ = ()
     FOLDER, FUNCTION = "rows", "apply_outputs"
+    COMPUTES = True
     N_INPUTS = 3
 
     def make_node(self, targets, negatives, copies=None):
@@ -68,6 +69,7 @@ class LogQ(KernelOp):
 
     __props__ = ("of_targets", "of_samples")
     FOLDER, FUNCTION = "rows", "apply_log_q"
+    COMPUTES = True
 
     def __init__(self, of_targets: float, of_samples: float):
         self.of_targets, self.of_samples = of_targets, of_samples

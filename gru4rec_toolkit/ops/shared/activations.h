@@ -30,7 +30,13 @@ struct Activation {
     }
 };
 
-// Calls work(activation) with the type that fits.
+// Calls work(activation) with the type that fits; in a part of the library there is but one.
+#ifdef ACTIVATION
+template <class Work>
+auto with_activation(gk_act act, const Work& work) {
+    return work(Activation<ACTIVATION>{act.a, act.b});
+}
+#else
 template <class Work>
 auto with_activation(gk_act act, const Work& work) {
     switch (act.kind) {
@@ -41,3 +47,4 @@ auto with_activation(gk_act act, const Work& work) {
         default: return work(Activation<GK_LINEAR>{act.a, act.b});
     }
 }
+#endif

@@ -41,7 +41,6 @@ enum gk_method { GK_SGD, GK_ADAGRAD, GK_RMSPROP, GK_ADADELTA, GK_ADAM };
 // How parameters are updated. States that a method does not have are NULL; `time` is Adam's, one
 // value a row; velocity = NULL: no momentum. The table and its states are (n_rows, width).
 typedef struct {
-    int method;
     long n_rows, width;
     float *table, *states[2], *time, *velocity;
     float learning_rate, momentum, l2, epsilon, decays[2];
@@ -83,7 +82,7 @@ enum gk_loss { GK_CROSS_ENTROPY, GK_XE_LOGIT, GK_BPR, GK_BPR_MAX, GK_TOP1, GK_TO
 // into their gradient; the offsets' gradient goes to d_offsets (n,). Both are multiplied by scale,
 // as is the loss that is returned. The target of row i is column i; column j stands for weights[j]
 // equal ones. NaN if there is no memory. parameter: smoothing of the cross-entropies, bpreg.
-double gk_loss(int loss, long m, long n, float* scores, const float* offsets, const float* weights,
+double gk_loss(long m, long n, float* scores, const float* offsets, const float* weights,
                float* d_offsets, float scale, float parameter, gk_act act);
 
 // One GRU step of m sessions: x (m, 3n) and bias (3n,) are the input's share of candidate, reset

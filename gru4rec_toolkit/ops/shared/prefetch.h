@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "vectors.h"
+#include "inline.h"
 
 // Rows that are fetched ahead of the one in work, into L2: it waits for more lines at a time than
 // L1 does.

@@ -6,12 +6,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <system_error>
-#include <thread>
 
 #if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
-#define PAUSE() _mm_pause()
+#define PAUSE() __builtin_ia32_pause()
 #elif defined(__aarch64__)
 #define PAUSE() asm volatile("yield")
 #else
@@ -29,7 +26,7 @@ constexpr int MOST_THREADS = 256;
 std::atomic<int> n_threads{1};
 int n_started = 0;  // threads beside the caller's
 int n_wanted = 0;   // at most, after some could not be started
-const std::function<void(int, int)>* job = nullptr;
+Job job;
 std::atomic<long> call{0};
 std::atomic<int> n_left{0};  // shares of the present call that are not done
 // per share: the latest call in which a thread took it; call - 1 while it can still be taken
@@ -54,16 +51,25 @@ void try_share(int t, long of_call) {
     long before = of_call - 1;
     // a thread that comes too late for a call fails here: the share is of that call or a later one
     if (!taken[t].compare_exchange_strong(before, of_call, std::memory_order_acq_rel)) return;
-    (*job)(t, n_threads);
+    job.function(job.work, t, n_threads);
     n_left.fetch_sub(1, std::memory_order_acq_rel);
 }
 
-void worker(int t, long seen) {
+// One of the threads beside the caller's, and the latest call that it has nothing to do with.
+struct Worker {
+    int t;
+    long seen;
+};
+
+void* work_on(void* argument) {
+    auto [t, seen] = *static_cast<Worker*>(argument);
+    delete static_cast<Worker*>(argument);
     for (;;) {
         wait_until([&] { return call.load(std::memory_order_acquire) != seen; });
         seen = call.load(std::memory_order_acquire);
         if (t < n_threads) try_share(t, seen);
     }
+    return nullptr;
 }
 
 // The threads do not exist in a forked process: it starts its own.
@@ -73,11 +79,16 @@ void start_threads() {
     static bool registered = false;
     if (!registered) pthread_atfork(nullptr, nullptr, forget_threads);
     registered = true;
-    try {
-        for (; n_started < n_wanted; n_started++)
-            std::thread(worker, n_started + 1, call.load()).detach();
-    } catch (const std::system_error&) {  // a limit on processes or memory: the caller does more
-        n_wanted = n_started;
+    for (; n_started < n_wanted; n_started++) {
+        pthread_t thread;
+        auto* worker = new Worker{n_started + 1, call.load()};
+        if (pthread_create(&thread, nullptr, work_on, worker)) {
+            // a limit on processes or memory: the caller does more
+            delete worker;
+            n_wanted = n_started;
+            return;
+        }
+        pthread_detach(thread);
     }
 }
 
@@ -91,10 +102,10 @@ void resize(int n) {
     for (auto& share : taken) share = call.load();
 }
 
-void run(const std::function<void(int, int)>& work) {
-    if (n_threads == 1) return work(0, 1);
+void run(const Job& work) {
+    if (n_threads == 1) return work.function(work.work, 0, 1);
     start_threads();
-    job = &work;
+    job = work;
     n_left.store(n_threads, std::memory_order_relaxed);
     const long present = call.load(std::memory_order_relaxed) + 1;
     call.store(present, std::memory_order_release);

@@ -6,7 +6,6 @@
 // process has pushed aside, which a thread that waits in a loop would keep waiting. And a share
 // whose thread has not come in time is the caller's.
 #pragma once
-#include <functional>
 
 namespace team {
 
@@ -14,13 +13,43 @@ namespace team {
 int size();
 void resize(int n_threads);
 
+// A function of a share's number and the number of shares, and what it works on.
+struct Job {
+    void (*function)(const void* work, int t, int n);
+    const void* work;
+};
+void run(const Job& job);
+
 // Calls work(t, n) once for each t = 0 .. n - 1, on the team's threads; returns when all are done.
-void run(const std::function<void(int, int)>& work);
+template <class Work>
+void run(const Work& work) {
+    // not a std::function: its header takes longer to compile than most kernels
+    run(Job{[](const void* w, int t, int n) { (*static_cast<const Work*>(w))(t, n); }, &work});
+}
+
+// How many threads are the fastest for work on so many floats: all of them, or one.
+inline int size_for(long n_floats) { return n_floats < 8192 ? 1 : size(); }
+
+// The same by as many threads.
+template <class Work>
+void run(long n_floats, const Work& work) {
+    if (size_for(n_floats) == 1) return work(0, 1);
+    run(work);
+}
 
 // The t-th of n shares of `total` things, in multiples of `unit`: [begin, end).
 struct Share {
     long begin, end;
 };
 Share share(long total, int t, int n, long unit = 1);
+
+// Calls work(first row, row after the last) for shares of m rows of `width` numbers.
+template <class Work>
+void run_by_rows(long m, long width, const Work& work) {
+    run(m * width, [&](int t, int n) {
+        const Share s = share(m, t, n);
+        work(s.begin, s.end);
+    });
+}
 
 }  // namespace team

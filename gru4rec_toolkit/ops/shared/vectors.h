@@ -3,8 +3,7 @@
 #pragma once
 #include <cmath>
 
-#define INLINE inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 32")
+#include "inline.h"
 
 // What the compiler can turn into vectors itself.
 struct One {

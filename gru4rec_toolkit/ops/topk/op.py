@@ -43,6 +43,9 @@ class TopK(KernelOp):
     def c_constants(self):
         return (cpp_activation(self.activation),)
 
+    def c_definitions(self):
+        return {}
+
 
 def top_k(
     scores: np.ndarray, starts: np.ndarray, left_out: np.ndarray, k: int

@@ -1,6 +1,8 @@
 // Optimizer steps on whole parameters and on the rows that a mini-batch looked up (rules:
 // optimizers.py).
 //
+// METHOD and WITH_MOMENTUM say which: each pair is a part of the library, compiled where needed.
+//
 // A row may come up several times in a mini-batch, and each time stand for several equal copies
 // (weights). Every copy has its own step; all copies share the states, which are read as they were
 // before the mini-batch or, where the method says so, as all copies together leave them.
@@ -15,8 +17,6 @@
 #include "vectors.h"
 
 namespace {
-
-constexpr long WORTH_THREADS = 8192;  // floats below which one thread is faster
 
 // With AVX-512 an inverse root is much cheaper than a root and a division.
 #ifdef __AVX512F__
@@ -355,11 +355,7 @@ void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorte
     };
     long n = 0;
     for (size_t l = 0; l < sorted.n_once.size(); l++) n += lookups[l].n;
-    if (n * r.width < WORTH_THREADS) {
-        work(0, 1);
-    } else {
-        team::run(work);
-    }
+    team::run(n * r.width, work);
 }
 
 template <class Method, bool MOMENTUM>
@@ -369,41 +365,34 @@ void update_dense(const gk_rule& r, long n, const float* gradient) {
         method.start(r.time[0] + 1);
         for (long i = 0; i < r.n_rows; i++) r.time[i] += 1;
     }
-    auto work = [&](int t, int n_threads) {
+    team::run(n, [&](int t, int n_threads) {
         const auto s = team::share(n, t, n_threads, 16);
         update_elements<Method, MOMENTUM>(r, method, s.begin, s.end - s.begin, gradient + s.begin,
                                           1);
-    };
-    if (n < WORTH_THREADS) {
-        work(0, 1);
-    } else {
-        team::run(work);
-    }
+    });
 }
 
-template <class Method>
-struct Kind {
-    using Type = Method;
+template <int>
+struct Named {
+    typedef Sgd Type;
 };
-
-// Calls work(kind of method, whether there is momentum) with types that the compiler knows.
-template <class Work>
-void with_method(const gk_rule& r, const Work& work) {
-    auto run = [&](auto kind) {
-        if (r.velocity) {
-            work(kind, std::true_type());
-        } else {
-            work(kind, std::false_type());
-        }
-    };
-    switch (r.method) {
-        case GK_ADAGRAD: return run(Kind<Adagrad>());
-        case GK_RMSPROP: return run(Kind<Rmsprop>());
-        case GK_ADADELTA: return run(Kind<Adadelta>());
-        case GK_ADAM: return run(Kind<Adam>());
-        default: return run(Kind<Sgd>());
-    }
-}
+template <>
+struct Named<GK_ADAGRAD> {
+    typedef Adagrad Type;
+};
+template <>
+struct Named<GK_RMSPROP> {
+    typedef Rmsprop Type;
+};
+template <>
+struct Named<GK_ADADELTA> {
+    typedef Adadelta Type;
+};
+template <>
+struct Named<GK_ADAM> {
+    typedef Adam Type;
+};
+typedef Named<METHOD>::Type Chosen;
 
 }  // namespace
 
@@ -416,16 +405,12 @@ extern "C" int gk_update_rows(const gk_rule* rule, const gk_lookup* lookups, int
     }
     static Sorted sorted;
     sort_out(*rule, lookups, n_lookups, sorted);
-    with_method(*rule, [&](auto kind, auto momentum) {
-        update_rows<typename decltype(kind)::Type, momentum()>(*rule, lookups, sorted);
-    });
+    update_rows<Chosen, WITH_MOMENTUM>(*rule, lookups, sorted);
     return 0;
 } catch (const std::bad_alloc&) {
     return 1;
 }
 
 extern "C" void gk_update_dense(const gk_rule* rule, long n, const float* gradient) {
-    with_method(*rule, [&](auto kind, auto momentum) {
-        update_dense<typename decltype(kind)::Type, momentum()>(*rule, n, gradient);
-    });
+    update_dense<Chosen, WITH_MOMENTUM>(*rule, n, gradient);
 }

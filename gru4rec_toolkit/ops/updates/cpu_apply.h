@@ -26,8 +26,8 @@ struct LookUp {
 };
 
 // Makes the outputs of the tables and says in the library's words how to update them.
-static inline bool open_rule(gk_rule& rule, enum gk_method method, const Plain& constants,
-                             const Tables& tables, bool in_place) {
+static inline bool open_rule(gk_rule& rule, const Plain& constants, const Tables& tables,
+                             bool in_place) {
     const auto& [values, state0, state1, time, velocity] = tables;
     if (!constants.ok() || !values.open(in_place) || !state0.open(in_place) ||
         !state1.open(in_place) || !time.open(in_place) || !velocity.open(in_place))
@@ -35,15 +35,15 @@ static inline bool open_rule(gk_rule& rule, enum gk_method method, const Plain& 
     PyArrayObject* all = *values.after;
     const long width = PyArray_NDIM(all) > 1 ? PyArray_DIM(all, 1) : 1;
     const float* c = constants.data();
-    rule = {method, PyArray_DIM(all, 0), width, values.data(), {state0.data(), state1.data()},
+    rule = {PyArray_DIM(all, 0), width, values.data(), {state0.data(), state1.data()},
             time.data(), velocity.data(), c[0], c[1], c[2], c[3], {c[4], c[5]}};
     return true;
 }
 
 static inline bool apply_update(const Plain& constants, const Tables& tables,
-                                const Plain& gradient, enum gk_method method, bool in_place) {
+                                const Plain& gradient, bool in_place) {
     gk_rule rule;
-    if (!open_rule(rule, method, constants, tables, in_place) || !gradient.ok()) return false;
+    if (!open_rule(rule, constants, tables, in_place) || !gradient.ok()) return false;
     const long n = gradient.size();
     if (n != rule.n_rows * rule.width) return fail(PyExc_ValueError, "update: gradient's size");
     gk_update_dense(&rule, n, gradient.data());
@@ -51,10 +51,9 @@ static inline bool apply_update(const Plain& constants, const Tables& tables,
 }
 
 static inline bool apply_update_of_rows(const Plain& constants, const Tables& tables,
-                                        std::initializer_list<LookUp> look_ups,
-                                        enum gk_method method, bool in_place) {
+                                        std::initializer_list<LookUp> look_ups, bool in_place) {
     gk_rule rule;
-    if (!open_rule(rule, method, constants, tables, in_place)) return false;
+    if (!open_rule(rule, constants, tables, in_place)) return false;
     std::vector<gk_lookup> all;
     for (const auto& [index, gradient, weights, rows] : look_ups) {
         if (!all_ok(index, gradient, weights, rows)) return false;

@@ -133,7 +133,11 @@ class Update(KernelOp):
     def c_arguments(self, node, inputs, outputs):
         tables = self.c_tables(inputs[1 : 1 + self.n_tables], outputs)
         gradient = self._lookups(inputs) if self.weighted else inputs[-1]
-        return [inputs[0], tables, gradient, cpp_enum(self.method or "sgd"), self.inplace]
+        return [inputs[0], tables, gradient, self.inplace]
+
+    def c_definitions(self):
+        method = cpp_enum(self.method or "sgd")
+        return {"METHOD": method, "WITH_MOMENTUM": int(self.momentum)}
 
     def c_tables(self, tables: list[str], outputs: list[str]) -> list[tuple]:
         """Return input and output of values, two states, time and velocity, for `cpp`."""
