@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import resource
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +18,8 @@ import time
 from pathlib import Path
 
 from benchmarks import options
+from benchmarks.parts import output_of
+from benchmarks.results import Results
 from gru4rec_toolkit.errors import run_cli
 
 SETTINGS = {
@@ -37,11 +38,13 @@ SPEED_BLOCKS = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_sizes(parser)
+    options.add_json(parser)
     parser.add_argument("--child", metavar="FILE", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         run_stages(args.child)
         return
+    results = Results(args)
     print(
         "events      stage       seconds  ns an event   kept, MB  bytes an event   "
         "peak, MB  bytes an event"
@@ -51,10 +54,11 @@ def main() -> None:
             path = str(Path(directory) / "events.tsv")
             write_log(path, n_events, args.items)
             command = [sys.executable, "-m", "benchmarks.data", "--child", path]
-            root = Path(__file__).resolve().parents[1]
-            lines = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
-            for line in lines.stdout.splitlines():
+            stages, whole = {}, {}
+            for line in output_of(command).splitlines():
                 kind, *_ = line.split()
+                if kind in ("speed", "whole"):
+                    whole[kind] = float(line.split()[1])
                 if kind == "speed":
                     print(f"{n_events:<11d} {float(line.split()[1]):.0f} mini-batches/s")
                 if kind == "whole":
@@ -63,12 +67,16 @@ def main() -> None:
                     continue
                 _, stage, *numbers = line.split()
                 seconds, kept, peak = map(float, numbers)
+                stages[stage] = {"seconds": seconds, "kept": kept, "peak": peak}
                 print(
                     f"{n_events:<11d} {stage:<10} {seconds:8.2f} {1e9 * seconds / n_events:12.0f} "
                     f"{kept / 1e6:10.0f} {kept / n_events:15.0f} {peak / 1e6:10.0f} "
                     f"{peak / n_events:15.0f}",
                     flush=True,
                 )
+            results.add(
+                events=n_events, stages=stages, speed=whole["speed"], peak=1e6 * whole["whole"]
+            )
 
 
 def write_log(path: str, n_events: int, n_items: int) -> None:

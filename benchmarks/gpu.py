@@ -19,9 +19,19 @@ import sys
 
 from benchmarks import options, traffic
 from benchmarks.profile import print_profile
+from benchmarks.results import Results
 from benchmarks.training import NAMES, Trainer, read_log, read_settings
 from gru4rec_toolkit.arguments import add_device
 from gru4rec_toolkit.errors import run_cli
+
+COLUMNS = (
+    "parameters",
+    "mini-batch x units",
+    "mini-batches/s",
+    "events/s",
+    "nodes",
+    "transfers",
+)
 
 
 def main() -> None:
@@ -33,6 +43,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="that are profiled")
     parser.add_argument("--bytes", action="store_true", help="count them, and measure nothing")
     parser.add_argument("--speed", action="store_true", help="measure it, and nothing else")
+    options.add_json(parser)
     parser.add_argument("--by-op", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     options.check_names(parser, args, NAMES)
@@ -45,13 +56,15 @@ def main() -> None:
         for name in args.names:
             print_profile(Trainer(read_settings(name), log, merge=True), args.steps)
         return
+    results = Results(args)
     names = args.names or list(NAMES)
     if not args.bytes:
         print(f"{describe()}\n")
-        print("| parameters | mini-batch x units | mini-batches/s | events/s | nodes | transfers |")
-        print("| --- | --- | --- | --- | --- | --- |")
+        print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
         for name in names:
-            print(measure(name, log, args.rounds), flush=True)
+            row = measure(name, log, args.rounds)
+            print(f"| {' | '.join(row)} |", flush=True)
+            results.add(**dict(zip(COLUMNS, row)))
         print()
     if args.speed:
         return
@@ -90,8 +103,8 @@ def describe() -> str:
     return f"{context.devname.strip()} ({theano_setup.configure().device})"
 
 
-def measure(name: str, log, n_rounds: int) -> str:
-    """Return a row of the table."""
+def measure(name: str, log, n_rounds: int) -> list[str]:
+    """Return the cells of a row of the table."""
     settings = read_settings(name)
     trainer = Trainer(settings, log, merge=True)
     trainer.epochs()
@@ -99,11 +112,14 @@ def measure(name: str, log, n_rounds: int) -> str:
     nodes = trainer.training.step_function.maker.fgraph.apply_nodes
     transfers = sum(type(n.op).__name__ in ("HostFromGpu", "GpuFromHost") for n in nodes)
     size, speed = trainer.model.batch_size, statistics.median(speeds)
-    return (
-        f"| {name} | {size} x {trainer.model.layers[0]} | {speed:.1f} "
-        f"({min(speeds):.1f} to {max(speeds):.1f}) | {speed * trainer.events_a_step:.0f} | "
-        f"{len(nodes)} | {transfers} |"
-    )
+    return [
+        name,
+        f"{size} x {trainer.model.layers[0]}",
+        f"{speed:.1f} ({min(speeds):.1f} to {max(speeds):.1f})",
+        f"{speed * trainer.events_a_step:.0f}",
+        str(len(nodes)),
+        str(transfers),
+    ]
 
 
 if __name__ == "__main__":

@@ -16,23 +16,19 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
-import ctypes
 import datetime
 import importlib.util
 import os
-import platform
 import shlex
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import options
+from benchmarks.parts import Result, Runner, environment
+from benchmarks.system import describe_software
 from benchmarks.training import NAMES, ROOT, Other, read_log
 from gru4rec_toolkit import files
 from gru4rec_toolkit.arguments import add_device
@@ -46,8 +42,6 @@ GOLDEN_A_PART = 2
 KERNEL_TESTS, KERNEL_PARTS = "tests/ops/test_ops.py", 6
 PARTS = ("training", "kernels", "golden", "speed")
 TESTS = ("-q", "-p", "no:cacheprovider", "-o", "addopts=")
-# the report shows so many of a failed part's last lines
-LINES = 25
 
 
 class Part(NamedTuple):
@@ -56,25 +50,6 @@ class Part(NamedTuple):
     name: str
     command: list[str]
     limit: float
-
-
-class Result(NamedTuple):
-    """What became of a part.
-
-    Attributes
-    ----------
-    name : str
-    problem : str
-        Empty if it passed.
-    seconds : float
-    output : str
-        Standard output and errors.
-    """
-
-    name: str
-    problem: str
-    seconds: float
-    output: str
 
 
 def main() -> None:
@@ -138,14 +113,12 @@ class Check:
         self.speeds: list[Result] = []
         self.rows: dict[str, list[str]] = {}
         self.ports: dict[str, float | None] = {}
-        self.running: set[subprocess.Popen] = set()
+        self.runner = Runner()
 
     def stop(self) -> None:
         """End what is running, with the compilers that it has started, and begin nothing more."""
         self.ends = 0
-        for process in list(self.running):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        self.runner.stop()
 
     def run(self) -> None:
         """Run all parts."""
@@ -216,35 +189,14 @@ class Check:
         """Run a command within its time and what is left of all."""
         if "pytest" in part.command and not importlib.util.find_spec("pytest"):
             return Result(part.name, "left out: pytest is not installed", 0, "")
-        start = time.monotonic()
-        limit = min(part.limit, self.ends - start)
+        limit = min(part.limit, self.ends - time.monotonic())
         if limit <= 0:
             return Result(part.name, "left out: no time was left", 0, "")
         # a data set's compilation and its speed end with its name
         compiled = self.directory / part.name.split()[-1]
         flags = f"device={self.args.device},base_compiledir={compiled}"
-        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        env = {**os.environ, "THEANO_FLAGS": flags, "PYTHONPATH": paths}
-        with tempfile.TemporaryFile("w+", errors="replace") as output:
-            process = subprocess.Popen(
-                part.command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
-            self.running.add(process)
-            try:
-                code = process.wait(limit)
-                problem = f"failed: exit code {code}" if code else ""
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it has started
-                process.wait()
-                problem = f"stopped after {limit:.0f} s"
-            finally:
-                if process.poll() is None:  # an interrupt: `stop` has to find it
-                    os.killpg(process.pid, signal.SIGKILL)
-                self.running.discard(process)
-            output.seek(0)
-            text = output.read()
-        result = Result(part.name, problem, time.monotonic() - start, text)
+        env = environment(THEANO_FLAGS=flags)
+        result = self.runner.run(part.name, part.command, limit, env)
         print(f"{result.name}: {result.problem or 'passed'} ({result.seconds:.0f} s)", flush=True)
         return result
 
@@ -290,8 +242,7 @@ class Check:
         if speeds:
             lines += ["", *self.table(self.rows, self.ports)]
         for result in failed:
-            tail = result.output.strip().splitlines()[-LINES:]
-            lines += ["", f"{result.name}: {result.problem}", "", *(f"    {line}" for line in tail)]
+            lines += result.report()
         seconds = time.monotonic() - self.start
         lines += [
             "",
@@ -316,33 +267,6 @@ class Check:
                 row += " | |"
             table.append(row)
         return table
-
-
-def describe_software() -> str:
-    """Return versions in words."""
-    versions = [f"Python {platform.python_version()}"]
-    for name in ("Theano", "numpy", "pandas"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions.append(f"{name} {metadata.version(name)}")
-    code = "from gru4rec_toolkit import theano_compat as t; print(t.import_pygpu().__version__)"
-    versions += [f"pygpu {x}" for x in answer([sys.executable, "-c", code])]
-    with contextlib.suppress(OSError):
-        nvrtc = ctypes.CDLL(str(Path(sys.prefix, "lib", "gru4rec-gpu", "libnvrtc.so")))
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-        versions.append(f"NVRTC {major.value}.{minor.value}")
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    versions += [f"driver {x}" for x in answer(query)[:1]]
-    return ", ".join(versions)
-
-
-def answer(command: list[str]) -> list[str]:
-    """Return what a command prints; nothing where it is missing or fails."""
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return []
-    return [] if done.returncode else done.stdout.split()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import statistics
 import time
 
 from benchmarks import options
+from benchmarks.results import Results
 from benchmarks.training import Trainer, read_log
 from gru4rec_toolkit.errors import run_cli
 
@@ -51,7 +52,9 @@ def main() -> None:
     options.add_log(parser)
     options.add_rounds(parser, 9)
     parser.add_argument("--steps", type=int, default=300, help="of one measurement")
+    options.add_json(parser)
     args = parser.parse_args()
+    results = Results(args)
 
     from gru4rec_toolkit import theano_setup
 
@@ -76,6 +79,7 @@ def main() -> None:
             f"{mode:<20} {statistics.median(of_mode):9.0f}  {statistics.median(ratios):5.2f} "
             f"({ratios[-1]:.2f} to {ratios[0]:.2f})"
         )
+        results.add(mode=mode, microseconds=of_mode)
 
 
 if __name__ == "__main__":

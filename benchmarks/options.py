@@ -57,6 +57,11 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--directory", help="where to make the files, a temporary directory each")
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the file of `results.Results`."""
+    parser.add_argument("--json", metavar="FILE", help="where to write the rows for programs")
+
+
 def add_rounds(parser: argparse.ArgumentParser, default: int, help: str | None = None) -> None:
     """Add the number of rounds, of which a table shows the medians."""
     parser.add_argument("--rounds", type=int, default=default, help=help)

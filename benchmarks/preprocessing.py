@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import options
+from benchmarks.results import Results
 from gru4rec_toolkit.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,9 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", type=int, default=sizes, help="numbers of raw rows")
     parser.add_argument("--data-sets", nargs="+", choices=list(WRITERS), default=list(WRITERS))
     options.add_directory(parser)
+    options.add_json(parser)
     args = parser.parse_args()
+    results = Results(args)
     print("data set     rows         raw, MB   seconds   CPU s   ns a row   peak, MB   bytes a row")
     for name in args.data_sets:
         for n_rows in args.rows:
@@ -43,6 +46,9 @@ def main() -> None:
                 f"{name:<12} {n_rows:<11d} {size / 1e6:8.0f} {seconds:9.1f} {cpu:7.1f} "
                 f"{1e9 * cpu / n_rows:10.0f} {peak / 1e6:10.0f} {peak / n_rows:13.0f}",
                 flush=True,
+            )
+            results.add(
+                data_set=name, rows=n_rows, raw=size, seconds=seconds, cpu_seconds=cpu, peak=peak
             )
 
 

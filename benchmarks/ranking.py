@@ -13,6 +13,7 @@ import statistics
 import time
 
 from benchmarks import options
+from benchmarks.results import Results
 from benchmarks.training import spread
 from gru4rec_toolkit.errors import run_cli
 
@@ -27,7 +28,9 @@ def main() -> None:
     options.add_rounds(parser, 5)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of one measurement")
     parser.add_argument("--activation", default="linear", help="of the scores (default: linear)")
+    options.add_json(parser)
     args = parser.parse_args()
+    results = Results(args)
 
     from gru4rec_toolkit import theano_setup
 
@@ -44,6 +47,8 @@ def main() -> None:
             f"{spread([r / p for p, r in rounds])}",
             flush=True,
         )
+        of_product, of_ranking = zip(*rounds)
+        results.add(items=n_items, units=width, product=of_product, ranking=of_ranking)
 
 
 def programs(n_items: int, width: int, activation: str):

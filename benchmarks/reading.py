@@ -9,7 +9,6 @@ those of the processor, all threads together, which other processes disturb less
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,10 +16,11 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import options
+from benchmarks.parts import output_of
+from benchmarks.results import Results
 from gru4rec_toolkit.errors import run_cli
 
 FORMATS = ("tsv", "tsv.gz", "csv", "pickle", "parquet", "feather")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -29,11 +29,13 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     options.add_rounds(parser, 3)
     options.add_directory(parser)
+    options.add_json(parser)
     parser.add_argument("--child", nargs=2, metavar=("READER", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         measure(*args.child)
         return
+    results = Results(args)
     print("events      format    MB in file   reader, CPU s   read_events   of it   peak, MB")
     for n_events in args.events:
         with tempfile.TemporaryDirectory(dir=args.directory) as directory:
@@ -44,20 +46,19 @@ def main() -> None:
             for kind in args.formats:
                 path = Path(directory) / f"events.{kind}"
                 convert(tsv, path)
-                compare(n_events, kind, path, args.rounds)
+                compare(n_events, kind, path, args.rounds, results)
                 if path != tsv:
                     path.unlink()
 
 
-def compare(n_events: int, kind: str, path: Path, rounds: int) -> None:
+def compare(n_events: int, kind: str, path: Path, rounds: int, results: Results) -> None:
     """Print one line: the median of interleaved rounds."""
     seconds = {"reader": [], "read_events": []}
     peak = 0
     for _ in range(rounds):
         for reader, found in seconds.items():
             command = [sys.executable, "-m", "benchmarks.reading", "--child", reader, str(path)]
-            done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-            taken, used = map(float, done.stdout.split())
+            taken, used = map(float, output_of(command).split())
             found.append(taken)
             peak = max(peak, used) if reader == "read_events" else peak
     alone, ours = (median(found) for found in seconds.values())
@@ -66,6 +67,7 @@ def compare(n_events: int, kind: str, path: Path, rounds: int) -> None:
         f"{100 * ours / alone:6.0f}% {peak / 1e6:10.0f}",
         flush=True,
     )
+    results.add(events=n_events, format=kind, reader=alone, read_events=ours, peak=peak)
 
 
 def convert(tsv: Path, path: Path) -> None:

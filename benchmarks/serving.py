@@ -20,8 +20,13 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import options
+from benchmarks.results import Results
 from gru4rec_toolkit.errors import run_cli
 
+COLUMNS = (
+    *("items x units", "click, ms", "top(20), ms", "product alone, ms", "onnxruntime, ms"),
+    *("recommend, sessions/s", "onnxruntime, sessions/s"),
+)
 SIZES = ["40000x100", "40000x480", "500000x100"]
 K = 20
 AT_ONCE = 256  # sessions of a batch
@@ -33,26 +38,25 @@ def main() -> None:
     parser.add_argument("sizes", nargs="*", metavar="ITEMSxUNITS", default=SIZES)
     parser.add_argument("--threads", type=int, default=1)
     options.add_rounds(parser, 20, "turns; each has 20 calls of every kind for one session")
+    options.add_json(parser)
     args = parser.parse_args()
     try:
         sizes = [tuple(map(int, size.split("x"))) for size in args.sizes]
         assert all(len(size) == 2 and min(size) > 0 for size in sizes)
     except (ValueError, AssertionError):
         parser.error(f"sizes: expected ITEMSxUNITS, such as {SIZES[0]}")
+    results = Results(args)
     # before anything is loaded that makes threads
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(args.threads)
-    print(
-        "| items x units | click, ms | top(20), ms | product alone, ms | onnxruntime, ms "
-        "| recommend, sessions/s | onnxruntime, sessions/s |\n"
-        "| --- | --- | --- | --- | --- | --- | --- |"
-    )
+    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     for n_items, n_units in sizes:
-        row = measure(n_items, n_units, args.threads, args.rounds)
-        print(f"| {n_items} x {n_units} | {' | '.join(row)} |", flush=True)
+        row = [f"{n_items} x {n_units}", *measure(n_items, n_units, args.threads, args.rounds)]
+        print(f"| {' | '.join(row)} |", flush=True)
+        results.add(**dict(zip(COLUMNS, row)))
 
 
 def measure(n_items: int, n_units: int, n_threads: int, rounds: int) -> list[str]:
-    """Return the cells of a row."""
+    """Return the cells of a row, all but the first."""
     gru = random_model(n_items, n_units)
     step = exported(gru, n_threads)
     rng = np.random.default_rng(0)

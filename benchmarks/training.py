@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import options
+from benchmarks.results import Results
 from gru4rec_toolkit.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,8 +60,10 @@ def main() -> None:
         "it trains for an epoch and prints '... mb/s'; {port_parameters} is a file as the official "
         "PyTorch port reads it",
     )
+    options.add_json(parser)
     args = parser.parse_args()
     options.check_names(parser, args, NAMES)
+    results = Results(args)
 
     from gru4rec_toolkit import theano_setup
 
@@ -76,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         for name in args.names or NAMES:
             others = [Other(command, name, log, Path(directory)) for command in args.other]
-            print(measure(name, log, products, others, args.rounds), flush=True)
+            print(measure(name, log, products, others, args.rounds, results), flush=True)
             failures += [other.failed for other in others if other.failed]
     if failures:
         raise SystemExit("\n".join(failures))
@@ -363,7 +366,9 @@ def spread(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):5.0%} ({min(ratios):.0%} to {max(ratios):.0%})"
 
 
-def measure(name: str, data, products: Products, others: list[Other], n_rounds: int) -> str:
+def measure(
+    name: str, data, products: Products, others: list[Other], n_rounds: int, results: Results
+) -> str:
     settings = read_settings(name)
     trainers = [Trainer(settings, data, merge) for merge in (True, False)]
     m, n = trainers[0].model.batch_size, trainers[0].model.layers[0]
@@ -380,6 +385,18 @@ def measure(name: str, data, products: Products, others: list[Other], n_rounds: 
         of_all = [None if rate is None else rate / everything for rate in rates]
         rounds.append(list(zip(rates, of_all, [rates[0] / merged] + [None] * len(rates[1:]))))
 
+    limit, merged_limit = zip(*speeds)
+    training, without_merging, *of_others = zip(*([rate for rate, *_ in row] for row in rounds))
+    results.add(
+        parameters=name,
+        batch_size=m,
+        units=n,
+        limit=limit,
+        merged_limit=merged_limit,
+        training=training,
+        without_merging=without_merging,
+        others=of_others,
+    )
     columns = [f"{statistics.median(column):8.1f}" for column in zip(*speeds)]
     for pairs in zip(*rounds):
         rates, of_all, of_merged = zip(*pairs)

@@ -1,0 +1,46 @@
+"""Rows of a measurement for other programs: ``--json FILE`` of the measurements that have tables.
+
+The file holds a list of objects, one for each row of what is printed, with numbers that have not
+been rounded; what was measured in rounds is a list. It is written anew, whole, with every row, so
+that what a measurement had found before it failed is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from gru4rec_toolkit import files
+
+
+class Results:
+    """Rows that go to the file of ``--json``, if it is given.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Of a parser with `options.add_json`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written, or is the click log that is to be read.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.path, self.rows = args.json, []
+        if self.path is not None:
+            data = getattr(args, "data", None)
+            inputs = {"the click log": data} if data else {}
+            files.check_target("write rows", self.path, "a file of rows", lambda _: True, inputs)
+            self._write()
+
+    def add(self, **row: Any) -> None:
+        """Add a row."""
+        self.rows.append(row)
+        if self.path is not None:
+            self._write()
+
+    def _write(self) -> None:
+        files.write_text(self.path, json.dumps(self.rows, indent=1))
