@@ -70,7 +70,7 @@ PARTS = {
     part.name: part
     for part in (
         Part("start", "Cold and warm start", "", f"{SMALL} --rounds 1", 90, 20),
-        Part("training", "Training", "--rounds 5", "--rounds 1 rsc15 retailrocket", 700, 15,
+        Part("training", "Training", "--rounds 5", "--rounds 1 rsc15", 700, 15,
              log=True),
         Part("modes", "Modes", "", "--rounds 1 --steps 5", 120, 40, log=True),
         Part("ranking", "Ranking", "", "--rounds 1 --seconds 0.01", 30, 4),
