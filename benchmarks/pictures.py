@@ -179,12 +179,9 @@ def _logarithmic(axes: Any, events: list[int]) -> None:
 
 
 def _plain_numbers(axes: Any) -> None:
-    """Label 1, 2, 5, 10, 20... on a logarithmic axis, two at least, without powers of ten."""
+    """Label 1, 2, 5, 10, 20... on a logarithmic axis, without powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    low, high = axes.get_ylim()
-    wider = max(1, (5 * low / high) ** 0.5)
-    axes.set_ylim(low / wider, high * wider)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
