@@ -34,6 +34,10 @@ from gru4rec_toolkit.errors import InputError, run_cli
 from gru4rec_toolkit.tracking.libraries import import_library
 
 HEADING = "# Benchmarks of a release"
+CELLS = (
+    "All but `gpu` is computed on the CPU. Medians of interleaved rounds; in brackets the worst "
+    "and the best round, where nothing else is said."
+)
 PORT = "official PyTorch port"
 # a part that takes so many times as long as expected, and as many seconds, is ended
 PATIENCE, LEAST_LIMIT = 6, 600
@@ -84,6 +88,8 @@ PARTS = {
         Part("gpu", "GPU", "--speed --rounds 5", "--speed --rounds 1 rsc15", 180, 40, log=True),
     )
 }  # fmt: skip
+# of the environment, what changes the speed
+VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "THEANO_FLAGS")
 # with the port, a training's part takes so many times as long
 WITH_PORT = 3
 
@@ -115,7 +121,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="sizes of seconds, to try it")
     parser.add_argument("--port", metavar="FOLDER", help="it has the port's gru4rec_pytorch.py")
     parser.add_argument(
-        "--port-python", metavar="PYTHON", default=sys.executable,
+        "--port-python", metavar="PYTHON",
         help="an interpreter that has PyTorch (default: this one)",
     )  # fmt: skip
     add_device(parser, default="cuda0")
@@ -206,10 +212,13 @@ class Release:
             system.describe_machine(),
             system.describe_software(),
         ]
+        given = [f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name)]
+        self.described += [", ".join(given)] if given else []
 
     def run(self) -> None:
         """Run all parts."""
         env = environment(TMPDIR=str(self.directory))
+        on_cpu = {"THEANO_FLAGS": ",".join(filter(None, [env.get("THEANO_FLAGS"), "device=cpu"]))}
         for i, part in enumerate(self.parts, 1):
             left = f"about {in_words(self.seconds_left())} left"
             tell(f"{i} of {len(self.parts)}: {part.name}; {left}")
@@ -219,7 +228,8 @@ class Release:
                 *("--json", str(self.rows_file(part.name))),
             ]
             limit = max(PATIENCE * self.expected(part), LEAST_LIMIT)
-            result = self.runner.run(part.name, command, limit, env)
+            changes = {} if part.name == "gpu" else on_cpu
+            result = self.runner.run(part.name, command, limit, {**env, **changes})
             self.results[part.name] = result
             tell(f"{part.name}: {result.problem or 'done'} ({result.seconds:.0f} s)")
             self.write()
@@ -236,7 +246,8 @@ class Release:
         if part.name == "gpu":
             words += ["-d", args.device]
         if part.name == "training" and args.port:
-            python = path(args.port_python) if os.sep in args.port_python else args.port_python
+            python = args.port_python or (sys.executable if absolute else "python")
+            python = path(python) if os.sep in python else python
             port = shlex.join([python, "-m", "benchmarks.pytorch_port", path(args.port)])
             port = port.replace("{", "{{").replace("}", "}}")
             words += ["--other", f"{port} {{data}} {{port_parameters}} cpu"]
@@ -294,8 +305,7 @@ class Release:
         lines = [HEADING, "", f"{'. '.join(self.described)}.", "", f"`{command}`: {seconds:.0f} s"]
         if self.args.quick:
             lines += ["", "**`--quick`: these sizes measure nothing.**"]
-        lines += ["", *self.parts_table(), "", "Medians of interleaved rounds; in brackets the "
-                  "worst and the best round, where nothing else is said."]  # fmt: skip
+        lines += ["", *self.parts_table(), "", CELLS]
         for part in self.parts:
             rows = self.rows(part.name)
             if rows:

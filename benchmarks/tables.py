@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, Dict
 
-Row = dict[str, Any]
+Row = Dict[str, Any]
 MB = 1e6
 
 

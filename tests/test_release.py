@@ -99,6 +99,7 @@ def test_the_report_has_all_tables(finished):
     for cell in (*others[:2], others[3], others[5]):
         assert re.fullmatch(r"\d+% \(\d+ to \d+\)", cell)
     assert others[4] == "3000"
+    assert "'python -m benchmarks.pytorch_port '\"'\"'a {{port}}'" in report
     columns, *rows = table(report, "Data")
     assert [row[0] for row in rows] == ["2,000", "10,000"]
     assert all(re.fullmatch(r"\d+\.\d s, -?\d+, -?\d+", cell) for row in rows for cell in row[1:6])
@@ -134,9 +135,11 @@ def test_progress_names_the_parts_and_nothing_is_left(finished):
 def test_a_part_that_fails_is_reported_and_the_rest_goes_on(tmp_path):
     """No machine has a card of this number; the folder has a report and a picture of ours."""
     (tmp_path / "release.md").write_text(f"{release.HEADING}\nan old one\n")
-    done = run("-o", tmp_path, "--parts", "serving", "gpu", "-d", "cuda99")
+    flags = {"THEANO_FLAGS": "device=cuda99", "OMP_NUM_THREADS": "2"}
+    done = run("-o", tmp_path, "--parts", "serving", "gpu", "-d", "cuda99", **flags)
     report = (tmp_path / "release.md").read_text()
     assert done.code == 1 and "1 part(s) failed" in done.err and "Traceback" not in done.err
+    assert ". OMP_NUM_THREADS=2, THEANO_FLAGS=device=cuda99.\n" in report
     assert re.search(r"^\| serving \| done \| \d+ \|$", report, re.M)
     assert re.search(r"^\| gpu \| failed: exit code 2 \| \d+ \|$", report, re.M)
     said = report.split("\ngpu: failed: exit code 2\n\n")[1]
