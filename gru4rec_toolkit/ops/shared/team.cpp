@@ -18,14 +18,24 @@
 namespace team {
 namespace {
 
-// some 50 and 100 microseconds; the parts of a step that one thread does alone are shorter
-constexpr int PAUSES = 2000, YIELDS = 200;
-constexpr long SLEEP_NANOSECONDS = 50000;
+// What a thread does while it waits, before it sleeps: pauses, and turns that it offers to others.
+struct Patience {
+    int pauses, yields;
+};
+
+// Some 0.3 ms, longer than what one thread does alone in a step. Whoever is offered a turn keeps the
+// core for milliseconds, even at the lowest priority; so turns are offered only where the team's own
+// threads are waiting for them, after some 50 microseconds.
+constexpr Patience ON_OWN_CORES = {10000, 0}, ON_SHARED_CORES = {2000, 200};
+constexpr long SLEEP_NANOSECONDS = 50000, BETWEEN_MOVES_NANOSECONDS = 1000000;
 constexpr int MOST_THREADS = 256;
 
 std::atomic<int> n_threads{1};
 int n_started = 0;  // threads beside the caller's
 int n_wanted = 0;   // at most, after some could not be started
+std::atomic<bool> own_cores{true};  // whether there are as many processors as threads
+// the processor of each thread, when it last had something to do; the caller's is the first
+std::atomic<int> processors[MOST_THREADS];
 Job job;
 std::atomic<long> call{0};
 std::atomic<int> n_left{0};  // shares of the present call that are not done
@@ -34,10 +44,11 @@ std::atomic<long> taken[MOST_THREADS];
 
 template <class Condition>
 void wait_until(Condition condition) {
+    const Patience patience = own_cores ? ON_OWN_CORES : ON_SHARED_CORES;
     for (int tries = 0; !condition(); tries++) {
-        if (tries < PAUSES) {
+        if (tries < patience.pauses) {
             PAUSE();
-        } else if (tries < PAUSES + YIELDS) {
+        } else if (tries < patience.pauses + patience.yields) {
             sched_yield();
         } else {
             struct timespec nap = {0, SLEEP_NANOSECONDS};
@@ -46,13 +57,52 @@ void wait_until(Condition condition) {
     }
 }
 
-// Does share t of a call unless another thread has taken it.
-void try_share(int t, long of_call) {
+// Does share t of a call unless another thread has taken it; tells whether it did.
+bool try_share(int t, long of_call) {
     long before = of_call - 1;
     // a thread that comes too late for a call fails here: the share is of that call or a later one
-    if (!taken[t].compare_exchange_strong(before, of_call, std::memory_order_acq_rel)) return;
+    if (!taken[t].compare_exchange_strong(before, of_call, std::memory_order_acq_rel)) return false;
     job.function(job.work, t, n_threads);
     n_left.fetch_sub(1, std::memory_order_acq_rel);
+    return true;
+}
+
+// Says on which processor thread t is; writes only what is new, since all threads read it.
+int note_processor(int t) {
+    const int here = sched_getcpu();
+    if (processors[t].load(std::memory_order_relaxed) != here)
+        processors[t].store(here, std::memory_order_relaxed);
+    return here;
+}
+
+// Moves thread t to another processor if it shares its own with another thread of the team.
+//
+// The scheduler leaves a thread that has slept on its processor, or puts it on that of the thread
+// that wakes it, whenever no processor is idle: beside another process, even of the lowest priority,
+// two threads of the team would stay on one core.
+void leave_shared_core(int t) {
+    static thread_local long moved = 0;
+    const int here = note_processor(t);
+    bool shared = false;
+    for (int u = 0; u < t; u++) shared |= processors[u].load(std::memory_order_relaxed) == here;
+    if (!shared) return;
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    const long now = time.tv_sec * 1000000000L + time.tv_nsec;
+    if (now - moved < BETWEEN_MOVES_NANOSECONDS) return;
+    moved = now;
+    cpu_set_t allowed, others;
+    if (sched_getaffinity(0, sizeof allowed, &allowed)) return;  // more processors than it holds
+    others = allowed;
+    for (int u = 0; u < n_threads; u++) {
+        const int there = processors[u].load(std::memory_order_relaxed);
+        if (u != t && there >= 0 && there < CPU_SETSIZE) CPU_CLR(there, &others);
+    }
+    if (CPU_COUNT(&others) == 0) return;
+    // the first call moves it, the second lets it go wherever it may afterwards
+    if (sched_setaffinity(0, sizeof others, &others)) return;
+    sched_setaffinity(0, sizeof allowed, &allowed);
+    note_processor(t);
 }
 
 // One of the threads beside the caller's, and the latest call that it has nothing to do with.
@@ -67,7 +117,10 @@ void* work_on(void* argument) {
     for (;;) {
         wait_until([&] { return call.load(std::memory_order_acquire) != seen; });
         seen = call.load(std::memory_order_acquire);
-        if (t < n_threads) try_share(t, seen);
+        if (t >= n_threads) continue;
+        // too late: something keeps it from its turn
+        if (!try_share(t, seen)) leave_shared_core(t);
+        note_processor(t);
     }
     return nullptr;
 }
@@ -99,12 +152,15 @@ int size() { return n_threads; }
 void resize(int n) {
     n_threads = std::clamp(n, 1, MOST_THREADS);
     n_wanted = n_threads - 1;
+    cpu_set_t allowed;
+    own_cores = sched_getaffinity(0, sizeof allowed, &allowed) || n_threads <= CPU_COUNT(&allowed);
     for (auto& share : taken) share = call.load();
 }
 
 void run(const Job& work) {
     if (n_threads == 1) return work.function(work.work, 0, 1);
     start_threads();
+    note_processor(0);
     job = work;
     n_left.store(n_threads, std::memory_order_relaxed);
     const long present = call.load(std::memory_order_relaxed) + 1;
