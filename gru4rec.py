@@ -236,6 +236,10 @@ class GRU4Rec(parameters.HasParameters):
     # what `fit(keep_optimizer=True)` keeps, by the names of `Training.optimizer_state`
     _optimizer_state: dict[str, np.ndarray] | None = None
 
+    def __init__(self, *unnamed: Any, **settings: Any) -> None:
+        super().__init__(*unnamed, **settings)
+        library.start()  # the compilers work while the data is read
+
     @property
     def item_ids(self) -> np.ndarray:
         """Return the ids behind the item indices, in a read-only array; None without weights."""
@@ -457,7 +461,6 @@ class GRU4Rec(parameters.HasParameters):
                 )
             weights.check_values(self.weights(), settings, len(self.item_ids))
             item_ids = extend_item_ids(self.item_ids, data, self.item_key, "training data")
-        library.start()  # the compilers work while the sessions are indexed
         log = sessions.index_sessions(
             data, *self._keys, item_ids=item_ids, source="training data", announce=True
         )

@@ -70,10 +70,6 @@ def main(argv: list[str] | None = None) -> None:
         from gru4rec_toolkit import theano_setup
 
         theano_setup.configure(args.device)
-        # not at the top: it brings Theano
-        from gru4rec_toolkit.ops import library
-
-        library.start()  # the compilers work while the data is read
         model_class = variants.load_class(args.gru4rec_model)
         variants.check_methods(model_class, args)
         if args.load_model:
