@@ -9,6 +9,7 @@ Reproducibility, RecSys 2023.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -236,6 +237,8 @@ class GRU4Rec(parameters.HasParameters):
     # what `fit(keep_optimizer=True)` keeps, by the names of `Training.optimizer_state`
     _optimizer_state: dict[str, np.ndarray] | None = None
 
+    # with its signature; mypy takes no decorated constructor
+    @functools.wraps(parameters.HasParameters.__init__)  # type: ignore[misc]
     def __init__(self, *unnamed: Any, **settings: Any) -> None:
         super().__init__(*unnamed, **settings)
         library.start()  # the compilers work while the data is read
