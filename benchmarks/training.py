@@ -26,7 +26,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import options
+from benchmarks import options, tables
 from benchmarks.results import Results
 from gru4rec_toolkit.errors import run_cli
 
@@ -373,40 +373,39 @@ def measure(
     trainers = [Trainer(settings, data, merge) for merge in (True, False)]
     m, n = trainers[0].model.batch_size, trainers[0].model.layers[0]
     limits = [Limit(products, (m, n, trainer.n_columns())) for trainer in trainers]
-    limits.reverse()  # that of all columns first
-    speeds, rounds = [], []
+    rates: list[list[float | None]] = []  # of a round: both trainings, the others
+    speeds: list[list[float]] = []  # of a round: both limits
     for _ in range(n_rounds):
         for limit in limits:
             limit.start()
-        rates = [trainer.epochs(limits) for trainer in trainers]
+        rates.append([trainer.epochs(limits) for trainer in trainers])
         speeds.append([limit.rate() for limit in limits])
-        everything, merged = speeds[-1]
-        rates += [other() for other in others]
-        of_all = [None if rate is None else rate / everything for rate in rates]
-        rounds.append(list(zip(rates, of_all, [rates[0] / merged] + [None] * len(rates[1:]))))
-
-    limit, merged_limit = zip(*speeds)
-    training, without_merging, *of_others = zip(*([rate for rate, *_ in row] for row in rounds))
+        rates[-1] += [other() for other in others]
+    merged_limit, limit_of_all = zip(*speeds)
+    training, without_merging, *of_others = zip(*rates)
     results.add(
         parameters=name,
         batch_size=m,
         units=n,
-        limit=limit,
+        limit=limit_of_all,
         merged_limit=merged_limit,
         training=training,
         without_merging=without_merging,
         others=of_others,
     )
-    columns = [f"{statistics.median(column):8.1f}" for column in zip(*speeds)]
-    for pairs in zip(*rounds):
-        rates, of_all, of_merged = zip(*pairs)
-        if None in rates:
+    columns = [median_of(limit_of_all), median_of(merged_limit)]
+    columns += [median_of(training), spread(tables.ratios(training, limit_of_all))]
+    columns += [spread(tables.ratios(training, merged_limit))]
+    for found in (without_merging, *of_others):
+        if None in found:
             columns.append("  failed")
-            continue
-        columns.append(f"{statistics.median(rates):8.1f} {spread(list(of_all))}")
-        if None not in of_merged:
-            columns.append(spread(list(of_merged)))
+        else:
+            columns += [median_of(found), spread(tables.ratios(found, limit_of_all))]
     return f"{name:<13} {m:>3} x {n:<4} {' '.join(columns)}"
+
+
+def median_of(rates: Sequence[float]) -> str:
+    return f"{statistics.median(rates):8.1f}"
 
 
 if __name__ == "__main__":

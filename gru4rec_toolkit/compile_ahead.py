@@ -19,7 +19,7 @@ import importlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,11 @@ class _Recorded(BaseException):
 
 
 class _Graph:
-    """The nodes whose modules may be missing, and the modules that are being compiled ahead."""
+    """A graph whose modules may be missing, and those of them that are being compiled ahead."""
 
-    def __init__(self, nodes: list, n_locks: int) -> None:
-        self.nodes: list | None = nodes
+    def __init__(self, schedule: Callable[[], list], n_locks: int) -> None:
+        # of the nodes, as Theano will ask for their modules; None once that has begun
+        self.schedule: Callable[[], list] | None = schedule
         # of Theano's lock, before
         self.n_locks = n_locks
         self.modules: dict[tuple, tuple[compilers.Job, str]] = {}
@@ -77,7 +78,7 @@ def apply() -> None:
     make_all, run_compiler = vm.make_all, cmodule.output_subprocess_Popen
 
     def make_all_ahead(self, *args, **kwargs):
-        with _compiled_ahead(self.schedule(self.fgraph)):
+        with _compiled_ahead(self.fgraph, lambda: self.schedule(self.fgraph)):
             return make_all(self, *args, **kwargs)
 
     def take_or_run(command, **options):
@@ -100,14 +101,14 @@ def apply() -> None:
 
 
 @contextlib.contextmanager
-def _compiled_ahead(nodes: list) -> Iterator[None]:
-    """Let these nodes' modules be compiled side by side in the block, once something is missing."""
+def _compiled_ahead(fgraph, schedule: Callable[[], list]) -> Iterator[None]:
+    """Let a graph's modules be compiled side by side in the block, once something is missing."""
     global _graph
     lock = importlib.import_module("theano.gof.compilelock")
-    outer, _graph = _graph, _Graph(nodes, getattr(lock.get_lock, "n_lock", 0))
+    outer, _graph = _graph, _Graph(schedule, getattr(lock.get_lock, "n_lock", 0))
     try:
         # an Op of ours says which libraries are being compiled that its module is linked with
-        begin = [getattr(node.op, "start_compilation", list) for node in nodes]
+        begin = [getattr(node.op, "start_compilation", list) for node in fgraph.apply_nodes]
         libraries = sorted({path for start in begin for path in start()})
         if libraries:
             _start(_graph, libraries)
@@ -119,9 +120,9 @@ def _compiled_ahead(nodes: list) -> Iterator[None]:
 
 def _start(graph: _Graph, libraries: list[Path]) -> None:
     """Start compilers on all modules of a graph that are missing, unless that was done before."""
-    if graph.nodes is None:
+    if graph.schedule is None:
         return
-    nodes, graph.nodes = graph.nodes, None
+    nodes, graph.schedule = graph.schedule(), None
     # until the last module is in its place: another process would compile the same ones
     lock = importlib.import_module("theano.gof.compilelock")
     lock.get_lock()

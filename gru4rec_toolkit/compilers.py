@@ -8,6 +8,7 @@ import itertools
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -66,6 +67,7 @@ _lock = threading.Lock()
 _threads: list[threading.Thread] = []
 _running: set[subprocess.Popen] = set()
 _directories: set[str] = set()
+_at_end = False
 # those that have not ended, in the order in which they were started, and who wants to see them
 _jobs: list[Job] = []
 _bars: list[Any] = []
@@ -151,9 +153,13 @@ def _run_next() -> None:
 
 @contextlib.contextmanager
 def _started(command: Sequence[str]):
-    """Yield a process that ends with this one at the latest."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """Yield a process that ends with this one at the latest, as does all that it starts."""
     with _lock:
+        if _at_end:
+            raise OSError("this process is at its end")
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
         _running.add(process)
     try:
         yield process
@@ -164,9 +170,13 @@ def _started(command: Sequence[str]):
 
 @atexit.register
 def _end() -> None:
+    global _at_end
     with _lock:
+        _at_end = True
         for process in _running:
-            process.kill()
+            # not SIGKILL: g++ has temporary files to remove
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait()
         for directory in _directories:
             shutil.rmtree(directory, ignore_errors=True)
