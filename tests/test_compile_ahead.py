@@ -207,8 +207,10 @@ def test_a_process_that_was_forked_compiles_for_itself(compiled, tmp_path):
     assert libraries(tmp_path) == {""}
 
 
+# the end takes a while after the compilers were ended: none may begin another job then
 BEGIN = """
-import sys
+import atexit, sys, time
+atexit.register(time.sleep, 1)
 sys.path.insert(0, {root!r})
 from gru4rec_toolkit.ops import library
 assert library.start()
