@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -16,7 +17,7 @@ import pytest
 
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.ops import base
-from gru4rec_toolkit.ops.library import SHARED, SOURCES, empty, path, usable
+from gru4rec_toolkit.ops.library import FOLDERS_OF_PARTS, SHARED, SOURCES, empty, path, usable
 from gru4rec_toolkit.ops.losses.op import LOSSES
 from gru4rec_toolkit.ops.updates.op import METHODS
 from gru4rec_toolkit.theano_setup import theano
@@ -126,6 +127,15 @@ def test_a_module_of_other_code_does_not_run(tmp_path):
     change("shared/arrays.h", "(type, message)", '(type, "the header")')
     message, other_library = printed()
     assert message == "the header" and other_library != library
+
+
+def test_the_parts_are_those_of_ops_with_definitions():
+    """A source is compiled with the macros of its Ops, or into the core, and never both."""
+    for op in SOURCES.glob("*/op.py"):
+        importlib.import_module(f"gru4rec_toolkit.ops.{op.parent.name}.op")
+    none = base.KernelOp.c_definitions
+    with_parts = [op for op in base.KernelOp.__subclasses__() if op.c_definitions is not none]
+    assert {op.FOLDER for op in with_parts} == {*FOLDERS_OF_PARTS}
 
 
 def test_kernels_know_what_parameters_take():
