@@ -77,6 +77,8 @@ PARTS = {
         Part("training", "Training", "--rounds 5", "--rounds 1 rsc15", 700, 15,
              log=True),
         Part("modes", "Modes", "", "--rounds 1 --steps 5", 120, 40, log=True),
+        Part("threads", "Threads", "", "--rounds 1 --seconds 0.01 rsc15", 240, 10,
+             "Speed of one thread, times so many.", log=True),
         Part("ranking", "Ranking", "", "--rounds 1 --seconds 0.01", 30, 4),
         Part("data", "Data", "", "2000 10000 --items 500", 480, 10,
              "Each cell: seconds, MB kept, MB at the peak."),
@@ -113,7 +115,7 @@ PICTURES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-o", "--output", metavar="FOLDER", default="build/benchmarks")
-    parser.add_argument("--data", metavar="FILE", help="click log of training and modes")
+    parser.add_argument("--data", metavar="FILE", help="click log of training, modes and threads")
     parser.add_argument(
         "--parts", nargs="+", choices=list(PARTS), metavar="PART",
         help=f"{', '.join(PARTS)} (default: all, gpu where NVIDIA's driver lists a card)",

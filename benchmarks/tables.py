@@ -49,6 +49,22 @@ def modes(rows: list[Row]) -> list[str]:
     )  # fmt: skip
 
 
+def threads(rows: list[Row]) -> list[str]:
+    alone, *more = rows[0]["modelled"]
+    columns = ["parameters", "mini-batch x units", f"{alone} thread, us a step"]
+    columns += [f"{rows[0]['threads']} threads, measured", *(f"{n}, modelled" for n in more)]
+    table = []
+    for row in rows:
+        modelled = row["modelled"]
+        one, most = modelled[alone], modelled[more[-1]]
+        cells = [row["parameters"], f"{row['batch_size']} x {row['units']}"]
+        cells += [number([1e6 * seconds for seconds in one])]
+        for several in (row["measured"], *(modelled[n] for n in more)):
+            cells.append(f"{median(ratios(one, several)):.2f}")
+        table.append([*cells, f"{row['bytes'] / median(most) / 1e9:.0f}"])
+    return markdown([*columns, f"GB/s with {more[-1]}"], table)
+
+
 def ranking(rows: list[Row]) -> list[str]:
     return markdown(
         ["items x units", "score product, events/s", "ranking", "of the product"],
@@ -113,6 +129,7 @@ TABLES: dict[str, Callable[..., list[str]]] = {
     "training": training,
     "modes": modes,
     "ranking": ranking,
+    "threads": threads,
     "data": data,
     "reading": reading,
     "preprocessing": preprocessing,

@@ -21,9 +21,10 @@ import re
 import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import options, tables
@@ -60,6 +61,13 @@ def main() -> None:
         "it trains for an epoch and prints '... mb/s'; {port_parameters} is a file as the official "
         "PyTorch port reads it",
     )
+    parser.add_argument(
+        "--beside",
+        metavar="NICE",
+        type=int,
+        choices=range(20),
+        help="measure beside another process of this niceness, 0 to 19, which keeps a core busy",
+    )
     options.add_json(parser)
     args = parser.parse_args()
     options.check_names(parser, args, NAMES)
@@ -76,13 +84,28 @@ def main() -> None:
         "interleaved rounds; worst and best round)"
     )
     failures = []
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, busy_process(args.beside):
         for name in args.names or NAMES:
             others = [Other(command, name, log, Path(directory)) for command in args.other]
             print(measure(name, log, products, others, args.rounds, results), flush=True)
             failures += [other.failed for other in others if other.failed]
     if failures:
         raise SystemExit("\n".join(failures))
+
+
+@contextlib.contextmanager
+def busy_process(nice: int | None) -> Iterator[None]:
+    """Let a process of this niceness compute meanwhile; None: there is none."""
+    if nice is None:
+        yield
+        return
+    endless = [sys.executable, "-c", "while True: pass"]
+    busy = subprocess.Popen(["nice", "-n", str(nice), *endless])
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
 
 
 class Products:

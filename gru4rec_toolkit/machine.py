@@ -26,8 +26,10 @@ _BLAS_ROUTINES = [
     for precision in "sd"
     for routine in ("gemm", "gemv", "ger", "dot", "axpy", "copy", "scal")
 ]
-# threads of a team by default: a step's products are small, and more have not been measured
-MOST_THREADS = 8
+# threads of a team by default: what more would give is modelled by benchmarks.threads
+MOST_THREADS = 16
+# threads that a user may ask for on a machine with fewer cores
+ON_FEW_CORES = 8
 APT = "sudo apt-get install -y"
 
 
@@ -152,7 +154,7 @@ def _most_threads() -> int:
     machine may have trained. But each thread has a share of every piece of work, and has to wake up
     for it: 256 threads on two cores rank items a hundred times more slowly than two do.
     """
-    return max(min(len(os.sched_getaffinity(0)), _quota()), MOST_THREADS)
+    return max(min(len(os.sched_getaffinity(0)), _quota()), ON_FEW_CORES)
 
 
 def warn_of_named_threads(n_threads: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -90,6 +92,25 @@ def test_another_implementation_that_fails(tmp_path):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "exit code 1:\nunknown: {'final_act'}\n" in done.stderr, done.stderr
     assert done.stderr.endswith("/no/such/program: No such file or directory\n")
+
+
+BESIDE = """
+import os
+from pathlib import Path
+for folder in Path("/proc").glob("[0-9]*"):
+    parent, nice = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1:17:15]
+    if int(parent) == os.getppid() and b"while True" in (folder / "cmdline").read_bytes():
+        Path(__file__).with_name("process").write_text(folder.name)
+        print(f"{nice}.25 mb/s")
+"""
+
+
+def test_training_beside_a_busy_process(tmp_path):
+    (tmp_path / "beside.py").write_text(BESIDE)
+    options = ["--beside", "7", "--other", f"{sys.executable} {tmp_path / 'beside.py'}"]
+    table = run("benchmarks.training", *SMALL, "--rounds", "1", *options, "rsc15")
+    assert re.search(r" 7\.2 +\d+% \(\d+% to \d+%\)$", table.splitlines()[-1]), table
+    assert not Path("/proc", (tmp_path / "process").read_text()).exists()
 
 
 def test_ranking_beside_the_score_product():
@@ -196,6 +217,16 @@ def test_modes_beside_the_plain_step():
     assert re.search(r"^cross-entropy +\d+ +1\.00 \(1\.00 to 1\.00\)$", table, re.MULTILINE)
     for mode in ("bpr", "top1", "top1-max", "xe_logit", "one-hot input", "two layers", "adam"):
         assert re.search(rf"^{mode} +\d+ +\d+\.\d\d \(", table, re.MULTILINE), table
+
+
+def test_more_threads_than_there_are(tmp_path):
+    options = ["--rounds", "2", "--seconds", "0.05", "--json", tmp_path / "rows.json", "rsc15"]
+    *_, heading, _, line = run("benchmarks.threads", *SMALL, *options).splitlines()
+    assert heading.count("modelled") == 5 and line.startswith("| rsc15 | 32 x 100 |")
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    alone, *more = map(statistics.median, row["modelled"].values())
+    assert 0 < min(more) < alone and row["bytes"] > 10**6
+    assert len(row["measured"]) == len(row["modelled"]["32"]) == 2
 
 
 # ---------------------------------------------------------------------------- benchmarks.gpu_check

@@ -242,6 +242,17 @@ def test_ratios_are_those_of_each_round():
     ]
 
 
+def test_threads_beside_one():
+    modelled = {"1": [0.002, 0.004, 0.002], "2": [0.001, 0.002, 0.002], "32": [0.0005] * 3}
+    row = {"parameters": "rsc15", "batch_size": 32, "units": 100, "threads": 4, "bytes": 10**7}
+    assert tables.threads([{**row, "measured": [0.001] * 3, "modelled": modelled}]) == [
+        "| parameters | mini-batch x units | 1 thread, us a step | 4 threads, measured "
+        "| 2, modelled | 32, modelled | GB/s with 32 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| rsc15 | 32 x 100 | 2000 | 2.00 | 2.00 | 4.00 | 20 |",
+    ]
+
+
 def test_formats_beside_each_other():
     def row(events, kind, reader):
         numbers = {"reader": reader, "read_events": 2 * reader, "peak": 3e6 * events}

@@ -238,11 +238,30 @@ def test_a_containers_quota_bounds_the_threads(monkeypatch, text, processors):
     assert machine.count_threads(team=True) == min(6, processors)
 
 
+@pytest.mark.parametrize(
+    ("cores", "named", "threads"),
+    [
+        *((4, None, 4), (16, None, 16), (64, None, 16)),
+        *((64, 64, 64), (64, 65, 64), (4, 8, 8), (4, 9, 8)),
+    ],
+)
+def test_how_many_threads_a_machine_of_many_cores_uses(monkeypatch, cores, named, threads):
+    """By itself no more than a step is worth; by name, no more than there are processors, or 8."""
+    monkeypatch.setattr(machine, "_cores", lambda: cores)
+    monkeypatch.setattr(machine, "_quota", lambda: sys.maxsize)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if named:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", str(named))
+    assert machine.count_threads(team=True) == threads
+
+
 @pytest.mark.parametrize("team", [True, False])
 @given(text=st.from_regex(r"\A[ ]?-?[0-9]{0,9}[a-z,]?\Z") | st.just("9" * 5000))
 @example(text="99999")
 def test_threads_that_no_machine_has(team, text):
-    most = max(machine.MOST_THREADS, len(os.sched_getaffinity(0)))
+    most = max(machine.ON_FEW_CORES, len(os.sched_getaffinity(0)))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.setenv("OPENBLAS_NUM_THREADS", text)

@@ -230,6 +230,19 @@ def test_a_store_is_drawn_where_it_lies(merge):
     assert in_memory.asked == [("host", 10)] and without_store.asked == [("host", 4)]
 
 
+def test_a_store_that_merges_keeps_its_memory():
+    """New memory for every filling would cost as much time as the merging."""
+    store = SampleStore(sampler(1, n_sample=16), 16, 160, merge=True)
+    found = []
+    for n in (10, 4, 10):
+        assert store.serve(n, n) == n
+        found.append([v.get_value(borrow=True) for v in (store.samples, store.copies)])
+        of_rows = [c[:k].sum() for c, k in zip(found[-1][1], store.n_distinct.get_value())]
+        assert of_rows == [16] * n
+    for before, after in zip(found[0], found[2]):
+        assert len(after) == 10 and np.shares_memory(before, after)
+
+
 def test_nothing_is_ready_before_it_is_drawn():
     store = SampleStore(Counter(3), 3, 30, merge=True)
     assert store.samples.get_value().shape == store.copies.get_value().shape == (0, 3)

@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 import pytest
+from helpers.team import team_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from gru4rec_toolkit import theano_setup
 from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.ops import base
 from gru4rec_toolkit.ops.gru.op import GRU, Dropout, GRUGradient
-from gru4rec_toolkit.ops.library import load
 from gru4rec_toolkit.ops.losses.op import Loss, has_loss, loss_of_scores
 from gru4rec_toolkit.ops.products.op import Product
 from gru4rec_toolkit.ops.ranking.op import Activate, CountRanks
@@ -146,14 +146,9 @@ def test_product_with_a_long_sum_is_shared_out_by_its_terms(transposed, threads)
     x, y = normal(rng, 33, 1301), normal(rng, 1301, 100)
     values = [np.asfortranarray(x) if "x" in transposed else x]
     values.append(np.asfortranarray(y) if "y" in transposed else y)
-    library = load()
-    before = library.gk_threads()
-    library.gk_set_threads(threads)
-    try:
+    with team_of(threads):
         found = run_compiled(Product(), values)[0]
         again = run_compiled(Product(), values)[0]
-    finally:
-        library.gk_set_threads(before)
     np.testing.assert_allclose(found, x @ y, rtol=1e-3, atol=1e-3)
     assert np.array_equal(found, again)
 
@@ -532,6 +527,37 @@ def test_items_of_an_equal_score_tie_with_the_target(activation, scores, n_items
     values = [scores[:, None], ones, zeros, ids, none, scores]
     better, equal = run_compiled(CountRanks(activation), values)
     assert not better.any() and (equal == n_items).all()
+
+
+# ---------------------------------------------------------------------------- many threads
+
+
+@only_on_cpu
+@settings(max_examples=min(EXAMPLES, 4), deadline=None)
+@example(threads=32, seed=0)
+@given(threads=st.integers(1, 32), seed=SEEDS)
+def test_a_team_of_many_threads_computes_the_same(threads, seed):
+    """Of sizes that are worth some of them, or all, one after the other, on few cores."""
+    rng = np.random.default_rng(seed)
+    table = normal(rng, 3000, 300)
+    with team_of(threads):
+        for n in (20, 2000, 200):
+            index = rng.integers(0, len(table), n).astype(np.int32)
+            agree(Gather(), [table, index], rtol=0)
+            # the second one has a long sum, which is shared out by its terms
+            agree(Product(), [normal(rng, 130, 300), normal(rng, 300, n)], rtol=1e-5)
+            agree(Product(), [normal(rng, 30, n), normal(rng, n, 40)], rtol=1e-5)
+            weights = rng.integers(1, 4, n + 40).astype(np.float32)
+            scores = [normal(rng, 40, n + 40), normal(rng, n + 40), weights]
+            agree(Loss("bpr-max", "elu-0.5", 1 / 32, 1.0), scores, rtol=1e-4, scale=1e-2)
+        op = Update("adagrad", True, True, (False, True))
+        agree(op, _update_inputs(rng, op, 2000, 100, (100, 3000)), rtol=2e-5)
+        op = Update("adagrad", True, True)
+        agree(op, _update_inputs(rng, op, 900, 600, ()), rtol=2e-5)
+        test_gru.hypothesis.inner_test("tanh", 100, 300, seed)
+        test_dropout.hypothesis.inner_test(900, 600, 0.3, seed)
+        test_count_ranks.hypothesis.inner_test("linear", 17, 5000, 40, seed)
+        test_top_k.hypothesis.inner_test("linear", 17, 5000, 40, 20, seed)
 
 
 # ---------------------------------------------------------------------------- the best items

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 
 import numpy as np
 import pytest
+from helpers.team import team_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,17 +69,6 @@ THRESHOLDS = [
     (20, 30, 1024),
     (20, 30, 1025),
 ]
-
-
-@contextlib.contextmanager
-def team_of(threads: int):
-    library = load()
-    before = library.gk_threads()
-    library.gk_set_threads(threads)
-    try:
-        yield library
-    finally:
-        library.gk_set_threads(before)
 
 
 def padded(x: np.ndarray, gap: int, value: float) -> np.ndarray:

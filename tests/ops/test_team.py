@@ -70,3 +70,77 @@ def test_two_threads_do_not_stay_on_one_core_beside_another_process():
     assert team.pid in ours
     together = sum(len({sample[thread][0] for thread in ours}) == 1 for sample in samples)
     assert together < len(samples) / 2, (together, ran)
+
+
+SHARES = """
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <sched.h>
+#include <time.h>
+#include "team.h"
+
+long nanoseconds() {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000L + time.tv_nsec;
+}
+
+int main(int, char** arguments) {
+    const int threads = atoi(arguments[1]), calls = atoi(arguments[2]);
+    if (atoi(arguments[3])) team::simulate(true);
+    team::resize(threads);
+    static std::atomic<int> done[257];
+    unsigned random = 1;
+    for (int call = 0; call < calls; call++) {
+        random = random * 1664525u + 1013904223u;
+        const int n = 1 + (random >> 16) % threads;
+        std::atomic<int> wrong{0};
+        team::run(n, [&](int t, int of) {
+            wrong += of != n || t < 0 || t >= n;
+            // some threads lose their turn
+            if ((random >> 8) % 7 == unsigned(t) % 7) sched_yield();
+            done[t]++;
+        });
+        for (int t = 0; t <= 256; t++) wrong += done[t].exchange(0) != (t < n);
+        if (wrong) return printf("call %d of %d shares: %d wrong\\n", call, n, int(wrong)), 1;
+    }
+    printf("%d %d %d %d\\n", team::size_for(1e3), team::size_for(4e4), team::size_for(1e9),
+           team::size_for_numbers(100));
+    team::nanoseconds_saved();
+    const long start = nanoseconds();
+    team::run(4, [&](int, int) {
+        for (const long began = nanoseconds(); nanoseconds() < began + 1000000;) {}
+    });
+    const long spent = nanoseconds() - start;
+    printf("%f %ld\\n", team::nanoseconds_saved(), spent);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory) -> Path:
+    """Return a program that counts how often each share of a call is done."""
+    folder = tmp_path_factory.mktemp("team")
+    (folder / "shares.cpp").write_text(SHARES)
+    sources = ROOT / "gru4rec_toolkit" / "ops" / "shared"
+    command = ["g++", "-std=c++17", "-O2", "-pthread", f"-I{sources}", str(folder / "shares.cpp")]
+    command += [str(sources / "team.cpp"), "-o", str(folder / "shares")]
+    subprocess.run(command, check=True)
+    return folder / "shares"
+
+
+@pytest.mark.parametrize(
+    ("threads", "sizes"), [(1, "1 1 1 1"), (2, "2 2 2 1"), (8, "8 8 8 1"), (32, "8 20 32 1")]
+)
+@pytest.mark.parametrize("simulated", [False, True])
+def test_each_share_is_done_once(shares, threads, sizes, simulated):
+    """Calls of all numbers of shares follow each other, with more threads than processors."""
+    command = [str(shares), str(threads), str(20000 if threads < 32 else 4000), str(int(simulated))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    sizes_found, last_call = done.stdout.splitlines()
+    assert sizes_found == sizes
+    saved, spent = map(float, last_call.split())
+    # of four shares that take a millisecond each, or more, all but the longest; 100 ns a thread
+    assert 3e6 - 400 <= saved <= spent - 1e6 - 400 if simulated else saved == 0

@@ -18,11 +18,12 @@ constexpr float EPSILON = 1e-24f;
 // Calls row(i, d_offsets) for every row and adds up what the calls return and add to d_offsets.
 template <class Row>
 double sum_over_rows(long m, long n, float* d_offsets, Row row) try {
-    const int n_parts = team::size_for(m * n);
+    const double a_thread = team::NANOSECONDS_A_THREAD + team::NANOSECONDS_A_NUMBER * n;
+    const int n_parts = team::size_for_numbers(m * n, a_thread);
     std::vector<double> losses(n_parts, 0);
     std::vector<std::vector<float>> columns(n_parts, std::vector<float>(n, 0.f));
-    team::run(m * n, [&](int t, int n_threads) {
-        const auto s = team::share(m, t, n_threads);
+    team::run(n_parts, [&](int t, int) {
+        const auto s = team::share(m, t, n_parts);
         for (long i = s.begin; i < s.end; i++) losses[t] += row(i, columns[t].data());
     });
     double loss = 0;

@@ -36,17 +36,19 @@ bool share_terms(int trans_a, int trans_b, int m, int n, int k, const float* a, 
                  const float* b, int ldb, float* c, int ldc) try {
     static std::vector<float> parts;
     const long size = static_cast<long>(m) * n;
-    parts.resize(team::size() * size);
+    const double a_thread = team::NANOSECONDS_A_THREAD + team::NANOSECONDS_A_NUMBER * size;
+    const int n_parts = team::size_for(team::NANOSECONDS_A_TERM * size * k, a_thread);
+    parts.resize(n_parts * size);
     float* __restrict__ part = parts.data();
-    team::run([&](int t, int n_threads) {
-        const auto s = team::share(k, t, n_threads, COLUMNS);
+    team::run(n_parts, [&](int t, int) {
+        const auto s = team::share(k, t, n_parts, COLUMNS);
         float* own = part + t * size;
         if (s.begin == s.end) return std::fill(own, own + size, 0.f);
         product_alone(trans_a, trans_b, m, n, s.end - s.begin,
                       a + (trans_a ? s.begin * lda : s.begin), lda,
                       b + (trans_b ? s.begin : s.begin * ldb), ldb, own, n);
     });
-    for (int t = 1; t < team::size(); t++)
+    for (int t = 1; t < n_parts; t++)
         for (long i = 0; i < size; i++) part[i] += part[t * size + i];
     for (int i = 0; i < m; i++) std::copy_n(part + long(i) * n, n, c + long(i) * ldc);
     return true;
@@ -71,6 +73,10 @@ extern "C" void gk_use_tiles(int use) { use_tiles = use; }
 
 extern "C" int gk_threads(void) { return team::size(); }
 
+extern "C" void gk_simulate_team(int on) { team::simulate(on); }
+
+extern "C" double gk_nanoseconds_saved(void) { return team::nanoseconds_saved(); }
+
 extern "C" void gk_product(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,
                            const float* b, int ldb, float* c, int ldc) {
     auto part = [&](long row, long rows, long column, long columns) {
@@ -78,12 +84,13 @@ extern "C" void gk_product(int trans_a, int trans_b, int m, int n, int k, const 
         product_alone(trans_a, trans_b, rows, columns, k, a + (trans_a ? row : row * lda), lda,
                       b + (trans_b ? column * ldb : column), ldb, c + row * ldc + column, ldc);
     };
-    if (1.0 * m * n * k < WORTH_THREADS || team::size() == 1) return part(0, m, 0, n);
+    const double terms = 1.0 * m * n * k;
+    if (terms < WORTH_THREADS || team::size() == 1) return part(0, m, 0, n);
     // scores are not: ranking compares those of different products, and ties have to stay ties
     if (!trans_b && k / LONG >= std::max(m, n) &&
         share_terms(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc))
         return;
-    team::run([&](int t, int n_threads) {
+    team::run(team::size_for(team::NANOSECONDS_A_TERM * terms), [&](int t, int n_threads) {
         if (n >= m) {
             const auto s = team::share(n, t, n_threads, COLUMNS);
             part(0, m, s.begin, s.end - s.begin);

@@ -43,14 +43,14 @@ extern "C" int gk_count_ranks(long m, long width, const float* hidden, long n_it
                               const float* rows, const float* biases, const int32_t* ids,
                               const int32_t* targets, const float* target_scores, gk_act act,
                               int64_t* better, int64_t* equal) try {
-    const int n_threads = team::size();
+    const int n_threads = team::size_for(team::NANOSECONDS_A_TERM * m * n_items * width);
     std::vector<std::vector<int64_t>> counts(n_threads, std::vector<int64_t>(2 * m, 0));
     std::vector<std::vector<float>> scores(n_threads, std::vector<float>(m * BLOCK));
     std::vector<std::vector<float>> activated(n_threads, std::vector<float>(BLOCK));
     std::vector<float> of_targets(whole_groups(m));
     std::copy_n(target_scores, m, of_targets.data());
     gk_activate(of_targets.size(), of_targets.data(), act);
-    team::run([&](int t, int n) {
+    team::run(n_threads, [&](int t, int n) {
         const auto s = team::share(n_items, t, n, BLOCK);
         for (long begin = s.begin; begin < s.end && m && width; begin += BLOCK) {
             const long size = std::min(BLOCK, s.end - begin);

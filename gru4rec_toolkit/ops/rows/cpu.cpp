@@ -15,7 +15,7 @@ extern "C" long gk_gather(const float* table, long n_rows, long width, const int
         for (long e = 0; e < n; e++) out[e] = table[index[e]];
         return -1;
     }
-    team::run(n * width, [&](int t, int n_threads) {
+    team::run(team::size_for_numbers(n * width), [&](int t, int n_threads) {
         // the same shares as gk_product's of a transposed result: its thread finds them in cache
         const auto s = team::share(n, t, n_threads, 16);
         for (long e = s.begin; e < s.end; e++) {

@@ -23,7 +23,7 @@ inline uint64_t random_bits(uint64_t seed, uint64_t i) {
 extern "C" void gk_draw(uint64_t seed, uint64_t first, long n, long n_items,
                         const uint64_t* threshold, const int32_t* alias, int32_t* ids) {
     constexpr long AT_ONCE = 32;  // draws whose places in a large table are fetched together
-    team::run([&](int t, int n_threads) {
+    team::run(team::size_for_numbers(n), [&](int t, int n_threads) {
         const auto s = team::share(n, t, n_threads, 64);
         unsigned __int128 at[AT_ONCE];
         for (long start = s.begin; start < s.end; start += AT_ONCE) {
@@ -104,7 +104,7 @@ long merge(long n, uint32_t top, int32_t* ids, float* copies) {
 
 extern "C" int gk_merge(long rows, long n, int32_t* ids, float* copies, int64_t* n_distinct) {
     std::atomic<int> problem{0};
-    team::run([&](int t, int n_threads) {
+    team::run(team::size_for_numbers(rows * n), [&](int t, int n_threads) {
         const auto s = team::share(rows, t, n_threads);
         for (long row = s.begin; row < s.end; row++) {
             int32_t* own = ids + row * n;

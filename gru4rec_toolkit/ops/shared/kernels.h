@@ -11,6 +11,10 @@ extern "C" {
 void gk_set_threads(int n_threads);
 int gk_threads(void);
 
+// A model of a machine with as many cores as the team has threads: team.h.
+void gk_simulate_team(int on);
+double gk_nanoseconds_saved(void);
+
 // c (m, n) = op(a) op(b); op transposes where the flag is set. lda, ldb, ldc: elements from row to
 // row.
 void gk_product(int trans_a, int trans_b, int m, int n, int k, const float* a, int lda,

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <utility>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define PAUSE() __builtin_ia32_pause()
@@ -29,6 +31,10 @@ struct Patience {
 constexpr Patience ON_OWN_CORES = {10000, 0}, ON_SHARED_CORES = {2000, 200};
 constexpr long SLEEP_NANOSECONDS = 50000, BETWEEN_MOVES_NANOSECONDS = 1000000;
 constexpr int MOST_THREADS = 256;
+// a team of so many shares out whatever is worth two threads
+constexpr int SMALL_TEAM = 8;
+// numbers for which one thread is the fastest
+constexpr long FEW_NUMBERS = 8192;
 
 std::atomic<int> n_threads{1};
 int n_started = 0;  // threads beside the caller's
@@ -37,10 +43,21 @@ std::atomic<bool> own_cores{true};  // whether there are as many processors as t
 // the processor of each thread, when it last had something to do; the caller's is the first
 std::atomic<int> processors[MOST_THREADS];
 Job job;
+// the present call: its number and how many shares it has, in one so that they are read together
+constexpr long CALLS = 2 * MOST_THREADS;
 std::atomic<long> call{0};
+int shares_of(long of_call) { return of_call % CALLS; }
 std::atomic<int> n_left{0};  // shares of the present call that are not done
-// per share: the latest call in which a thread took it; call - 1 while it can still be taken
+bool simulated = false;
+double saved = 0;  // nanoseconds
+// per share: the latest call in which a thread took it; an earlier one while it can still be taken
 std::atomic<long> taken[MOST_THREADS];
+
+long nanoseconds() {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000L + time.tv_nsec;
+}
 
 template <class Condition>
 void wait_until(Condition condition) {
@@ -59,10 +76,12 @@ void wait_until(Condition condition) {
 
 // Does share t of a call unless another thread has taken it; tells whether it did.
 bool try_share(int t, long of_call) {
-    long before = of_call - 1;
-    // a thread that comes too late for a call fails here: the share is of that call or a later one
+    long before = taken[t].load(std::memory_order_relaxed);
+    // a thread that comes too late for a call fails here: no call ends before all of its shares are
+    // taken
+    if (before >= of_call) return false;
     if (!taken[t].compare_exchange_strong(before, of_call, std::memory_order_acq_rel)) return false;
-    job.function(job.work, t, n_threads);
+    job.function(job.work, t, shares_of(of_call));
     n_left.fetch_sub(1, std::memory_order_acq_rel);
     return true;
 }
@@ -86,9 +105,7 @@ void leave_shared_core(int t) {
     bool shared = false;
     for (int u = 0; u < t; u++) shared |= processors[u].load(std::memory_order_relaxed) == here;
     if (!shared) return;
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    const long now = time.tv_sec * 1000000000L + time.tv_nsec;
+    const long now = nanoseconds();
     if (now - moved < BETWEEN_MOVES_NANOSECONDS) return;
     moved = now;
     cpu_set_t allowed, others;
@@ -117,12 +134,24 @@ void* work_on(void* argument) {
     for (;;) {
         wait_until([&] { return call.load(std::memory_order_acquire) != seen; });
         seen = call.load(std::memory_order_acquire);
-        if (t >= n_threads) continue;
+        if (t >= shares_of(seen)) continue;
         // too late: something keeps it from its turn
         if (!try_share(t, seen)) leave_shared_core(t);
         note_processor(t);
     }
     return nullptr;
+}
+
+void simulate_run(int n_shares, const Job& work) {
+    long longest = 0, sum = 0;
+    for (int t = 0; t < n_shares; t++) {
+        const long start = nanoseconds();
+        work.function(work.work, t, n_shares);
+        const long spent = nanoseconds() - start;
+        longest = std::max(longest, spent);
+        sum += spent;
+    }
+    saved += sum - longest - n_shares * NANOSECONDS_A_THREAD;
 }
 
 // The threads do not exist in a forked process: it starts its own.
@@ -157,17 +186,33 @@ void resize(int n) {
     for (auto& share : taken) share = call.load();
 }
 
-void run(const Job& work) {
-    if (n_threads == 1) return work.function(work.work, 0, 1);
+int size_for(double nanoseconds, double a_thread) {
+    if (n_threads <= SMALL_TEAM) return n_threads;
+    // n threads take nanoseconds / n + n * a_thread
+    const double fastest = std::sqrt(nanoseconds / a_thread);
+    return std::clamp(fastest, double(SMALL_TEAM), double(n_threads));
+}
+
+int size_for_numbers(long n, double a_thread) {
+    return n < FEW_NUMBERS ? 1 : size_for(NANOSECONDS_A_NUMBER * n, a_thread);
+}
+
+void simulate(bool on) { simulated = on; }
+
+double nanoseconds_saved() { return std::exchange(saved, 0); }
+
+void run(int n_shares, const Job& work) {
+    if (simulated) return simulate_run(n_shares, work);
     start_threads();
     note_processor(0);
     job = work;
-    n_left.store(n_threads, std::memory_order_relaxed);
-    const long present = call.load(std::memory_order_relaxed) + 1;
+    n_left.store(n_shares, std::memory_order_relaxed);
+    const long before = call.load(std::memory_order_relaxed);
+    const long present = before - shares_of(before) + CALLS + n_shares;
     call.store(present, std::memory_order_release);
     // each thread has its own share, which its cache knows; those whose thread has not come by now
     // (another process has its core) are the caller's
-    for (int t = 0; t < n_threads; t++) try_share(t, present);
+    for (int t = 0; t < n_shares; t++) try_share(t, present);
     wait_until([] { return n_left.load(std::memory_order_acquire) == 0; });
 }
 

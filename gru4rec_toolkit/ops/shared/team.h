@@ -13,29 +13,38 @@ namespace team {
 int size();
 void resize(int n_threads);
 
+// How many threads are the fastest for work that takes one of them so many nanoseconds, where each
+// more costs some: it has to be told and waited for, and what it has found may have to be added.
+constexpr double NANOSECONDS_A_THREAD = 100;
+int size_for(double nanoseconds, double a_thread = NANOSECONDS_A_THREAD);
+
+// What the fastest loops take, on one thread: for a number that they compute, for a multiply-add of
+// a matrix product.
+constexpr double NANOSECONDS_A_NUMBER = 0.25, NANOSECONDS_A_TERM = 0.02;
+
+// The same for so many numbers; one thread for a few.
+int size_for_numbers(long n, double a_thread = NANOSECONDS_A_THREAD);
+
 // A function of a share's number and the number of shares, and what it works on.
 struct Job {
     void (*function)(const void* work, int t, int n);
     const void* work;
 };
-void run(const Job& job);
+void run(int n_shares, const Job& job);
 
-// Calls work(t, n) once for each t = 0 .. n - 1, on the team's threads; returns when all are done.
+// Calls work(t, n) once for each t = 0 .. n - 1, on n threads of the team; returns when all are done.
 template <class Work>
-void run(const Work& work) {
+void run(int n, const Work& work) {
+    if (n == 1) return work(0, 1);
     // not a std::function: its header takes longer to compile than most kernels
-    run(Job{[](const void* w, int t, int n) { (*static_cast<const Work*>(w))(t, n); }, &work});
+    run(n, Job{[](const void* w, int t, int n) { (*static_cast<const Work*>(w))(t, n); }, &work});
 }
 
-// How many threads are the fastest for work on so many floats: all of them, or one.
-inline int size_for(long n_floats) { return n_floats < 8192 ? 1 : size(); }
-
-// The same by as many threads.
-template <class Work>
-void run(long n_floats, const Work& work) {
-    if (size_for(n_floats) == 1) return work(0, 1);
-    run(work);
-}
+// A model of more cores than there are: the caller does all shares, one after the other. Says how
+// many nanoseconds threads on cores of their own would have saved since it was last asked, where a
+// piece of work takes as long as its longest share and its threads cost what they do in `size_for`.
+void simulate(bool on);
+double nanoseconds_saved();
 
 // The t-th of n shares of `total` things, in multiples of `unit`: [begin, end).
 struct Share {
@@ -46,7 +55,7 @@ Share share(long total, int t, int n, long unit = 1);
 // Calls work(first row, row after the last) for shares of m rows of `width` numbers.
 template <class Work>
 void run_by_rows(long m, long width, const Work& work) {
-    run(m * width, [&](int t, int n) {
+    run(size_for_numbers(m * width), [&](int t, int n) {
         const Share s = share(m, t, n);
         work(s.begin, s.end);
     });

@@ -65,13 +65,13 @@ static_assert(whole_groups(BLOCK) == BLOCK, "a block has no place for the lanes 
 extern "C" int gk_top_k(long m, long width, const float* hidden, long n_items, const float* rows,
                         const float* biases, const int32_t* starts, const int32_t* left_out,
                         gk_act act, long k, int32_t* items, float* best) try {
-    const int n_threads = team::size();
+    const int n_threads = team::size_for(team::NANOSECONDS_A_TERM * m * n_items * width);
     std::vector<std::vector<Best>> found(n_threads, std::vector<Best>(m));
     for (auto& of_thread : found)
         for (Best& of_session : of_thread) of_session.keep(std::min(k, n_items));
     std::vector<std::vector<float>> scores(n_threads, std::vector<float>(m * BLOCK));
     std::vector<std::vector<float>> activated(n_threads, std::vector<float>(BLOCK));
-    team::run([&](int t, int n) {
+    team::run(n_threads, [&](int t, int n) {
         const auto s = team::share(n_items, t, n, BLOCK);
         for (long begin = s.begin; begin < s.end && m; begin += BLOCK) {
             const long size = std::min(BLOCK, s.end - begin);

@@ -355,7 +355,7 @@ void update_rows(const gk_rule& r, const gk_lookup* lookups, const Sorted& sorte
     };
     long n = 0;
     for (size_t l = 0; l < sorted.n_once.size(); l++) n += lookups[l].n;
-    team::run(n * r.width, work);
+    team::run(team::size_for_numbers(n * r.width), work);
 }
 
 template <class Method, bool MOMENTUM>
@@ -365,7 +365,7 @@ void update_dense(const gk_rule& r, long n, const float* gradient) {
         method.start(r.time[0] + 1);
         for (long i = 0; i < r.n_rows; i++) r.time[i] += 1;
     }
-    team::run(n, [&](int t, int n_threads) {
+    team::run(team::size_for_numbers(n), [&](int t, int n_threads) {
         const auto s = team::share(n, t, n_threads, 16);
         update_elements<Method, MOMENTUM>(r, method, s.begin, s.end - s.begin, gradient + s.begin,
                                           1);
