@@ -118,16 +118,78 @@ int main(int, char** arguments) {
 """
 
 
+SLEEP = """
+#include <cstdio>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <atomic>
+#include "team.h"
+
+long sleeps() {
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    return use.ru_nvcsw;
+}
+
+void nap(long milliseconds) {
+    struct timespec time = {0, 1000000 * milliseconds};
+    nanosleep(&time, nullptr);
+}
+
+// Whether other threads than the caller's come to help it, before long.
+bool is_helped() {
+    const pthread_t caller = pthread_self();
+    std::atomic<int> helped{0};
+    for (int call = 0; call < 1000 && !helped; call++)
+        team::run(4, [&](int, int) {
+            helped += !pthread_equal(pthread_self(), caller);
+            nap(1);
+        });
+    return helped > 0;
+}
+
+int main() {
+    team::resize(4);
+    printf("%d ", is_helped());
+    nap(50);
+    const long before = sleeps();
+    nap(500);
+    printf("%d ", sleeps() - before < 50);
+    printf("%d ", is_helped());
+    fflush(stdout);
+    nap(50);
+    if (fork() == 0) {  // the others sleep, in the first process alone
+        printf("%d\\n", is_helped());
+        return 0;
+    }
+    wait(nullptr);
+}
+"""
+
+
+def compiled(folder: Path, code: str) -> Path:
+    """Return a program of the team and this code."""
+    (folder / "main.cpp").write_text(code)
+    sources = ROOT / "gru4rec_toolkit" / "ops" / "shared"
+    command = ["g++", "-std=c++17", "-O2", "-pthread", f"-I{sources}", str(folder / "main.cpp")]
+    command += [str(sources / "team.cpp"), "-o", str(folder / "main")]
+    subprocess.run(command, check=True)
+    return folder / "main"
+
+
+def test_threads_without_work_sleep_until_there_is_some(tmp_path):
+    """They help before and after, and in half a second without work hardly ever wake."""
+    done = subprocess.run([str(compiled(tmp_path, SLEEP))], capture_output=True, timeout=60)
+    assert done.stdout == b"1 1 1 1\n"
+
+
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory) -> Path:
     """Return a program that counts how often each share of a call is done."""
-    folder = tmp_path_factory.mktemp("team")
-    (folder / "shares.cpp").write_text(SHARES)
-    sources = ROOT / "gru4rec_toolkit" / "ops" / "shared"
-    command = ["g++", "-std=c++17", "-O2", "-pthread", f"-I{sources}", str(folder / "shares.cpp")]
-    command += [str(sources / "team.cpp"), "-o", str(folder / "shares")]
-    subprocess.run(command, check=True)
-    return folder / "shares"
+    return compiled(tmp_path_factory.mktemp("team"), SHARES)
 
 
 @pytest.mark.parametrize(

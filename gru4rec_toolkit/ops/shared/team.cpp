@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <climits>
 #include <cmath>
 #include <utility>
 
@@ -29,7 +30,9 @@ struct Patience {
 // core for milliseconds, even at the lowest priority; so turns are offered only where the team's own
 // threads are waiting for them, after some 50 microseconds.
 constexpr Patience ON_OWN_CORES = {10000, 0}, ON_SHARED_CORES = {2000, 200};
-constexpr long SLEEP_NANOSECONDS = 50000, BETWEEN_MOVES_NANOSECONDS = 1000000;
+constexpr long NAP_NANOSECONDS = 50000, BETWEEN_MOVES_NANOSECONDS = 1000000;
+// naps of a thread before it sleeps until it is woken, which costs the caller more
+constexpr int NAPS = 20;
 constexpr int MOST_THREADS = 256;
 // a team of so many shares out whatever is worth two threads
 constexpr int SMALL_TEAM = 8;
@@ -59,19 +62,40 @@ long nanoseconds() {
     return time.tv_sec * 1000000000L + time.tv_nsec;
 }
 
+// Returns whether the condition holds; false after so many naps.
 template <class Condition>
-void wait_until(Condition condition) {
+bool wait_until(Condition condition, int most_naps) {
     const Patience patience = own_cores ? ON_OWN_CORES : ON_SHARED_CORES;
-    for (int tries = 0; !condition(); tries++) {
-        if (tries < patience.pauses) {
-            PAUSE();
-        } else if (tries < patience.pauses + patience.yields) {
-            sched_yield();
-        } else {
-            struct timespec nap = {0, SLEEP_NANOSECONDS};
-            nanosleep(&nap, nullptr);
-        }
+    for (int tries = 0; tries < patience.pauses + patience.yields; tries++) {
+        if (condition()) return true;
+        tries < patience.pauses ? PAUSE() : (void)sched_yield();
     }
+    for (int naps = 0; naps < most_naps; naps++) {
+        if (condition()) return true;
+        struct timespec nap = {0, NAP_NANOSECONDS};
+        nanosleep(&nap, nullptr);
+    }
+    return condition();
+}
+
+// Threads that sleep until they are woken: all those of a process that does something else.
+std::atomic<int> n_asleep{0};
+pthread_mutex_t sleepers = PTHREAD_MUTEX_INITIALIZER;
+pthread_cond_t woken = PTHREAD_COND_INITIALIZER;
+
+void sleep_until_called(long seen) {
+    pthread_mutex_lock(&sleepers);
+    n_asleep++;  // before it looks at the call, as the caller looks after it has written it
+    while (call.load() == seen) pthread_cond_wait(&woken, &sleepers);
+    n_asleep--;
+    pthread_mutex_unlock(&sleepers);
+}
+
+void wake_sleepers() {
+    if (n_asleep.load() == 0) return;
+    pthread_mutex_lock(&sleepers);
+    pthread_cond_broadcast(&woken);
+    pthread_mutex_unlock(&sleepers);
 }
 
 // Does share t of a call unless another thread has taken it; tells whether it did.
@@ -132,7 +156,8 @@ void* work_on(void* argument) {
     auto [t, seen] = *static_cast<Worker*>(argument);
     delete static_cast<Worker*>(argument);
     for (;;) {
-        wait_until([&] { return call.load(std::memory_order_acquire) != seen; });
+        auto is_called = [&] { return call.load(std::memory_order_acquire) != seen; };
+        if (!wait_until(is_called, NAPS)) sleep_until_called(seen);
         seen = call.load(std::memory_order_acquire);
         if (t >= shares_of(seen)) continue;
         // too late: something keeps it from its turn
@@ -155,7 +180,12 @@ void simulate_run(int n_shares, const Job& work) {
 }
 
 // The threads do not exist in a forked process: it starts its own.
-void forget_threads() { n_started = 0; }
+void forget_threads() {
+    n_started = 0;
+    n_asleep = 0;
+    sleepers = PTHREAD_MUTEX_INITIALIZER;
+    woken = PTHREAD_COND_INITIALIZER;
+}
 
 void start_threads() {
     static bool registered = false;
@@ -209,11 +239,12 @@ void run(int n_shares, const Job& work) {
     n_left.store(n_shares, std::memory_order_relaxed);
     const long before = call.load(std::memory_order_relaxed);
     const long present = before - shares_of(before) + CALLS + n_shares;
-    call.store(present, std::memory_order_release);
+    call.store(present);
+    wake_sleepers();
     // each thread has its own share, which its cache knows; those whose thread has not come by now
     // (another process has its core) are the caller's
     for (int t = 0; t < n_shares; t++) try_share(t, present);
-    wait_until([] { return n_left.load(std::memory_order_acquire) == 0; });
+    wait_until([] { return n_left.load(std::memory_order_acquire) == 0; }, INT_MAX);
 }
 
 Share share(long total, int t, int n, long unit) {

@@ -1,10 +1,12 @@
 // A team of threads that runs one function at a time, each thread on its own share.
 //
 // A training step consists of some thirty short pieces of work, so what matters is how threads
-// wait for each other. They pause a little (nothing is lost on a quiet machine), then sleep: a
+// wait for each other. They pause a little (nothing is lost on a quiet machine), then take naps: a
 // sleeping thread's core is free for one of the team that another process has pushed aside, which a
-// thread that waits in a loop would keep waiting. A share whose thread has not come in time is the
-// caller's, and a thread that finds itself on another's core moves to one of its own.
+// thread that waits in a loop would keep waiting. After a millisecond they sleep until they are
+// woken: a process that does something else has no thread that runs. A share whose thread has not
+// come in time is the caller's, and a thread that finds itself on another's core moves to one of its
+// own.
 #pragma once
 
 namespace team {
