@@ -66,9 +66,13 @@ long nanoseconds() {
 template <class Condition>
 bool wait_until(Condition condition, int most_naps) {
     const Patience patience = own_cores ? ON_OWN_CORES : ON_SHARED_CORES;
-    for (int tries = 0; tries < patience.pauses + patience.yields; tries++) {
+    for (int pauses = 0; pauses < patience.pauses; pauses++) {
         if (condition()) return true;
-        tries < patience.pauses ? PAUSE() : (void)sched_yield();
+        PAUSE();
+    }
+    for (int yields = 0; yields < patience.yields; yields++) {
+        if (condition()) return true;
+        sched_yield();
     }
     for (int naps = 0; naps < most_naps; naps++) {
         if (condition()) return true;
