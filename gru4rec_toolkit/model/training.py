@@ -137,6 +137,9 @@ class Training:
                 < MERGE_BELOW * p.n_sample
             )
             self.store = SampleStore(draw, p.n_sample, n_store_ids, on_device, merge)
+        # without additional samples a single session has no negatives
+        self.min_rows = 1 if self.store else 2
+        self._planned: tuple[np.ndarray, int] | None = None
         self.block = UploadedBlock()
         self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
         self.states = network.zero_states(0)
@@ -364,6 +367,13 @@ class Training:
         """Return the order of the next epoch's sessions."""
         return schedule.training_order(self.log, self.parameters.time_sort, self.order_rng)
 
+    def _plan(self) -> tuple[np.ndarray, int]:
+        """Return the order of the next epoch's sessions, and how many steps they take."""
+        if self._planned is None or self.order_rng is not None:
+            order, size = self._order(), self.parameters.batch_size
+            self._planned = order, schedule.count_steps(self.log, order, size, self.min_rows)
+        return self._planned
+
     def run_epoch(self, checkpoints: Checkpoints | None = None) -> tuple[float, int, int]:
         """Run an epoch, or what is left of it; print and return its loss, and count what it took.
 
@@ -372,11 +382,8 @@ class Training:
         (loss, n_steps, n_events)
         """
         p, log, epoch = self.parameters, self.log, self.epoch
-        order = self._order()
-        # without additional samples a single session has no negatives
-        min_rows = 1 if self.store else 2
-        n_steps = schedule.count_steps(log, order, p.batch_size, min_rows)
-        blocks = schedule.schedule_blocks(log, order, p.batch_size, BLOCK_STEPS, min_rows)
+        order, n_steps = self._plan()
+        blocks = schedule.schedule_blocks(log, order, p.batch_size, BLOCK_STEPS, self.min_rows)
         if self.block_number == 0:
             self.reset_states()
         done = sum(map(len, self.costs_of_epoch))
