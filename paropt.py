@@ -275,8 +275,11 @@ def _threads(n_jobs: int) -> int | None:
     if n_jobs == 1:
         return None
     named = machine.first_number(os.environ.get("OPENBLAS_NUM_THREADS", "").strip())
-    cores = machine.available_cores() if named is None else named
-    return min(max(cores // n_jobs, 1), machine.MOST_THREADS)
+    if named is None:
+        threads, most = machine.available_cores(), machine.MOST_THREADS
+    else:
+        threads, most = named, machine.most_threads()
+    return min(max(threads // n_jobs, 1), most)
 
 
 def _theano_flags(args: argparse.Namespace) -> str:

@@ -74,11 +74,11 @@ PARTS = {
     part.name: part
     for part in (
         Part("start", "Cold and warm start", "", f"{SMALL} --rounds 1", 90, 20),
-        Part("training", "Training", "--rounds 5", "--rounds 1 rsc15", 700, 15,
+        Part("training", "Training", "--rounds 5", "--rounds 1 rsc15", 1000, 15,
              log=True),
         Part("modes", "Modes", "", "--rounds 1 --steps 5", 120, 40, log=True),
         Part("threads", "Threads", "", "--rounds 1 --seconds 0.01 rsc15", 240, 10,
-             "Speed of one thread, times so many.", log=True),
+             "Speed of one thread, times so many; of the best rounds.", log=True),
         Part("ranking", "Ranking", "", "--rounds 1 --seconds 0.01", 30, 4),
         Part("data", "Data", "", "2000 10000 --items 500", 480, 10,
              "Each cell: seconds, MB kept, MB at the peak."),

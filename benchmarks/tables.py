@@ -50,18 +50,18 @@ def modes(rows: list[Row]) -> list[str]:
 
 
 def threads(rows: list[Row]) -> list[str]:
+    """Return the speedups of the best rounds: whoever loses its core for a while is no slower."""
     alone, *more = rows[0]["modelled"]
     columns = ["parameters", "mini-batch x units", f"{alone} thread, us a step"]
     columns += [f"{rows[0]['threads']} threads, measured", *(f"{n}, modelled" for n in more)]
     table = []
     for row in rows:
         modelled = row["modelled"]
-        one, most = modelled[alone], modelled[more[-1]]
-        cells = [row["parameters"], f"{row['batch_size']} x {row['units']}"]
-        cells += [number([1e6 * seconds for seconds in one])]
+        one, most = min(modelled[alone]), min(modelled[more[-1]])
+        cells = [row["parameters"], f"{row['batch_size']} x {row['units']}", f"{1e6 * one:.0f}"]
         for several in (row["measured"], *(modelled[n] for n in more)):
-            cells.append(f"{median(ratios(one, several)):.2f}")
-        table.append([*cells, f"{row['bytes'] / median(most) / 1e9:.0f}"])
+            cells.append(f"{one / min(several):.2f}")
+        table.append([*cells, f"{row['bytes'] / most / 1e9:.0f}"])
     return markdown([*columns, f"GB/s with {more[-1]}"], table)
 
 

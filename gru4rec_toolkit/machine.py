@@ -120,7 +120,7 @@ def count_threads(team: bool) -> int:
     """
     for _, number in _named_threads():
         if number is not None:
-            return min(max(number, 1), _most_threads())
+            return min(max(number, 1), most_threads())
     return min(available_cores(), MOST_THREADS) if team else 1
 
 
@@ -147,7 +147,7 @@ def openmp_threads() -> str | None:
     return None if number is None else str(number)
 
 
-def _most_threads() -> int:
+def most_threads() -> int:
     """Return the most threads that a user can ask for.
 
     A few more than there are cores cost little, and the number belongs to a model, which another

@@ -101,7 +101,7 @@ for folder in Path("/proc").glob("[0-9]*"):
     parent, nice = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1:17:15]
     if int(parent) == os.getppid() and b"while True" in (folder / "cmdline").read_bytes():
         Path(__file__).with_name("process").write_text(folder.name)
-        print(f"{nice}.25 mb/s")
+        print(f"{int(nice) - os.nice(0)}.25 mb/s")
 """
 
 

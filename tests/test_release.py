@@ -243,7 +243,7 @@ def test_ratios_are_those_of_each_round():
 
 
 def test_threads_beside_one():
-    modelled = {"1": [0.002, 0.004, 0.002], "2": [0.001, 0.002, 0.002], "32": [0.0005] * 3}
+    modelled = {"1": [0.004, 0.002, 0.004], "2": [0.002, 0.002, 0.001], "32": [0.0005] * 3}
     row = {"parameters": "rsc15", "batch_size": 32, "units": 100, "threads": 4, "bytes": 10**7}
     assert tables.threads([{**row, "measured": [0.001] * 3, "modelled": modelled}]) == [
         "| parameters | mini-batch x units | 1 thread, us a step | 4 threads, measured "

@@ -19,10 +19,11 @@ from gru4rec_toolkit.tablefile import RECOMMENDATIONS
 
 logger = logging.getLogger("gru4rec")
 
-# sessions that advance together
-AT_ONCE = 256
+# sessions that advance together: no more than those for which items of equal rows have equal
+# scores, on every processor with tiles (MOST_ROWS_ABT in ops/products/tiles.cpp)
+AT_ONCE = 128
 # sessions that are ordered by their length together
-CHUNK = 16 * AT_ONCE
+CHUNK = 32 * AT_ONCE
 # recommended items that are in memory together
 MOST_ITEMS = 1 << 22
 

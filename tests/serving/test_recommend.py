@@ -194,6 +194,15 @@ def test_many_sessions_of_all_lengths(one, monkeypatch):
         check_list(one, events, items, scores, 3, False, None)
 
 
+def test_ties_of_many_sessions(one):
+    """More than fit into one product that keeps the ties of equal rows."""
+    rng = np.random.default_rng(5)
+    lists = rng.integers(1000, 1000 + N_ITEMS, (300, 2)).tolist()
+    found = one.recommend(lists, k=N_ITEMS)
+    for events, items, scores in zip(lists, *found):
+        check_list(one, events, items, scores, N_ITEMS, False, None)
+
+
 def test_no_session_at_all(one):
     found = one.recommend([], k=3)
     assert found.items.shape == found.scores.shape == (0, 3)
