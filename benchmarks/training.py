@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import io
 import itertools
+import os
 import re
 import shlex
 import statistics
@@ -43,6 +44,13 @@ NAMES = {
 EPOCHS_SECONDS = 0.5
 # seconds of training, then of the limit
 SLICE_SECONDS = 0.1
+# keeps a core busy until the process that has started it is gone, even if that was killed
+BUSY = """
+import os, sys
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(100000):
+        pass
+"""
 # BLAS's threads spin for a while and would slow what runs next
 BLAS_SPINS_SECONDS = 0.3
 
@@ -99,7 +107,7 @@ def busy_process(nice: int | None) -> Iterator[None]:
     if nice is None:
         yield
         return
-    endless = [sys.executable, "-c", "while True: pass"]
+    endless = [sys.executable, "-c", BUSY, str(os.getpid())]
     busy = subprocess.Popen(["nice", "-n", str(nice), *endless])
     try:
         yield

@@ -99,7 +99,7 @@ import os
 from pathlib import Path
 for folder in Path("/proc").glob("[0-9]*"):
     parent, nice = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1:17:15]
-    if int(parent) == os.getppid() and b"while True" in (folder / "cmdline").read_bytes():
+    if int(parent) == os.getppid() and b"os.getppid() ==" in (folder / "cmdline").read_bytes():
         Path(__file__).with_name("process").write_text(folder.name)
         print(f"{int(nice) - os.nice(0)}.25 mb/s")
 """
@@ -111,6 +111,31 @@ def test_training_beside_a_busy_process(tmp_path):
     table = run("benchmarks.training", *SMALL, "--rounds", "1", *options, "rsc15")
     assert re.search(r" 7\.2 +\d+% \(\d+% to \d+%\)$", table.splitlines()[-1]), table
     assert not Path("/proc", (tmp_path / "process").read_text()).exists()
+
+
+def test_the_busy_process_does_not_outlive_a_killed_benchmark():
+    code = "from benchmarks.training import busy_process\nwith busy_process(19): "
+    code += "print('ready', flush=True); import time; time.sleep(60)"
+    benchmark = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert benchmark.stdout.readline() == "ready\n"
+    children = Path(f"/proc/{benchmark.pid}/task/{benchmark.pid}/children").read_text().split()
+    benchmark.kill()
+    benchmark.wait()
+    benchmark.stdout.close()
+    (busy,) = children
+
+    def lives() -> bool:
+        try:
+            return Path("/proc", busy, "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    end = time.monotonic() + 30
+    while lives() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not lives()
 
 
 def test_ranking_beside_the_score_product():
