@@ -30,6 +30,11 @@ def has_ptxas() -> bool:
     return HAS_PYGPU
 
 
+def brings_ptxas() -> bool:
+    """Whether the ptxas of NVIDIA's package is installed."""
+    return bool(importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.cuda_nvcc"))
+
+
 by_ptxas = pytest.mark.skipif(not has_ptxas(), reason="ptxas or pygpu is not installed")
 
 
@@ -162,7 +167,7 @@ def test_every_kernel_is_known_by_its_name():
 
 @pytest.mark.parametrize(("command", "tool"), [("races", "oclgrind"), ("registers", "ptxas")])
 def test_what_is_missing_is_said_in_a_sentence(command, tool, tmp_path):
-    if tool == "ptxas" and importlib.util.find_spec("nvidia.cuda_nvcc"):
+    if tool == "ptxas" and brings_ptxas():
         pytest.skip("ptxas is in the environment itself")
     done = python(ROOT / "tools/kernels.py", command, cwd=tmp_path, PATH=str(tmp_path))
     message = complaint(done)
@@ -172,7 +177,7 @@ def test_what_is_missing_is_said_in_a_sentence(command, tool, tmp_path):
 def test_a_ptxas_that_does_not_know_an_architecture(tmp_path):
     (tmp_path / "ptxas").write_text("#!/bin/sh\necho \"'sm_75','sm_80','sm_120'\"\n")
     (tmp_path / "ptxas").chmod(0o755)
-    if importlib.util.find_spec("nvidia.cuda_nvcc") or not HAS_PYGPU:
+    if brings_ptxas() or not HAS_PYGPU:
         pytest.skip("ptxas is in the environment itself, or pygpu is not")
     done = python(ROOT / "tools/kernels.py", "registers", cwd=tmp_path, PATH=str(tmp_path))
     assert f"({tmp_path}/ptxas) that does not know sm_60, sm_70, sm_86, sm_90" in complaint(done)
