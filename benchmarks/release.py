@@ -3,7 +3,7 @@
     python -m benchmarks.release [-o FOLDER] [--data FILE] [--parts PART ...] [--port FOLDER]
 
 Each part is a command of its own, ``python -m benchmarks.PART``; one after the other they take some
-45 minutes on two cores, half an hour more with ``--port``, and need 3 GB
+50 minutes on two cores, half an hour more with ``--port``, and need 3 GB
 of memory and as much for temporary files. ``--quick`` takes sizes of seconds, which measure
 nothing, but try all of it. The folder gets ``release.md``, whose tables are ready to go into
 ``benchmarks/README.md``, and pictures (PNG and SVG): the training's part of both limits, its speed

@@ -118,6 +118,15 @@ def _compiled_ahead(fgraph, schedule: Callable[[], list]) -> Iterator[None]:
         _finish(graph)
 
 
+def _forget() -> None:
+    """Begin anew in a forked process: the graph that is being compiled is its parent's."""
+    global _graph, _recording
+    _graph, _recording = None, False
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def _start(graph: _Graph, libraries: list[Path]) -> None:
     """Start compilers on all modules of a graph that are missing, unless that was done before."""
     if graph.schedule is None:

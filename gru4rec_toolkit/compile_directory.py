@@ -33,6 +33,8 @@ NAME = "gru4rec-theano"
 _MOST_LINKS = 40  # links on the way to a directory, as many as Linux follows
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+# how compilers say it, the last one where the system has ended them
+_NO_MEMORY = "out of memory|virtual memory exhausted|Cannot allocate memory|Killed signal"
 _FIRST_MODULES = 1 << 20  # bytes that Theano's own modules take
 _ELF_HEADER = 64  # bytes
 # seconds after which a lock without an owner is not about to get one
@@ -477,11 +479,17 @@ def remove_stale_locks(base: Path) -> None:
     container the next start often has the same. Then it would wait for two minutes.
     """
     for directory in base.glob("compiledir_*/lock_dir"):
-        with contextlib.suppress(OSError):
-            if _is_stale(directory):
-                with contextlib.suppress(FileNotFoundError):
-                    (directory / "lock").unlink()
-                directory.rmdir()
+        remove_stale_lock(directory)
+
+
+def remove_stale_lock(lock_dir: str | Path) -> None:
+    """Remove a lock that nobody holds; this process must hold none."""
+    directory = Path(lock_dir)
+    with contextlib.suppress(OSError):
+        if _is_stale(directory):
+            with contextlib.suppress(FileNotFoundError):
+                (directory / "lock").unlink()
+            directory.rmdir()
 
 
 def _is_stale(lock_dir: Path) -> bool:
@@ -493,7 +501,7 @@ def _is_stale(lock_dir: Path) -> bool:
         return time.time() - lock_dir.stat().st_mtime > _OWNER_COMES
     if host != socket.gethostname():
         return False
-    # this process has not taken any lock yet
+    # this process holds no lock
     return number == os.getpid() or _started(number) > taken + 1
 
 
@@ -548,6 +556,11 @@ def failure_text(text: str, directory: str | Path, number: int | None = None) ->
         return CompileError(
             f"the directory of compiled code, {directory}, cannot be written ({text}); make it "
             "writable, or set XDG_CACHE_HOME to a directory that is"
+        )
+    if number == errno.ENOMEM or re.search(_NO_MEMORY, text):
+        return CompileError(
+            f"the compiler (g++) has not enough memory ({text}); free some, or start with "
+            "`taskset -c 0`, which compiles one file at a time"
         )
     if "failed to map segment" in text:
         return CompileError(

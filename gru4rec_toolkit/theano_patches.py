@@ -15,6 +15,7 @@ import pickle
 import shutil
 import sys
 import threading
+import time
 from typing import Any
 
 from gru4rec_toolkit import compile_directory
@@ -22,6 +23,9 @@ from gru4rec_toolkit.errors import InputError
 
 # a cache that is cleared more often while this process compiles is cleared by mistake
 _TRIES = 3
+# seconds between two looks at another process's lock, and after which a user is told what it is
+_BETWEEN_LOOKS = 0.1, 0.3
+_LONG = 5
 
 
 def apply() -> None:
@@ -32,7 +36,7 @@ def apply() -> None:
     _write_keys_whole()
     _survive_cleared_caches()
     _say_what_failed_on_standard_error()
-    _lock_only_where_files_can_be_written()
+    _lock_at_once_or_not_at_all()
     _pass_failures_through_optimizers()
     _compile_one_at_a_time()
 
@@ -153,6 +157,8 @@ def _survive_cleared_caches() -> None:
                     raise compile_directory.failure(err, self.dirname) from err
             _forget_modules(self)
             self.refresh()
+            for node in lnk.fgraph.apply_nodes:  # what an Op of ours is linked with
+                getattr(node.op, "restore_libraries", list)()
 
     def get_module_or_remove(self, name):
         if name not in self.module_from_name:
@@ -228,20 +234,34 @@ def _may_be_cleared(err: Exception) -> bool:
     return any(text in str(err) for text in ("No such file or directory", "cannot find -l"))
 
 
-def _lock_only_where_files_can_be_written() -> None:
-    """Make the compile lock fail at once where no file can be written.
+def _lock_at_once_or_not_at_all() -> None:
+    """Make the compile lock be taken as soon as it is free, and fail at once where it cannot be.
 
-    Theano tries ten times, each time until it takes the half-written lock for a dead one: for 20
-    minutes.
+    Where no file can be written, Theano tries ten times, each time until it takes the half-written
+    lock for a dead one: for 20 minutes. For one that was left half-written when a directory was
+    cleared it waits two minutes, and between two looks at one of another process 5 to 10 seconds.
     """
     module: Any = importlib.import_module("theano.gof.compilelock")
-    take = module.lock
+    take, logger = module.lock, logging.getLogger("theano.gof.compilelock")
 
     def lock(tmp_dir, *args, **kwargs):
         directory = os.path.dirname(tmp_dir)
         compile_directory.restore(directory)
         compile_directory.check_writable(directory)
-        take(tmp_dir, *args, **kwargs)
+        compile_directory.remove_stale_lock(tmp_dir)
+        least, most = _BETWEEN_LOOKS
+        started, said = time.monotonic(), set()
+
+        def of_interest(record):
+            late = time.monotonic() - started > _LONG and record.msg not in said
+            said.update([record.msg] if late else [])
+            return late or record.levelno > logging.INFO
+
+        logger.addFilter(of_interest)
+        try:  # it speaks at each look
+            take(tmp_dir, *args, **{"min_wait": least, "max_wait": most, "verbosity": 2, **kwargs})
+        finally:
+            logger.removeFilter(of_interest)
 
     module.lock = lock
 
@@ -283,6 +303,7 @@ def _compile_one_at_a_time() -> None:
     first thread that is ready would turn it on for one that is not, which fails then.
     """
     maker = importlib.import_module("theano.compile.function_module").FunctionMaker
+    lock: Any = importlib.import_module("theano.gof.compilelock").get_lock
     compiling = threading.RLock()
 
     def locked(method):
@@ -292,5 +313,12 @@ def _compile_one_at_a_time() -> None:
                 return method(*args, **options)
 
         return call
+
+    def forget():
+        """Begin anew in a forked process: the thread that compiles is its parent's."""
+        nonlocal compiling
+        compiling, lock.n_lock = threading.RLock(), 0
+
+    os.register_at_fork(after_in_child=forget)
 
     maker.__init__, maker.create = locked(maker.__init__), locked(maker.create)

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers.cli import TEST, TRAIN, own_signals
 
+from benchmarks import threads
 from gru4rec_toolkit.ops import library
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,6 +254,66 @@ def test_more_threads_than_there_are(tmp_path):
     alone, *more = map(statistics.median, row["modelled"].values())
     assert 0 < min(more) < alone and row["bytes"] > 10**6
     assert len(row["measured"]) == len(row["modelled"]["32"]) == 2
+
+
+class SimulatedKernels:
+    """A team whose step takes 1 s alone and 6 s that can be shared out, by a clock of its own."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.simulated, self.saved, self.now = threads, 0, 9e9, 0.0
+        self.steps: list[int] = []
+        self.gk_nanoseconds_saved = lambda: self.take_saved()
+
+    def take_saved(self) -> float:
+        saved, self.saved = self.saved, 0.0
+        return saved
+
+    def gk_threads(self) -> int:
+        return self.threads
+
+    def gk_set_threads(self, threads: int) -> None:
+        self.threads = threads
+
+    def gk_simulate_team(self, on: int) -> None:
+        self.simulated = on
+
+    def run_steps(self, n: int) -> None:
+        self.steps.append(n)
+        self.now += n * (7 if self.simulated else 1 + 6 / self.threads)
+        self.saved += n * 1e9 * (6 - 6 / self.threads) if self.simulated else 0
+
+
+def test_simulated_threads_take_what_they_do_not_save(monkeypatch):
+    kernels = SimulatedKernels(3)
+    monkeypatch.setattr(library, "load", lambda: kernels)
+    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: kernels.now))
+    monkeypatch.setattr(threads, "bytes_of_a_step", lambda trainer: 8)
+    rewound = []
+    trainer = SimpleNamespace(
+        prepare_block=lambda n: (lambda: rewound.append(n), kernels.run_steps, n),
+        model=SimpleNamespace(batch_size=32, layers=[100]),
+    )
+    row = threads.measure(trainer, 2, seconds=30)
+    assert (row["threads"], row["measured"], row["bytes"]) == (3, [3.0] * 2, 8)
+    assert row["modelled"] == {n: [pytest.approx(1 + 6 / n)] * 2 for n in threads.THREADS}
+    assert (kernels.threads, kernels.simulated) == (3, 0)
+    # those of 30 s, each time from the beginning of the block
+    assert kernels.steps[2:] == [10] * 14 and len(rewound) == len(kernels.steps)
+
+
+def test_bytes_of_a_step_are_those_of_the_rows_that_it_looks_up():
+    def variable(*shape: int):
+        return SimpleNamespace(get_value=lambda borrow: np.zeros(shape))
+
+    training = SimpleNamespace(
+        network=SimpleNamespace(variables=lambda: [variable(50, 4), variable(4, 12)]),
+        optimizer_state=lambda: {"table": variable(50, 4), "dense": variable(4, 12)},
+    )
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(batch_size=3), n_columns=lambda: 7,
+        log=SimpleNamespace(n_items=50), training=training,
+    )  # fmt: skip
+    assert threads.bytes_of_a_step(trainer) == 4 * (5 + 2) * (10 * 4 + 4 * 12)
 
 
 # ---------------------------------------------------------------------------- benchmarks.gpu_check

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,11 +123,15 @@ def test_a_cache_that_is_cleared_before_the_end(cache):
     works(run(cache, code))
 
 
-def test_a_training_whose_cache_is_cleared(tmp_path):
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_training_whose_cache_is_cleared(tmp_path, warm):
     cache = tmp_path / "cache"
     settings = "layers=8,batch_size=16,n_epochs=2"
     arguments = [TRAIN, "-ps", settings, "-t", TEST, "-ee", "-s", tmp_path / "model", "-d", "cpu"]
     changes = {"THEANO_FLAGS": None, "THEANORC": None, "PYTHONUNBUFFERED": "1"}
+    if warm:
+        env = environment(XDG_CACHE_HOME=str(cache), **changes)
+        subprocess.run([sys.executable, ROOT / "run.py", *arguments], env=env, check=True)
     with open(tmp_path / "errors", "w") as errors:
         process = subprocess.Popen(
             [sys.executable, ROOT / "run.py", *arguments],
@@ -164,6 +169,79 @@ def test_kernels_that_are_gone(cache):
     assert not loaded, loaded  # the first one only, whose file is gone
 """
     works(run(cache, code))
+
+
+@pytest.mark.parametrize("n_times", [1, 2])
+def test_kernels_that_are_cleared_after_they_were_looked_for(cache, n_times):
+    """They are compiled again for the module that is linked with them; the rest works on."""
+    code = f"""
+    from gru4rec_toolkit import compile_ahead
+    from gru4rec_toolkit.ops import library
+    from gru4rec_toolkit.ops.products.op import Product
+    library.load()
+    clearing = [1] * {n_times}
+    def clear(*args):
+        if clearing and not compile_ahead._recording:
+            clearing.pop()
+            shutil.rmtree(directory)
+        return count(*args)
+    theano.gof.cc.CLinker.compile_cmodule = clear
+    a, b = tt.fmatrices("ab")
+    product = theano.function([a, b], Product()(a, b))
+    assert not clearing and product(np.eye(2, dtype="f"), np.eye(2, dtype="f")).sum() == 2
+"""
+    done = run(cache, code)
+    succeeds(done)
+    assert done.lines[:2] == RESULTS and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("owner", ["", f"{{os.getpid()}}_0123456789_{socket.gethostname()}"])
+def test_a_lock_that_is_half_taken(cache, owner):
+    """As when a directory is cleared while the lock is taken in it: nobody waits for it."""
+    code = f"""
+    lock = directory / "lock_dir"
+    lock.mkdir()
+    (lock / "lock").write_text(f"{owner}")
+    for path in (lock / "lock", lock):
+        os.utime(path, (0, 0))
+    for module in directory.glob("tmp*"):
+        shutil.rmtree(module)
+    def sleep(seconds):
+        raise SystemExit("it waits")
+    theano.gof.compilelock.time.sleep = sleep
+"""
+    assert works(run(cache, code)) > 0
+
+
+def test_a_process_that_is_forked_while_a_thread_compiles(cache):
+    """The thread is its parent's, and so are what it compiles and the locks that it holds."""
+    code = """
+    import threading
+    from gru4rec_toolkit import compile_ahead
+    for module in directory.glob("tmp*"):
+        shutil.rmtree(module)
+    compiling, forked = threading.Event(), threading.Event()
+    def wait(*args):
+        in_thread = threading.current_thread() is not threading.main_thread()
+        if in_thread and compile_ahead._graph is not None:
+            compiling.set()
+            forked.wait()
+        return count(*args)
+    theano.gof.cc.CLinker.compile_cmodule = wait
+    thread = threading.Thread(target=theano.function, args=([x], [x * 5]), daemon=True)
+    thread.start()
+    compiling.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(100)
+        assert theano.gof.compilelock.get_lock.n_lock == 0 and compile_ahead._graph is None
+        (seven,) = theano.function([x], [x * 7])(np.ones((1, 1), dtype=np.float32))
+        os._exit(int(seven.item() != 7))
+    forked.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    assert works(run(cache, code)) > 0
 
 
 def _empty_library(module):
@@ -376,6 +454,27 @@ def test_a_compiler_that_fails_from_the_start(tmp_path, compiler, fault):
     (compiler / "faulty").write_text(fault)
     path = f"{compiler}{os.pathsep}{os.environ['PATH']}"
     assert "g++" in complaint(run(tmp_path / "cache", PATH=path))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cc1plus: out of memory allocating 65536 bytes after a total of 9216 bytes",
+        "virtual memory exhausted: Cannot allocate memory",
+        "g++: fatal error: Killed signal terminated program cc1plus",
+    ],
+)
+def test_a_compiler_without_memory(tmp_path, compiler, words):
+    """It is not the model that is too large."""
+    # of the kernels alone: without a compiler that works nothing begins
+    fault = f"case $* in *{ROOT / 'gru4rec_toolkit'}*) echo '{words}' >&2; exit 1;; esac"
+    (compiler / "faulty").write_text(fault)
+    options = ["-ps", "layers=8,batch_size=16,n_epochs=1"]
+    env = {"THEANO_FLAGS": None, "THEANORC": None, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    path = f"{compiler}{os.pathsep}{os.environ['PATH']}"
+    done = python(ROOT / "run.py", TRAIN, *options, cwd=tmp_path, PATH=path, **env)
+    message = complaint(done)
+    assert words in message and "the compiler (g++) has not enough memory" in message
 
 
 def test_a_temporary_directory_that_is_missing(cache, tmp_path):

@@ -132,6 +132,17 @@ def test_random_order_changes_every_epoch(train_data, monkeypatch):
     assert sorted(orders[0]) == sorted(orders[1])
 
 
+@pytest.mark.parametrize(("random_order", "times"), [(False, 1), (True, 3)])
+def test_steps_are_planned_once_where_their_order_is_fixed(
+    train_data, monkeypatch, random_order, times
+):
+    planned = []
+    count = schedule.count_steps
+    monkeypatch.setattr(schedule, "count_steps", lambda *args: planned.append(1) or count(*args))
+    trained(train_data, train_random_order=random_order, n_epochs=3)
+    assert len(planned) == times
+
+
 def test_integer_and_string_ids_give_the_same_model(train_data):
     as_integers = train_data.assign(ItemId=train_data.ItemId.astype(np.int64))
     numbers, strings = trained(as_integers), trained(train_data)

@@ -679,6 +679,16 @@ def test_threads_of_jobs(monkeypatch, text, threads):
     assert paropt._threads(2) == threads
 
 
+@pytest.mark.parametrize(("text", "threads"), [("", 16), ("64", 32), ("1000", 64)])
+def test_threads_of_jobs_on_many_cores(monkeypatch, text, threads):
+    """By itself a job takes no more than a training does; by name as many as there are."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", text)
+    monkeypatch.setattr(paropt.machine, "available_cores", lambda: 64)
+    monkeypatch.setattr(paropt.machine, "_quota", lambda: sys.maxsize)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert paropt._threads(2) == threads
+
+
 def run_workers(folder, n, *options, n_trials):
     """Run several searches at once to their ends; returns what they printed."""
     with contextlib.ExitStack() as stack:

@@ -41,6 +41,8 @@ def explained(settings: Values, n_items: int, n_store_ids: int) -> Iterator[None
     """Turn an out-of-memory error into an InputError that says what needs how much."""
     try:
         yield
+    except InputError:  # has said what it is, such as a compiler without memory
+        raise
     except Exception as err:  # pygpu and Theano raise their own
         if not isinstance(err, MemoryError) and not _NO_MEMORY.search(str(err)):
             raise

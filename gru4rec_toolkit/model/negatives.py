@@ -109,7 +109,7 @@ class SampleStore:
         self._n_sample = n_sample
         self.n_batches = n_ids // n_sample
         self.on_device = on_device and self.n_batches > 0
-        self._copies = np.empty((0, n_sample if merge else 0), dtype=np.float32)
+        self._memory = np.empty((0, n_sample if merge else 0), dtype=np.float32)
         self._held: _Rows | None = None
         self._used = 0
         self.n_served = 0
@@ -162,9 +162,9 @@ class SampleStore:
         if self.on_device and hasattr(self._draw, "draw_on_device"):
             return _Rows(*self._draw.draw_on_device(n_batches, self._merge))
         drawn = np.ascontiguousarray(self._draw(n_batches), dtype=np.int32)
-        if len(self._copies) < n_batches:  # new memory costs as much time as the merging
-            self._copies = np.empty((n_batches, self._copies.shape[1]), dtype=np.float32)
-        copies = self._copies[:n_batches]
+        if len(self._memory) < n_batches:  # new memory costs as much time as the merging
+            self._memory = np.empty((n_batches, self._memory.shape[1]), dtype=np.float32)
+        copies = self._memory[:n_batches]
         n_distinct = np.empty(n_batches, dtype=np.int64)
         if self._merge:
             if not isinstance(self._draw, NegativeSampler):

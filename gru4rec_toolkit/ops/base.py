@@ -147,7 +147,12 @@ class KernelOp(HostCode, theano.Op):
         if impl == "c":
             for part in self._libraries():
                 library.load(part)
-                library.path(part)  # compiled again where the cache was cleared
+            self.restore_libraries()
+
+    def restore_libraries(self) -> None:
+        """Compile again what is missing of the library where the cache was cleared."""
+        for part in self._libraries():
+            library.path(part)
 
     def c_libraries(self):
         return [library.name(part) for part in self._libraries()]

@@ -53,6 +53,7 @@ def test_oclgrind_finds_nothing_in_any_kernel():
 # kernels without a fault, of which the second reads what the first has written into a buffer (each
 # buffer follows a smaller one that was released); and one with each fault
 FAULTY = """
+    import os
     from gru4rec_toolkit import theano_setup
     theano_setup.configure()
     import numpy as np
@@ -97,6 +98,7 @@ FAULTY = """
             kernel(x, y, empty, gs=1, ls=8)
             np.asarray(y)
             del x, y, empty
+    os._exit(0)  # as the programs that are watched otherwise
 """
 FAULTS = {
     ("no_barrier", "races"),

@@ -15,16 +15,16 @@ namespace team {
 int size();
 void resize(int n_threads);
 
-// How many threads are the fastest for work that takes one of them so many nanoseconds, where each
-// more costs some: it has to be told and waited for, and what it has found may have to be added.
+// What a thread more costs a call, and what the fastest loops take, on one thread, for a number that
+// they compute and for a multiply-add of a matrix product.
 constexpr double NANOSECONDS_A_THREAD = 100;
-int size_for(double nanoseconds, double a_thread = NANOSECONDS_A_THREAD);
-
-// What the fastest loops take, on one thread: for a number that they compute, for a multiply-add of
-// a matrix product.
 constexpr double NANOSECONDS_A_NUMBER = 0.25, NANOSECONDS_A_TERM = 0.02;
 
-// The same for so many numbers; one thread for a few.
+// How many threads are the fastest for work that takes one of them so many nanoseconds, where each
+// more costs some: it has to be told and waited for, and what it has found may have to be added.
+int size_for(double nanoseconds, double a_thread = NANOSECONDS_A_THREAD);
+
+// The same for so many numbers to be computed; one thread for a few.
 int size_for_numbers(long n, double a_thread = NANOSECONDS_A_THREAD);
 
 // A function of a share's number and the number of shares, and what it works on.
