@@ -40,7 +40,7 @@ def main() -> None:
     add_device(parser, default="cuda0")
     options.add_log(parser)
     options.add_rounds(parser, 5, help="of about half a second each")
-    parser.add_argument("--steps", type=int, default=200, help="that are profiled")
+    parser.add_argument("--steps", type=options.positive, default=200, help="that are profiled")
     parser.add_argument("--bytes", action="store_true", help="count them, and measure nothing")
     parser.add_argument("--speed", action="store_true", help="measure it, and nothing else")
     options.add_json(parser)

@@ -204,16 +204,10 @@ class Check:
         """Run the PyTorch port; also return its mini-batches per second."""
         kind, number = self.args.device[:4], self.args.device[4:] or "0"
         device = f"cuda:{number}" if kind == "cuda" else "cpu"
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.pytorch_port",
-            str(Path(self.args.port).resolve()),
-        ]
-        port = Other(
-            f"{shlex.join(command)} {{data}} {{port_parameters}} {device}",
-            name, read_log(self.args), self.directory,
-        )  # fmt: skip
+        folder = str(Path(self.args.port).resolve()).replace("{", "{{").replace("}", "}}")
+        command = [sys.executable, "-m", "benchmarks.pytorch_port", folder]
+        command += ["{data}", "{port_parameters}", device]
+        port = Other(command, name, read_log(self.args), self.directory)
         result = self.run_part(Part(f"PyTorch port, {name}", port.command, 45))
         speed = None if result.problem else port.speed(result.output)
         if not result.problem and speed is None:

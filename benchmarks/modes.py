@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_log(parser)
     options.add_rounds(parser, 9)
-    parser.add_argument("--steps", type=int, default=300, help="of one measurement")
+    parser.add_argument("--steps", type=options.positive, default=300, help="of one measurement")
     options.add_json(parser)
     args = parser.parse_args()
     results = Results(args)

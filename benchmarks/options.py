@@ -32,24 +32,26 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """Return a number of an option that has to be 1 or more; for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
+    return int(text)
 
 
 def positive_float(text: str) -> float:
     """Return a finite number above 0; for argparse."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return number
 
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:
     """Add the sizes of synthetic logs: EVENTS and ``--items``."""
-    parser.add_argument("events", nargs="*", type=int, default=SIZES, help="numbers of events")
-    parser.add_argument("--items", type=int, default=MILLION)
+    parser.add_argument("events", nargs="*", type=positive, default=SIZES, help="numbers of events")
+    parser.add_argument("--items", type=positive, default=MILLION, help="of the logs")
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
@@ -64,4 +66,4 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_rounds(parser: argparse.ArgumentParser, default: int, help: str | None = None) -> None:
     """Add the number of rounds, of which a table shows the medians."""
-    parser.add_argument("--rounds", type=int, default=default, help=help)
+    parser.add_argument("--rounds", type=positive, default=default, help=help)

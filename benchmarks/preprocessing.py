@@ -29,7 +29,9 @@ PART = 1_000_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     sizes = options.SIZES
-    parser.add_argument("rows", nargs="*", type=int, default=sizes, help="numbers of raw rows")
+    parser.add_argument(
+        "rows", nargs="*", type=options.positive, default=sizes, help="numbers of raw rows"
+    )
     parser.add_argument("--data-sets", nargs="+", choices=list(WRITERS), default=list(WRITERS))
     options.add_directory(parser)
     options.add_json(parser)

@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
     options.add_log(parser)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=options.positive, default=200)
     args = parser.parse_args()
     trainer = Trainer(read_settings(args.name), read_log(args), merge=True)
     print_profile(trainer, args.steps)

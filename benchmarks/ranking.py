@@ -26,7 +26,9 @@ SECONDS = 0.5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_rounds(parser, 5)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of one measurement")
+    parser.add_argument(
+        "--seconds", type=options.positive_float, default=SECONDS, help="of one measurement"
+    )
     parser.add_argument("--activation", default="linear", help="of the scores (default: linear)")
     options.add_json(parser)
     args = parser.parse_args()

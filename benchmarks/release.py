@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from benchmarks import pictures, system, tables
 from benchmarks.parts import Result, Runner, environment
-from gru4rec_toolkit import files
+from gru4rec_toolkit import files, theano_setup
 from gru4rec_toolkit.arguments import add_device
 from gru4rec_toolkit.errors import InputError, run_cli
 from gru4rec_toolkit.tracking.libraries import import_library
@@ -136,7 +136,9 @@ def main() -> None:
     if args.port and "training" not in args.parts:
         parser.error("--port: the port is measured in the part training, which is left out")
     import_library("matplotlib.figure", "python -m benchmarks.release: drawing", "matplotlib")
-    if args.data:
+    if "gpu" in args.parts:
+        theano_setup.check_device(args.device)
+    if args.data is not None:
         from gru4rec_toolkit.data import events
 
         events.read_events(args.data, announce=False)
@@ -241,7 +243,7 @@ class Release:
         args = self.args
         path = os.path.abspath if absolute else str
         words = (part.quick if args.quick else part.full).split()
-        if part.log and args.data:
+        if part.log and args.data is not None:
             words += ["--data", path(args.data)]
         elif part.log and args.quick:
             words += SMALL.split()

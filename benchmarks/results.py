@@ -2,7 +2,8 @@
 
 The file holds a list of objects, one for each row of what is printed, with numbers that have not
 been rounded; what was measured in rounds is a list. It is written anew, whole, with every row, so
-that what a measurement had found before it failed is there.
+that what a measurement had found before it failed is there; one that finds nothing leaves the file
+as it was.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Results:
     Raises
     ------
     InputError
-        If the file cannot be written, or is the click log that is to be read.
+        If the file cannot be written, or is there and holds something else than rows.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -33,14 +34,22 @@ class Results:
         if self.path is not None:
             data = getattr(args, "data", None)
             inputs = {"the click log": data} if data else {}
-            files.check_target("write rows", self.path, "a file of rows", lambda _: True, inputs)
-            self._write()
+            kind = "a file of rows"
+            files.check_target("write rows", self.path, kind, _holds_rows, inputs, force=None)
 
     def add(self, **row: Any) -> None:
         """Add a row."""
         self.rows.append(row)
         if self.path is not None:
-            self._write()
+            files.write_text(self.path, json.dumps(self.rows, indent=1))
 
-    def _write(self) -> None:
-        files.write_text(self.path, json.dumps(self.rows, indent=1))
+
+def _holds_rows(path: str) -> bool:
+    """Tell whether a file is one of ours, or empty."""
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        rows = json.loads(content or b"[]")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(rows, list) and all(isinstance(row, dict) for row in rows)

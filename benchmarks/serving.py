@@ -36,7 +36,7 @@ CLICKS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sizes", nargs="*", metavar="ITEMSxUNITS", default=SIZES)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=options.positive, default=1)
     options.add_rounds(parser, 20, "turns; each has 20 calls of every kind for one session")
     options.add_json(parser)
     args = parser.parse_args()

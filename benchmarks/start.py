@@ -20,8 +20,10 @@ the best.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -92,20 +94,27 @@ def run(logs: tuple[Path, Path], cache: str) -> dict[str, float]:
         process = subprocess.Popen(
             [*command, "-d", "cpu", "-ps", PARAMETERS],
             env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True,
+            start_new_session=True,
         )  # fmt: skip
-        for line in process.stdout:
-            now = time.perf_counter() - start
-            if found := EPOCH.match(line):
-                times["first_step"] = now - float(found[1])
-            elif line.startswith("Total training time"):
-                trained = now
-            elif line.startswith("Recall@"):
-                times["to_metric"] = now - trained
-        # the times of its children can be read as long as nobody has asked for its exit code
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        times["whole"] = time.perf_counter() - start
-        times["own_cpu"], times["compilers_cpu"] = processor_seconds(process.pid)
-        if process.wait() or times.keys() != {*MEASURED}:
+        try:
+            for line in process.stdout:
+                now = time.perf_counter() - start
+                if found := EPOCH.match(line):
+                    times["first_step"] = now - float(found[1])
+                elif line.startswith("Total training time"):
+                    trained = now
+                elif line.startswith("Recall@"):
+                    times["to_metric"] = now - trained
+            # the times of its children can be read as long as nobody has asked for its exit code
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            times["whole"] = time.perf_counter() - start
+            times["own_cpu"], times["compilers_cpu"] = processor_seconds(process.pid)
+        finally:  # if this process is ended, that one ends its compilers, but not those of Theano
+            process.terminate()
+            process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        if process.returncode or times.keys() != {*MEASURED}:
             errors.seek(0)
             raise SystemExit(f"run.py failed, exit code {process.returncode}:\n{errors.read()}")
     return times

@@ -170,7 +170,7 @@ def check_target(
     kind: str,
     is_that_kind: Callable[[str], bool],
     inputs: Mapping[str, str | os.PathLike] | None = None,
-    force: bool = False,
+    force: bool | None = False,
 ) -> None:
     """Find out before long work whether its result can be written, and may be.
 
@@ -178,8 +178,10 @@ def check_target(
     ----------
     action : str
         For the message: ``save the model``.
-    path, kind, is_that_kind, inputs, force
+    path, kind, is_that_kind, inputs
         As for `obstacle`.
+    force : bool or None
+        As for `obstacle`; None: they may not, and there is no option that says so.
 
     Raises
     ------
@@ -187,7 +189,7 @@ def check_target(
         Names the path and what keeps it from being written.
     """
     try:
-        reason = obstacle(path, kind, is_that_kind, inputs, force)
+        reason = obstacle(path, kind, is_that_kind, inputs, bool(force))
         if reason is None:
             check_writable(path)
             return
@@ -197,7 +199,7 @@ def check_target(
             "give a path in an existing, writable directory"
         ) from None
     advice = "give another path"
-    if reason == f"it exists and is not {kind}":
+    if reason == f"it exists and is not {kind}" and force is not None:
         advice += ", or --force (in Python, force=True) to replace it"
     raise InputError(f"cannot {action} to {path}: {reason}; {advice}")
 

@@ -21,6 +21,8 @@ from typing import Any
 from gru4rec_toolkit import compile_directory
 from gru4rec_toolkit.errors import InputError
 
+logger = logging.getLogger("gru4rec")
+
 # a cache that is cleared more often while this process compiles is cleared by mistake
 _TRIES = 3
 # seconds between two looks at another process's lock, and after which a user is told what it is
@@ -35,7 +37,7 @@ def apply() -> None:
     _find_modules_of_other_processes()
     _write_keys_whole()
     _survive_cleared_caches()
-    _say_what_failed_on_standard_error()
+    _log_what_failed()
     _lock_at_once_or_not_at_all()
     _pass_failures_through_optimizers()
     _compile_one_at_a_time()
@@ -194,19 +196,24 @@ def _survive_cleared_caches() -> None:
     cache.refresh = refresh_again
     cache.clear_old, cache.clear_unversioned = map(quietly, clean_ups)
     # it would announce every broken module that it removes
-    logger = logging.getLogger("theano.gof.cmodule")
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.CRITICAL)
+    of_theano = logging.getLogger("theano.gof.cmodule")
+    if of_theano.level == logging.NOTSET:
+        of_theano.setLevel(logging.CRITICAL)
 
 
-def _say_what_failed_on_standard_error() -> None:
-    """Keep what Theano prints about a failed compilation out of the results.
+def _log_what_failed() -> None:
+    """Keep what Theano prints about a failed compilation for those who look for it.
 
-    Not by redirecting standard output: that goes on for good where Ctrl-C comes while it ends.
+    Among the results it would be in the way, and on standard error, too: the next try may work, and
+    the last one ends with a sentence that has the compiler's. Not by redirecting standard output:
+    that goes on for good where Ctrl-C comes while it ends.
     """
 
-    def say(*values, **options):
-        print(*values, **{"file": sys.stderr, **options})
+    def say(*values, file=None, **options):
+        if file not in (None, sys.stderr):
+            print(*values, file=file, **options)
+        else:
+            logger.debug("Theano: %s", " ".join(map(str, values)).strip())
 
     for name in ("cmodule", "op"):
         vars(importlib.import_module(f"theano.gof.{name}"))["print"] = say
@@ -242,7 +249,7 @@ def _lock_at_once_or_not_at_all() -> None:
     cleared it waits two minutes, and between two looks at one of another process 5 to 10 seconds.
     """
     module: Any = importlib.import_module("theano.gof.compilelock")
-    take, logger = module.lock, logging.getLogger("theano.gof.compilelock")
+    take, of_theano = module.lock, logging.getLogger("theano.gof.compilelock")
 
     def lock(tmp_dir, *args, **kwargs):
         directory = os.path.dirname(tmp_dir)
@@ -257,11 +264,11 @@ def _lock_at_once_or_not_at_all() -> None:
             said.update([record.msg] if late else [])
             return late or record.levelno > logging.INFO
 
-        logger.addFilter(of_interest)
+        of_theano.addFilter(of_interest)
         try:  # it speaks at each look
             take(tmp_dir, *args, **{"min_wait": least, "max_wait": most, "verbosity": 2, **kwargs})
         finally:
-            logger.removeFilter(of_interest)
+            of_theano.removeFilter(of_interest)
 
     module.lock = lock
 

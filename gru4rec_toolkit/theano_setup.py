@@ -86,6 +86,14 @@ class Setup:
 _setup: Setup | None = None
 
 
+def check_device(device: str) -> None:
+    """Raise an InputError if a device's name is misspelt."""
+    if not re.fullmatch(DEVICE_PATTERN, device):
+        raise InputError(
+            f"device {shown(device)} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
+        )
+
+
 def configure(device: str | None = None) -> Setup:
     """Import Theano with this project's settings; later calls return what the first one set up.
 
@@ -107,10 +115,8 @@ def configure(device: str | None = None) -> Setup:
         imported before with settings that cannot work.
     """
     global _setup
-    if device is not None and not re.fullmatch(DEVICE_PATTERN, device):
-        raise InputError(
-            f"device {shown(device)} is not known; give auto, cpu, cuda0, cuda1... or opencl0:0"
-        )
+    if device is not None:
+        check_device(device)
     if _setup is None:
         versions.check()
         check_compiler()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import platform
 import re
 import signal
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 from helpers.cli import TEST, TRAIN, own_signals
 
-from benchmarks import threads
+from benchmarks import threads, training
 from gru4rec_toolkit.ops import library
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -316,6 +318,95 @@ def test_bytes_of_a_step_are_those_of_the_rows_that_it_looks_up():
     assert threads.bytes_of_a_step(trainer) == 4 * (5 + 2) * (10 * 4 + 4 * 12)
 
 
+# ---------------------------------------------------------------------------- mistakes, endings
+
+WHOLE = "expected a whole number, 1 or more"
+NO_COMMAND = "argument --other: expected a command"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        *(
+            ([module, "--rounds", text], f"--rounds: {WHOLE}, got '{text}'")
+            for module in ("training", "threads", "modes", "start", "ranking", "reading", "serving")
+            for text in ("0", "-1", "two")
+        ),
+        (["modes", "--steps", "0"], "--steps: expected a whole number, 1 or more, got '0'"),
+        (["threads", "--seconds", "x"], "--seconds: expected a number above 0, got 'x'"),
+        (["data", "0"], "events: expected a whole number, 1 or more, got '0'"),
+        (["training", "--other", ""], f"{NO_COMMAND}, got nothing"),
+        *(
+            (["training", "--other", text], f"{NO_COMMAND} as a shell takes it, with {{data}}, ")
+            for text in ("{foo}", "echo {", "echo 'x", "{}", "{0}", "{data.x}")
+        ),
+        (["training", "--data", ""], "the path of a click log is empty"),
+        (["threads", "--data", "none.tsv"], "none.tsv: there is no such file"),
+        (["training", "--events", "1", "rsc15"], "needs a session with two events"),
+        (["modes", "--events", "1"], "needs a session with two events"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, said):
+    done = start(f"benchmarks.{arguments[0]}", *arguments[1:])
+    assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_cold_start_ends_with_its_measurement(tmp_path, ending):
+    """The training, its compilers and the temporary directory."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.start", *SMALL],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=own_signals,
+    )  # fmt: skip
+
+    def working() -> set[str]:
+        """Return the programs of which a command line or the environment names the directory."""
+        found = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str(tmp_path).encode() in (folder / "environ").read_bytes():
+                    found.add((folder / "cmdline").read_bytes().split(b"\0")[0].decode())
+        return found
+
+    while not any(name.endswith("cc1plus") for name in working()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(ending)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[ending]
+    assert "Traceback" not in err and out == ""
+    until = time.monotonic() + 10  # a process that was killed is there for a moment
+    while working() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert working() == set() and list(tmp_path.iterdir()) == []
+
+
+class Ways:
+    """Products of which a step takes so many seconds on the team, and by BLAS's threads."""
+
+    def __init__(self, on_team: float, by_itself: float) -> None:
+        self.of_a_step, self.spent = {True: on_team, False: by_itself}, 0.0
+
+    def seconds(self, team: bool, n_steps: int, sizes: tuple[int, int, int]) -> float:
+        seconds = n_steps * self.of_a_step[team]
+        self.spent += seconds
+        return seconds
+
+
+@pytest.mark.parametrize(
+    ("on_team", "by_itself"), [(1e-3, 1.2e-3), (1.2e-3, 1e-3), (1e-3, 0.5), (0.5, 1e-3)]
+)
+def test_the_limit_is_the_faster_way(on_team, by_itself):
+    """A way that takes 500 times as long is not tried for the time of the other."""
+    ways = Ways(on_team, by_itself)
+    limit = training.Limit(ways, (32, 100, 200))
+    assert limit.team == (on_team < by_itself) and limit.n_steps == 100
+    assert ways.spent < 10
+    limit.run()
+    assert limit.rate() == pytest.approx(1 / min(on_team, by_itself))
+
+
 # ---------------------------------------------------------------------------- benchmarks.gpu_check
 
 
@@ -528,9 +619,9 @@ def test_the_model_of_a_gpu_as_a_table(opencl):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--launch", "-5"], "-5 is not a positive number"),
-        (["--launch", "nan"], "nan is not a positive number"),
-        (["--items", "0"], "0 is not positive"),
+        (["--launch", "-5"], "expected a number above 0, got '-5'"),
+        (["--launch", "nan"], "expected a number above 0, got 'nan'"),
+        (["--items", "0"], "expected a whole number, 1 or more, got '0'"),
         (["-d", "cpu"], "-d cpu: launches and bytes are those of a GPU's step"),
         (["--data", "no-such-file.tsv"], "error: no-such-file.tsv: there is no such file"),
         (["-d", "cuda99"], "error: device cuda99 (asked for) cannot be opened"),

@@ -19,6 +19,7 @@ import pytest
 from helpers.cli import TRAIN, complaint, environment, own_signals, python
 
 from benchmarks import pictures, release, results, start, tables
+from gru4rec_toolkit.errors import InputError
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -182,6 +183,8 @@ def test_an_interrupt_writes_what_is_known(tmp_path):
             "--port: the port is measured in the part training",
         ),
         (["--data", "none.tsv"], "none.tsv: there is no such file"),
+        (["--data", ""], "the path of a click log is empty"),
+        (["--parts", "gpu", "-d", "foo"], "device 'foo' is not known; give auto, cpu, cuda0"),
         (["-o", "file"], "-o file: File exists; give a writable directory"),
         (["-o", "file/below"], "-o file/below: Not a directory; give a writable directory"),
         (["-o", f"new/{300 * 'x'}"], ": File name too long; give a writable directory"),
@@ -307,10 +310,24 @@ def test_rows_do_not_replace_the_log(tmp_path):
     assert log.read_bytes() == TRAIN.read_bytes()
 
 
-def test_rows_are_there_after_each(tmp_path):
+@pytest.mark.parametrize("theirs", [b"notes", b"\xff", b"{}", b"[1]", b"[" * 100_000])
+def test_rows_do_not_replace_other_files(tmp_path, theirs):
+    path = tmp_path / "theirs.json"
+    path.write_bytes(theirs)
+    with pytest.raises(InputError) as said:
+        results.Results(argparse.Namespace(json=str(path)))
+    assert str(said.value).endswith("it exists and is not a file of rows; give another path")
+    assert path.read_bytes() == theirs
+
+
+@pytest.mark.parametrize("earlier", [None, "", '[{"events": 7}]'])
+def test_rows_are_there_after_each(tmp_path, earlier):
+    """Until the first one, those of an earlier measurement are."""
     path = tmp_path / "rows.json"
+    if earlier is not None:
+        path.write_text(earlier)
     found = results.Results(argparse.Namespace(json=str(path)))
-    assert json.loads(path.read_text()) == []
+    assert earlier is None or path.read_text() == earlier
     for i in range(2):
         found.add(events=i, rounds=[0.1, None])
         assert json.loads(path.read_text())[i] == {"events": i, "rounds": [0.1, None]}

@@ -136,6 +136,8 @@ def read_events(
         The file or its content cannot be used; the message names the column and the line.
     """
     path = os.fspath(path)
+    if not path:
+        raise InputError("the path of a click log is empty; give that of a file")
     keys = column_keys(session_key, item_key, time_key)
     reader = _reader(path)
     if announce:
