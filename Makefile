@@ -21,14 +21,24 @@ DISTROS_ARGS ?=
 GPU_CHECK_ARGS ?=
 BENCHMARKS_ARGS ?=
 
+# by whatever Python there is, which looks for the right one
+define BOOTSTRAP
+for python in python3 python3.11 python3.13 python3.12 python3.14 python3.10 python3.9 python3.8 "$$PYTHON"; do \
+    if "$$python" -c '' >/dev/null 2>&1; then exec "$$python" tools/bootstrap.py $(BOOTSTRAP_ARGS); fi; \
+done; \
+echo 'error: no Python was found: install Python 3.8 to 3.14, for example with' \
+    '`apt-get install -y python3 python3-dev python3-venv`' >&2; \
+exit 2
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup mutants fuzz kernels gpu gpu-sim gpu-check benchmarks test-distros lock clean
+.PHONY: help demo test lint setup mutants fuzz kernels setup-core gpu gpu-sim gpu-check benchmarks docs test-distros lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
 	    while IFS='|' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
 
-demo: setup ## make a click log, train on it, evaluate, save, load and evaluate again (a minute)
+demo: setup-core ## make a click log, train on it, evaluate, save, load and evaluate again (a minute)
 	@$(PY) examples/quickstart/quickstart.py $(QUICKSTART_ARGS)
 
 test: setup ## run the tests
@@ -51,12 +61,12 @@ kernels: setup ## run the GPU's kernels under oclgrind: data races, memory, barr
 	@$(PY) tools/kernels.py races $(KERNELS_ARGS)
 
 setup: ## make .venv with everything that is needed (the other targets do it themselves)
-	@for python in python3 python3.11 python3.13 python3.12 python3.14 python3.10 python3.9 python3.8 "$$PYTHON"; do \
-	    if "$$python" -c '' >/dev/null 2>&1; then exec "$$python" tools/bootstrap.py; fi; \
-	done; \
-	echo 'error: no Python was found: install Python 3.8 to 3.14, for example with' \
-	    '`apt-get install -y python3 python3-dev python3-venv`' >&2; \
-	exit 2
+	@$(BOOTSTRAP)
+
+setup-core: ## the same with what the toolkit itself runs on alone, which is enough for demo
+	@$(BOOTSTRAP)
+
+setup-core: BOOTSTRAP_ARGS := --core
 
 gpu: setup ## get ready what an NVIDIA GPU needs beside its driver, and test it
 	@$(PY) tools/gpu.py
@@ -69,6 +79,9 @@ gpu-check: gpu ## what a card computes and how fast, in 8 minutes; writes gpu_ch
 
 benchmarks: setup ## measure all that a release needs; writes tables and pictures (40 minutes)
 	@$(PY) -m benchmarks.release -o build/benchmarks $(BENCHMARKS_ARGS)
+
+docs: setup ## the documentation as a site, build/docs/index.html; broken links are errors
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 test-distros: setup ## the two commands in fresh roots of Debian 12, 13 and testing (as root, an hour)
 	@$(PY) tools/distros.py $(DISTROS_ARGS)

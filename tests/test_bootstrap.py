@@ -235,6 +235,42 @@ printf '#!/bin/sh\\necho "pip: no network: $*"; exit 1\\n' > "$3/bin/python"
         (venv / "left from the first try").touch()
 
 
+def test_the_core_and_then_the_rest(machine: Machine):
+    """What is there is not installed again, and a rest that fails leaves the core ready."""
+    answers = json.dumps({"executable": str(machine.bin / "python3"), **COMPLETE})
+    log = machine.project / "log"
+    # makes a "virtual environment" whose pip notes what it is asked for
+    machine.program(
+        "python3",
+        f"""if [ "$2" = -c ]; then echo '{answers}'; exit; fi
+{shutil.which("mkdir")} "$3/bin"
+printf '#!/bin/sh\necho "$*" >> "{log}"\ncase "$*" in *"$FAILING"*) exit 1;; esac' > "$3/bin/python"
+{shutil.which("chmod")} +x "$3/bin/python"
+""",
+    )
+    machine.program("g++")
+
+    def installed(*arguments: str, failing: str = "nothing", code: int = 0) -> list[str]:
+        log.write_text("")
+        done = machine.bootstrap(*arguments, FAILING=failing)
+        assert done.returncode == code, done.stderr
+        return log.read_text().splitlines()
+
+    def stamp() -> str:
+        (name,) = (path.name for path in (machine.project / ".venv").glob(".*"))
+        return name.split("-")[0]
+
+    pinned = installed("--core")
+    assert len(pinned) == 2 and pinned[1].endswith("/.venv/constraints.txt -e .")
+    assert stamp() == ".core" and installed("--core") == []
+    constraints = (machine.project / ".venv" / "constraints.txt").read_text()
+    assert "pandas==" in constraints and "./theano_wheel" not in constraints
+    (rest,) = installed(failing="requirements.txt", code=1)
+    assert stamp() == ".core" and rest.endswith("-r requirements.txt")
+    assert installed() == [rest] and stamp() == ".ready"
+    assert installed() == installed("--core") == [] and stamp() == ".ready"
+
+
 def test_every_module_gets_installed():
     """The list in pyproject.toml names each module of the project's root."""
     pyproject = (ROOT / "pyproject.toml").read_text()
@@ -266,7 +302,7 @@ class TestMakefile:
         listed = re.findall(r"^  make (\S+) +\S.*$", done.stdout, re.MULTILINE)
         assert sorted(listed) == sorted(targets)
 
-    @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint"])
+    @pytest.mark.parametrize("target", ["setup", "setup-core", "demo", "test", "lint"])
     def test_each_target_does_its_set_up(self, machine: Machine, target: str):
         machine.program("python3", f'exec {shlex.quote(sys.executable)} "$@"')  # no g++ on the PATH
         done = self.make(machine, target)

@@ -4,8 +4,9 @@ Pure standard library, run by whatever `python3` there is. It finds a Python tha
 on, checks what has to come from the operating system *before* anything is downloaded, and then
 installs the pinned packages of requirements.txt and the project itself (editable) into `.venv`.
 
-Usage: ``python3 tools/bootstrap.py [--check]``. With ``--check`` it only checks the system.
-The environment variable PYTHON names the interpreter to use.
+Usage: ``python3 tools/bootstrap.py [--check | --core]``. With ``--check`` it only checks the
+system, with ``--core`` it installs what the toolkit itself runs on, a fifth of it all; a later call
+without it adds the rest. The environment variable PYTHON names the interpreter to use.
 
 Exit codes: 0 ready; 1 an installation step failed; 2 something is missing, named in one sentence on
 standard error together with the command that installs it.
@@ -26,11 +27,11 @@ from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-# Exactly one of these files lies in a .venv made here: the first while it is being made, the second
-# (plus a digest) once it is complete. A rename turns one into the other, so an interrupted set-up
-# never counts as ready.
+# Exactly one of these files lies in a .venv made here: the first while it is being made, the others
+# (plus a digest) once the core is there, or all. A rename turns one into the next, so a set-up that
+# was interrupted never counts as more than it is.
 UNFINISHED = ".setting-up"
-READY = ".ready-"
+CORE, READY = ".core-", ".ready-"
 
 OLDEST, NEWEST = (3, 8), (3, 14)
 # 3.11 first: Debian 12's packages for GPUs are for that one
@@ -40,6 +41,10 @@ CANDIDATES = (*(f"python3.{minor}" for minor in MINORS), "python3")
 # Tools first and pinned too: building Theano's source package depends on setuptools.
 # Both are the last releases that still run on Python 3.8.
 BUILD_TOOLS = ("pip==25.0.1", "setuptools==75.3.2")
+
+OFFLINE = "the packages could not be installed from PyPI: check the network, then run it again"
+# else building Theano would fetch the newest setuptools of the day
+UNISOLATED = ("--no-build-isolation", "--use-pep517")
 
 PROBE = """
 import importlib.util, json, os, sys, sysconfig
@@ -207,7 +212,7 @@ def make_empty() -> None:
     """Leave `.venv` as a directory that holds nothing but the `UNFINISHED` mark."""
     mark = VENV / UNFINISHED
     if VENV.is_symlink() or VENV.exists():
-        stamps = list(VENV.glob(f"{READY}*"))
+        stamps = [stamp for kind in (CORE, READY) for stamp in VENV.glob(f"{kind}*")]
         if not stamps and not mark.exists():
             fail(f"{VENV} was not made by `make setup`: move it away or delete it, then try again")
         for stamp in stamps:
@@ -237,8 +242,8 @@ def run_step(failure: str, *command: str) -> None:
         fail(f"{failure} (`{shlex.join(command)}` failed, its messages are above)", code=1)
 
 
-def install(interpreter: Interpreter, stamp: str) -> None:
-    """Make `.venv` from scratch."""
+def install_core(interpreter: Interpreter, stamp: str) -> None:
+    """Make `.venv` from scratch, with the project and what it runs on."""
     print(f"Setting up {VENV} with Python {dotted(interpreter)} ({interpreter.executable})")
     sys.stdout.flush()
     make_empty()
@@ -246,33 +251,47 @@ def install(interpreter: Interpreter, stamp: str) -> None:
         "the virtual environment could not be made",
         interpreter.executable, "-m", "venv", str(VENV),
     )  # fmt: skip
-    pip = (str(VENV / "bin" / "python"), "-m", "pip", "install", "--no-input")
-    offline = "the packages could not be installed from PyPI: check the network, then run it again"
-    run_step(offline, *pip, *BUILD_TOOLS)
-    # without build isolation: else building Theano would fetch the newest setuptools of the day
-    unisolated = (*pip, "--no-build-isolation", "--use-pep517")
-    run_step(offline, *unisolated, "-r", "requirements.txt")
-    run_step("the project could not be installed", *unisolated, "--no-deps", "-e", ".")
+    run_step(OFFLINE, *pip_install(), *BUILD_TOOLS)
+    # the versions of requirements.txt; a constraint has no path
+    pinned = (ROOT / "requirements.txt").read_text().splitlines(keepends=True)
+    constraints = VENV / "constraints.txt"
+    constraints.write_text("".join(line for line in pinned if not line.startswith("./")))
+    run_step(OFFLINE, *pip_install(*UNISOLATED), "-c", str(constraints), "-e", ".")
     os.replace(VENV / UNFINISHED, VENV / stamp)
-    print(f"{VENV} is ready")
+
+
+def install_rest(core: str, stamp: str) -> None:
+    """Add the packages of tests and examples to a core."""
+    run_step(OFFLINE, *pip_install(*UNISOLATED), "-r", "requirements.txt")
+    os.replace(VENV / core, VENV / stamp)
+
+
+def pip_install(*options: str) -> list[str]:
+    """Return the beginning of a command that installs into `.venv`."""
+    return [str(VENV / "bin" / "python"), "-m", "pip", "install", "--no-input", *options]
 
 
 def main() -> None:
     """Command line: see the module's docstring."""
     arguments = sys.argv[1:]
-    if arguments not in ([], ["--check"]):
-        fail("usage: python3 tools/bootstrap.py [--check]")
-    if arguments:
+    if arguments not in ([], ["--check"], ["--core"]):
+        fail("usage: python3 tools/bootstrap.py [--check | --core]")
+    if arguments == ["--check"]:
         check_system(choose_interpreter())
         return
 
     lock = os.open(ROOT, os.O_RDONLY)  # closed, and thereby released, when the process ends
     fcntl.flock(lock, fcntl.LOCK_EX)  # two `make` at a time: the second waits for the first
-    stamp = READY + digest()
-    if not is_ready(stamp):
+    core, ready = (kind + digest() for kind in (CORE, READY))
+    if is_ready(ready) or (arguments and is_ready(core)):
+        return
+    if not is_ready(core):
         interpreter = choose_interpreter()
         check_system(interpreter)
-        install(interpreter, stamp)
+        install_core(interpreter, core)
+    if not arguments:
+        install_rest(core, ready)
+    print(f"{VENV} is ready")
 
 
 if __name__ == "__main__":
