@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--by-op", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     options.check_names(parser, args, NAMES)
+    if args.device == "cpu":
+        parser.error("-d cpu: this measures a GPU; benchmarks.training measures the CPU")
 
     from gru4rec_toolkit import theano_setup
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 MILLION = 1_000_000
+MOST = 10**9  # of events, items, rounds
 SIZES = (1 * MILLION, 5 * MILLION, 10 * MILLION, 50 * MILLION)
 
 
@@ -32,8 +33,11 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """Return a number of an option that has to be 1 or more; for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
+    # int() takes no more than 4,300 digits
+    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number, 1 or more (up to {MOST}), got {text[:20]!r}"
+        )
     return int(text)
 
 

@@ -16,6 +16,7 @@ from benchmarks import options
 from benchmarks.results import Results
 from benchmarks.training import spread
 from gru4rec_toolkit.errors import run_cli
+from gru4rec_toolkit.parameters import ACTIVATIONS, split_activation
 
 SIZES = ((2_900, 100), (37_000, 224), (30_000, 480), (500_000, 100))
 BATCH_SIZE = 100
@@ -29,7 +30,9 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=options.positive_float, default=SECONDS, help="of one measurement"
     )
-    parser.add_argument("--activation", default="linear", help="of the scores (default: linear)")
+    parser.add_argument(
+        "--activation", type=activation, default="linear", help="of the scores (default: linear)"
+    )
     options.add_json(parser)
     args = parser.parse_args()
     results = Results(args)
@@ -51,6 +54,19 @@ def main() -> None:
         )
         of_product, of_ranking = zip(*rounds)
         results.add(items=n_items, units=width, product=of_product, ranking=of_ranking)
+
+
+def activation(text: str) -> str:
+    """Return the name of an activation that the kernels know; for argparse."""
+    try:
+        known = split_activation(text)[0] in ACTIVATIONS
+    except ValueError:
+        known = False
+    if not known:
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(ACTIVATIONS)}, with numbers as in elu-0.5, got {text!r}"
+        )
+    return text
 
 
 def programs(n_items: int, width: int, activation: str):

@@ -136,8 +136,7 @@ def main() -> None:
     if args.port and "training" not in args.parts:
         parser.error("--port: the port is measured in the part training, which is left out")
     import_library("matplotlib.figure", "python -m benchmarks.release: drawing", "matplotlib")
-    if "gpu" in args.parts:
-        theano_setup.check_device(args.device)
+    theano_setup.check_device(args.device)
     if args.data is not None:
         from gru4rec_toolkit.data import events
 

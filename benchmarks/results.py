@@ -41,15 +41,20 @@ class Results:
         """Add a row."""
         self.rows.append(row)
         if self.path is not None:
-            files.write_text(self.path, json.dumps(self.rows, indent=1))
+            files.write_text(self.path, _as_text(self.rows))
 
 
 def _holds_rows(path: str) -> bool:
-    """Tell whether a file is one of ours, or empty."""
+    """Tell whether a file is one of ours, to the last blank, or empty."""
     with open(path, "rb") as file:
         content = file.read()
     try:
         rows = json.loads(content or b"[]")
     except (ValueError, RecursionError):
         return False
-    return isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    ours = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    return ours and content in (b"", _as_text(rows).encode())
+
+
+def _as_text(rows: list[dict]) -> str:
+    return json.dumps(rows, indent=1)

@@ -286,7 +286,9 @@ def remove_damaged(base: Path) -> None:
         with contextlib.suppress(OSError):
             in_use = (folder.parent / "lock_dir").exists
             # a second look: the other process may have been ready before the lock was looked at
-            if _is_damaged(folder) and not in_use() and _is_damaged(folder):
+            if not folder.is_dir():
+                folder.unlink()
+            elif _is_damaged(folder) and not in_use() and _is_damaged(folder):
                 shutil.rmtree(folder)
 
 
@@ -565,7 +567,8 @@ def failure_text(text: str, directory: str | Path, number: int | None = None) ->
     if "failed to map segment" in text:
         return CompileError(
             f"compiled code in {directory} cannot be loaded ({text}), as on a disk that is mounted "
-            "with noexec; set XDG_CACHE_HOME to a directory on another disk"
+            "with noexec, or where memory is short (ulimit -v); set XDG_CACHE_HOME to a directory "
+            "on another disk, or raise that limit"
         )
     return CompileError(
         f"the graph cannot be compiled in {directory}: {text}; check the compiler (g++) and the "

@@ -10,6 +10,7 @@ import queue
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +68,7 @@ _lock = threading.Lock()
 _threads: list[threading.Thread] = []
 _running: set[subprocess.Popen] = set()
 _directories: set[str] = set()
-_at_end = False
+_at_end = _ends_with_multiprocessing = False
 # those that have not ended, in the order in which they were started, and who wants to see them
 _jobs: list[Job] = []
 _bars: list[Any] = []
@@ -90,6 +91,7 @@ def start(command: Callable[[], Sequence[str]], urgency: int, what: str) -> Job:
     Job
     """
     job = Job(command, what)
+    _end_with_multiprocessing()
     with _lock:
         _jobs.append(job)
     _waiting.put((urgency, next(_numbers), job))
@@ -132,7 +134,8 @@ def shown() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _bars.remove(bar)
+            if bar in _bars:  # else it is that of the process from which this one was forked
+                _bars.remove(bar)
         bar.close()
 
 
@@ -182,9 +185,20 @@ def _end() -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def _end_with_multiprocessing() -> None:
+    """Let a process that multiprocessing has forked end its compilers; it does not run atexit."""
+    global _ends_with_multiprocessing
+    if "multiprocessing" in sys.modules and not _ends_with_multiprocessing:
+        from multiprocessing import util
+
+        util.Finalize(None, _end, exitpriority=0)
+        _ends_with_multiprocessing = True
+
+
 def _forget() -> None:
     """Begin anew in a forked process: threads, compilers and directories are its parent's."""
-    global _waiting, _lock
+    global _waiting, _lock, _ends_with_multiprocessing
+    _ends_with_multiprocessing = False
     _waiting, _lock = queue.PriorityQueue(), threading.Lock()
     for known in (_threads, _running, _directories, _jobs, _bars):
         known.clear()

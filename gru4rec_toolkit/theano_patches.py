@@ -37,6 +37,7 @@ def apply() -> None:
     _find_modules_of_other_processes()
     _write_keys_whole()
     _survive_cleared_caches()
+    _survive_a_cleared_runner()
     _log_what_failed()
     _lock_at_once_or_not_at_all()
     _pass_failures_through_optimizers()
@@ -181,8 +182,8 @@ def _survive_cleared_caches() -> None:
                     compile_directory.check_loaded(keys)
         for _ in range(_TRIES - 1):
             with contextlib.suppress(FileNotFoundError):  # cleared while it looked
-                return refresh(self, *args, **kwargs)
-        return refresh(self, *args, **kwargs)
+                return refresh(self, *args, **kwargs) or []
+        return refresh(self, *args, **kwargs) or []
 
     def quietly(clean_up):
         def clean(self, *args, **kwargs):
@@ -199,6 +200,31 @@ def _survive_cleared_caches() -> None:
     of_theano = logging.getLogger("theano.gof.cmodule")
     if of_theano.level == logging.NOTSET:
         of_theano.setLevel(logging.CRITICAL)
+
+
+def _survive_a_cleared_runner() -> None:
+    """Make the code that runs compiled modules be compiled again where it was cleared meanwhile.
+
+    Theano compiles it for the first module of a cache, and where that fails, so does all.
+    """
+    cc = importlib.import_module("theano.gof.cc")
+    config = importlib.import_module("theano").config
+    init = cc._CThunk.__init__
+
+    def init_with_runner(self, *args, **kwargs):
+        for last in [False] * (_TRIES - 1) + [True] if cc.run_cthunk is None else []:
+            compile_directory.restore(config.compiledir)
+            try:
+                importlib.import_module("theano.gof.cutils")
+                break
+            except Exception as err:
+                if last or not _may_be_cleared(err):
+                    if not compile_directory.is_failure(err):
+                        raise
+                    raise compile_directory.failure(err, config.compiledir) from err
+        init(self, *args, **kwargs)
+
+    cc._CThunk.__init__ = init_with_runner
 
 
 def _log_what_failed() -> None:
@@ -249,7 +275,15 @@ def _lock_at_once_or_not_at_all() -> None:
     cleared it waits two minutes, and between two looks at one of another process 5 to 10 seconds.
     """
     module: Any = importlib.import_module("theano.gof.compilelock")
-    take, of_theano = module.lock, logging.getLogger("theano.gof.compilelock")
+    take, waiting_since = module.lock, [0.0]
+    said: set[str] = set()
+
+    def of_interest(record):
+        """Once, what is waited for, where that takes long; Theano speaks at each look."""
+        late = bool(waiting_since[0]) and time.monotonic() - waiting_since[0] > _LONG
+        fits = late and record.msg not in said
+        said.update([record.msg] if fits else [])
+        return fits or record.levelno > logging.INFO
 
     def lock(tmp_dir, *args, **kwargs):
         directory = os.path.dirname(tmp_dir)
@@ -257,19 +291,14 @@ def _lock_at_once_or_not_at_all() -> None:
         compile_directory.check_writable(directory)
         compile_directory.remove_stale_lock(tmp_dir)
         least, most = _BETWEEN_LOOKS
-        started, said = time.monotonic(), set()
-
-        def of_interest(record):
-            late = time.monotonic() - started > _LONG and record.msg not in said
-            said.update([record.msg] if late else [])
-            return late or record.levelno > logging.INFO
-
-        of_theano.addFilter(of_interest)
-        try:  # it speaks at each look
+        said.clear()
+        waiting_since[0] = time.monotonic()
+        try:
             take(tmp_dir, *args, **{"min_wait": least, "max_wait": most, "verbosity": 2, **kwargs})
         finally:
-            of_theano.removeFilter(of_interest)
+            waiting_since[0] = 0.0
 
+    logging.getLogger("theano.gof.compilelock").addFilter(of_interest)
     module.lock = lock
 
 

@@ -320,7 +320,7 @@ def test_bytes_of_a_step_are_those_of_the_rows_that_it_looks_up():
 
 # ---------------------------------------------------------------------------- mistakes, endings
 
-WHOLE = "expected a whole number, 1 or more"
+WHOLE = "expected a whole number, 1 or more (up to 1000000000)"
 NO_COMMAND = "argument --other: expected a command"
 
 
@@ -332,9 +332,9 @@ NO_COMMAND = "argument --other: expected a command"
             for module in ("training", "threads", "modes", "start", "ranking", "reading", "serving")
             for text in ("0", "-1", "two")
         ),
-        (["modes", "--steps", "0"], "--steps: expected a whole number, 1 or more, got '0'"),
+        (["modes", "--steps", "0"], f"--steps: {WHOLE}, got '0'"),
         (["threads", "--seconds", "x"], "--seconds: expected a number above 0, got 'x'"),
-        (["data", "0"], "events: expected a whole number, 1 or more, got '0'"),
+        (["data", "0"], f"events: {WHOLE}, got '0'"),
         (["training", "--other", ""], f"{NO_COMMAND}, got nothing"),
         *(
             (["training", "--other", text], f"{NO_COMMAND} as a shell takes it, with {{data}}, ")
@@ -342,6 +342,10 @@ NO_COMMAND = "argument --other: expected a command"
         ),
         (["training", "--data", ""], "the path of a click log is empty"),
         (["threads", "--data", "none.tsv"], "none.tsv: there is no such file"),
+        (["start", "--events", "9" * 23], f"--events: {WHOLE}, got '{'9' * 20}'"),
+        (["ranking", "--activation", "elu-abc"], "expected one of linear, relu, tanh, leaky, elu,"),
+        (["ranking", "--activation", "softmax"], "with numbers as in elu-0.5, got 'softmax'"),
+        (["gpu", "-d", "cpu"], "-d cpu: this measures a GPU"),
         (["training", "--events", "1", "rsc15"], "needs a session with two events"),
         (["modes", "--events", "1"], "needs a session with two events"),
     ],
@@ -621,7 +625,7 @@ def test_the_model_of_a_gpu_as_a_table(opencl):
     [
         (["--launch", "-5"], "expected a number above 0, got '-5'"),
         (["--launch", "nan"], "expected a number above 0, got 'nan'"),
-        (["--items", "0"], "expected a whole number, 1 or more, got '0'"),
+        (["--items", "0"], f"{WHOLE}, got '0'"),
         (["-d", "cpu"], "-d cpu: launches and bytes are those of a GPU's step"),
         (["--data", "no-such-file.tsv"], "error: no-such-file.tsv: there is no such file"),
         (["-d", "cuda99"], "error: device cuda99 (asked for) cannot be opened"),

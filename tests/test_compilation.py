@@ -195,6 +195,30 @@ def test_kernels_that_are_cleared_after_they_were_looked_for(cache, n_times):
     assert done.lines[:2] == RESULTS and "Traceback" not in done.err
 
 
+def test_a_runner_of_modules_that_is_cleared_while_it_is_compiled(tmp_path):
+    """The first module of a cache asks for it, and was the only one that had to be there."""
+    code = f"""
+import shutil, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from gru4rec_toolkit import theano_setup
+directory = Path(theano_setup.configure("cpu").compile_dir)
+from gru4rec_toolkit.theano_setup import theano, tensor as tt
+cmodule = theano.gof.cmodule
+run, cleared = cmodule.output_subprocess_Popen, []
+def clear(command, **options):
+    if "cutils_ext" in " ".join(command) and not cleared:
+        cleared.append(shutil.rmtree(directory))
+    return run(command, **options)
+cmodule.output_subprocess_Popen = clear
+x = tt.fscalar()
+print(theano.function([x], x * 2)(4), cleared)
+"""
+    env = {"THEANO_FLAGS": None, "THEANORC": None, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert succeeds(python("-c", code, cwd=tmp_path, **env)).lines == ["8.0 [None]"]
+    assert succeeds(python("-c", code, cwd=tmp_path, **env)).lines == ["8.0 []"]
+
+
 @pytest.mark.parametrize("owner", ["", f"{{os.getpid()}}_0123456789_{socket.gethostname()}"])
 def test_a_lock_that_is_half_taken(cache, owner):
     """As when a directory is cleared while the lock is taken in it: nobody waits for it."""
@@ -321,6 +345,15 @@ def test_damaged_modules_that_theano_loads_at_its_import(cache, share):
     assert works(run(cache)) == 0
     assert all(library.exists() for library in libraries)
     assert not any(map(compile_directory.is_cut_short, libraries))
+
+
+def test_a_file_in_place_of_what_theano_loads_at_its_import(cache):
+    (directory,) = cache.glob("gru4rec-theano/*/compiledir_*")
+    shutil.rmtree(directory / "cutils_ext")
+    (directory / "cutils_ext").write_text("")
+    (directory / "tmpfile").write_text("")
+    works(run(cache))
+    assert (directory / "cutils_ext").is_dir()
 
 
 # --- full and read-only disks ---------------------------------------------------------------------

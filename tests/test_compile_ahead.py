@@ -207,6 +207,30 @@ def test_a_process_that_was_forked_compiles_for_itself(compiled, tmp_path):
     assert libraries(tmp_path) == {""}
 
 
+CHILD = """
+import multiprocessing, sys
+sys.path.insert(0, {root!r})
+from gru4rec_toolkit.ops import library
+
+def begin():
+    assert library.start()
+
+child = multiprocessing.get_context("fork").Process(target=begin)
+child.start()
+child.join()
+print("ended", child.exitcode)
+"""
+
+
+def test_compilers_do_not_outlive_a_child_of_multiprocessing(tmp_path):
+    """It leaves without what atexit would do."""
+    env = environment_of(tmp_path)
+    done = succeeds(python("-c", CHILD.format(root=str(ROOT)), cwd=tmp_path, **env))
+    assert done.lines == ["ended 0"]
+    assert compilers_of(tmp_path) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 # the end takes a while after the compilers were ended: none may begin another job then
 BEGIN = """
 import atexit, sys, time

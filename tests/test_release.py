@@ -184,7 +184,7 @@ def test_an_interrupt_writes_what_is_known(tmp_path):
         ),
         (["--data", "none.tsv"], "none.tsv: there is no such file"),
         (["--data", ""], "the path of a click log is empty"),
-        (["--parts", "gpu", "-d", "foo"], "device 'foo' is not known; give auto, cpu, cuda0"),
+        (["--parts", "data", "-d", "foo"], "device 'foo' is not known; give auto, cpu, cuda0"),
         (["-o", "file"], "-o file: File exists; give a writable directory"),
         (["-o", "file/below"], "-o file/below: Not a directory; give a writable directory"),
         (["-o", f"new/{300 * 'x'}"], ": File name too long; give a writable directory"),
@@ -310,7 +310,9 @@ def test_rows_do_not_replace_the_log(tmp_path):
     assert log.read_bytes() == TRAIN.read_bytes()
 
 
-@pytest.mark.parametrize("theirs", [b"notes", b"\xff", b"{}", b"[1]", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "theirs", [b"notes", b"\xff", b"{}", b"[1]", b'[{"name": "me"}]', b"[" * 100_000]
+)
 def test_rows_do_not_replace_other_files(tmp_path, theirs):
     path = tmp_path / "theirs.json"
     path.write_bytes(theirs)
@@ -320,7 +322,7 @@ def test_rows_do_not_replace_other_files(tmp_path, theirs):
     assert path.read_bytes() == theirs
 
 
-@pytest.mark.parametrize("earlier", [None, "", '[{"events": 7}]'])
+@pytest.mark.parametrize("earlier", [None, "", json.dumps([{"events": 7}], indent=1)])
 def test_rows_are_there_after_each(tmp_path, earlier):
     """Until the first one, those of an earlier measurement are."""
     path = tmp_path / "rows.json"

@@ -20,7 +20,7 @@ def site(tmp_path_factory):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "WARNING" not in done.stderr
+    assert "WARNING -" not in done.stderr
     return folder
 
 
@@ -33,5 +33,5 @@ def test_every_page_is_there(site):
 def test_the_api_pages_have_the_docstrings(site):
     text = (site / "api" / "gru4rec" / "index.html").read_text()
     for name in ("fit", "recommend", "savemodel", "loadmodel", "get_params"):
-        assert f'id="gru4rec.GRU4Rec.{name}"' in text or f".{name}" in text
+        assert f'id="gru4rec.GRU4Rec.{name}"' in text
     assert "Hidasi" in text
