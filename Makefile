@@ -5,6 +5,7 @@
 #            FUZZ=100000 (inputs), FUZZ_ARGS="--seed 1 models pickles" (of make fuzz),
 #            GPU_CHECK_ARGS="-d cuda1 --port ../GRU4Rec_PyTorch_Official" (of make gpu-check),
 #            KERNELS_ARGS="--quick" (of make kernels),
+#            FIGURES_ARGS="-o pictures --parts limit" (of make figures),
 #            BENCHMARKS_ARGS="--data log.tsv --parts training data" (of make benchmarks),
 #            DISTROS_ARGS="--core trixie" (of make test-distros).
 
@@ -20,9 +21,10 @@ KERNELS_ARGS ?=
 DISTROS_ARGS ?=
 GPU_CHECK_ARGS ?=
 BENCHMARKS_ARGS ?=
+FIGURES_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup mutants fuzz kernels gpu gpu-sim gpu-check benchmarks test-distros lock clean
+.PHONY: help demo test lint setup mutants fuzz kernels gpu gpu-sim gpu-check benchmarks figures test-distros lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -69,6 +71,9 @@ gpu-check: gpu ## what a card computes and how fast, in 8 minutes; writes gpu_ch
 
 benchmarks: setup ## measure all that a release needs; writes tables and pictures (40 minutes)
 	@$(PY) -m benchmarks.release -o build/benchmarks $(BENCHMARKS_ARGS)
+
+figures: setup ## draw all pictures of the documentation (3 minutes); writes docs/pictures
+	@$(PY) tools/figures.py $(FIGURES_ARGS)
 
 test-distros: setup ## the two commands in fresh roots of Debian 12, 13 and testing (as root, an hour)
 	@$(PY) tools/distros.py $(DISTROS_ARGS)
