@@ -106,7 +106,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(quickstart.N_SESSIONS, 10, 12_000, 12)
-QUICK = Sizes(1500, 2, 1000, 4)
+QUICK = Sizes(1500, 2, 1000, 2)
 
 
 # ---------------------------------------------------------------------------- training

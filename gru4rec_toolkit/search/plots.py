@@ -6,9 +6,10 @@ where it helps. Marks, dashes and widths tell in grey print what the colours tel
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gru4rec_toolkit.errors import shortened
 from gru4rec_toolkit.tracking.plot import BLACK, BLUE, SKY, VERMILION
@@ -50,10 +51,8 @@ def history(trials: Sequence[FrozenTrial], metric: str) -> Any:
             [trial.number for trial in pruned], [trial.value for trial in pruned],
             "x", color="0.45", markersize=_size(pruned), label="pruned trial, at its last epoch",
         )  # fmt: skip
-    numbers, heights = [], []
-    for trial in complete:
-        numbers.append(trial.number)
-        heights.append(max([trial.value, *heights[-1:]]))
+    numbers = [trial.number for trial in complete]
+    heights = [*itertools.accumulate((_value(trial) for trial in complete), max)]
     last = max(trial.number for trial in [*complete, *pruned])
     panel.step(
         [*numbers, last], [*heights, heights[-1]],
@@ -119,12 +118,12 @@ def parallel(trials: Sequence[FrozenTrial], metric: str) -> Any:
     complete, best = _complete(trials)
     distributions = _distributions(complete)
     whole = [trial for trial in complete if distributions.keys() <= trial.params.keys()]
-    whole.sort(key=lambda trial: (trial.value, -trial.number))
+    whole.sort(key=lambda trial: (_value(trial), -trial.number))
     if not whole:
         raise ValueError("no trial has all parameters")
     names = [*distributions, _metric(metric)]
     drawing, (panel,) = _figure(max(8.4, 1.5 * len(names)), 4.4)
-    values = [trial.value for trial in whole]
+    values = [_value(trial) for trial in whole]
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     columns = [_Column(distribution, [t.params[name] for t in whole])
@@ -132,7 +131,7 @@ def parallel(trials: Sequence[FrozenTrial], metric: str) -> Any:
     good = len(whole) - math.ceil(len(whole) / 4)
     for i, trial in enumerate(whole):
         heights = [c.height(trial.params[name]) for name, c in zip(distributions, columns)]
-        heights.append((trial.value - low) / span)
+        heights.append((_value(trial) - low) / span)
         if trial is best:
             look = {**_STAR, "linestyle": "-", "linewidth": 2.4, "label": "best trial"}
             look = {**look, "label": f"best: trial {best.number}", "markersize": 12}
@@ -168,7 +167,12 @@ def _complete(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], FrozenT
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if not complete:
         raise ValueError("no trial is complete")
-    return complete, max(complete, key=lambda trial: (trial.value, -trial.number))
+    return complete, max(complete, key=lambda trial: (_value(trial), -trial.number))
+
+
+def _value(trial: FrozenTrial) -> float:
+    """Return the metric of a complete trial."""
+    return cast(float, trial.value)
 
 
 def _is_pruned(trial: FrozenTrial) -> bool:
