@@ -5,6 +5,7 @@
 #            FUZZ=100000 (inputs), FUZZ_ARGS="--seed 1 models pickles" (of make fuzz),
 #            GPU_CHECK_ARGS="-d cuda1 --port ../GRU4Rec_PyTorch_Official" (of make gpu-check),
 #            KERNELS_ARGS="--quick" (of make kernels),
+#            FIGURES_ARGS="-o pictures --parts limit" (of make figures),
 #            BENCHMARKS_ARGS="--data log.tsv --parts training data" (of make benchmarks),
 #            DISTROS_ARGS="--core trixie" (of make test-distros).
 
@@ -20,6 +21,7 @@ KERNELS_ARGS ?=
 DISTROS_ARGS ?=
 GPU_CHECK_ARGS ?=
 BENCHMARKS_ARGS ?=
+FIGURES_ARGS ?=
 
 # by whatever Python there is, which looks for the right one
 define BOOTSTRAP
@@ -32,7 +34,7 @@ exit 2
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup mutants fuzz kernels setup-core gpu gpu-sim gpu-check benchmarks docs test-distros lock clean
+.PHONY: help demo test lint setup mutants fuzz kernels setup-core gpu gpu-sim gpu-check benchmarks docs test-distros lock clean figures
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -82,6 +84,9 @@ benchmarks: setup ## measure all that a release needs; writes tables and picture
 
 docs: setup ## the documentation as a site, build/docs/index.html; broken links are errors
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+
+figures: setup ## draw all pictures of the documentation (3 minutes); writes docs/pictures
+	@$(PY) tools/figures.py $(FIGURES_ARGS)
 
 test-distros: setup ## the two commands in fresh roots of Debian 12, 13 and testing (as root, an hour)
 	@$(PY) tools/distros.py $(DISTROS_ARGS)

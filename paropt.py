@@ -24,6 +24,7 @@ from gru4rec_toolkit.search.space import (
     read_space,
     space_table,
 )
+from gru4rec_toolkit.tracking.plot import FORMATS
 
 if TYPE_CHECKING:
     from gru4rec_toolkit.search.worker import (
@@ -114,7 +115,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="directory of results.tsv, best_parameters.py and the logs (default: searches/NAME)",
     )
-    add("--plots", metavar="DIR", help="draw the study as PNG files into this directory at the end")
+    add("--plots", metavar="DIR", help="draw the study into this directory at the end")
+    add(
+        "--plots_format",
+        choices=[*FORMATS],
+        default="png",
+        help="of the files of --plots (default: png)",
+    )
     add(
         "--jobs",
         metavar="N",
@@ -381,7 +388,7 @@ def main(argv: list[str] | None = None) -> None:
     plots = [] if args.plots is None else [Path(args.plots)]
     with removed_on_failure(settings.results / "logs", *plots):
         if plots:
-            report.check_plots(args.plots)
+            report.check_plots(args.plots, args.plots_format)
         with storage_errors(storage.shown(settings.storage), InputError):
             worker = Search(settings)
     print(f"Study {settings.study} is kept in {worker.shown}")
@@ -403,7 +410,9 @@ def _run(worker: Search, args: argparse.Namespace) -> None:
     trials = worker.trials()
     worker.write_results()
     if args.plots is not None:
-        plots = report.write_plots(worker.study, settings.metric_name, args.plots)
+        plots = report.write_plots(
+            worker.study, settings.metric_name, args.plots, args.plots_format
+        )
         for path, problem in plots.items():
             print(f"Plot not drawn: {path} ({problem})" if problem else f"Plot: {path}")
     print(report.best_table(trials, settings.space, settings.metric_name))

@@ -6,38 +6,29 @@ tell the same in grey.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
 from benchmarks.tables import MB, STAGES, Row, ratios
-from gru4rec_toolkit.tracking.plot import style
+from gru4rec_toolkit.tracking import plot
+from gru4rec_toolkit.tracking.plot import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION
 
 SOURCE = "the benchmarks of GRU4Rec"
-# how the files of each format begin
-FORMATS = {"png": b"\x89PNG\r\n", "svg": b"<?xml"}
-BLUE, ORANGE, GREEN, RED, PURPLE, BLACK = (
-    *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000"),
-)
+FORMATS = ("png", "svg")
 BAR_WIDTH = 0.36
 
 
 def is_picture(path: str, kind: str) -> bool:
     """Tell whether a file is a picture of ours."""
-    with open(path, "rb") as file:
-        content = file.read()
-    return content.startswith(FORMATS[kind]) and SOURCE.encode() in content
+    return plot.is_picture(path, kind, SOURCE)
 
 
 def drawn(draw: Callable[..., Any], kind: str, *given: Any) -> bytes:
     """Return what a function of this module draws, as a PNG or SVG file."""
-    data = io.BytesIO()
-    with style():
-        figure = draw(*given)
+    with plot.style():
         edge = {"bbox_inches": "tight", "pad_inches": 0.15}
-        figure.savefig(data, format=kind, dpi=150, metadata={"Source": SOURCE}, **edge)
-    return data.getvalue()
+        return plot.saved(draw(*given), kind, SOURCE, dpi=150, **edge)
 
 
 # ---------------------------------------------------------------------------- training
@@ -47,12 +38,12 @@ def limit(rows: list[Row]) -> Any:
     """Draw the training's speed in percent of both limits, the worst and best round as bars."""
     figure, axes = _new()
     for i, (name, label, look) in enumerate((
-        ("limit", "of the limit (all columns)", {"color": BLUE}),
-        ("merged_limit", "of the merged limit (the columns that are left)",
+        ("limit", "of the products with all negatives", {"color": BLUE}),
+        ("merged_limit", "of those with equal negatives merged",
          {"color": ORANGE, "hatch": "///"}),
     )):  # fmt: skip
         _bars(axes, i, label, look, [ratios(row["training"], row[name]) for row in rows])
-    axes.set_ylabel("Training speed (% of the limit)")
+    axes.set_ylabel("Training speed\n(% of the matrix products alone)", linespacing=1.4)
     _percent(axes, rows)
     return figure
 
@@ -72,7 +63,7 @@ def beside(rows: list[Row], others: Sequence[str]) -> Any:
         return figure
     ways = [("training", BLUE, "o"), ("without merging equal negatives", ORANGE, "s")]
     ways += [(name, colour, mark) for name, colour, mark in zip(
-        others, (GREEN, PURPLE, RED), ("^", "D", "v"))]  # fmt: skip
+        others, (GREEN, PURPLE, VERMILION), ("^", "D", "v"))]  # fmt: skip
     for i, (label, colour, mark) in enumerate(ways):
         points = []
         for at, row in enumerate(rows):
@@ -123,10 +114,10 @@ def _percent(axes: Any, rows: list[Row]) -> None:
 
 def _name(axes: Any, rows: list[Row]) -> None:
     """Name the parameter sets below the axis, and what is drawn above it, clear of the bars."""
-    names = [f"{row['parameters']}\n{row['batch_size']} x {row['units']}" for row in rows]
+    names = [f"{row['parameters']}\n{row['batch_size']} \u00d7 {row['units']}" for row in rows]
     axes.set_xticks(range(len(rows)), names)
     axes.set_xlim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("Parameter set, mini-batch x units")
+    axes.set_xlabel("Parameter set, mini-batch \u00d7 units; lines: worst and best round")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=4, borderaxespad=0.3)
 
 
@@ -140,7 +131,7 @@ def growth(rows: list[Row]) -> Any:
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     time, memory = figure.subplots(1, 2)
     looks = {
-        "read": (BLUE, "o", "-"), "index": (RED, "s", "--"), "schedule": (GREEN, "^", "-."),
+        "read": (BLUE, "o", "-"), "index": (VERMILION, "s", "--"), "schedule": (GREEN, "^", "-."),
         "weights": (PURPLE, "D", ":"), "training": (ORANGE, "v", (0, (5, 1, 1, 1, 1, 1))),
     }  # fmt: skip
     for name, (colour, mark, dashes) in looks.items():

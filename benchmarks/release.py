@@ -30,7 +30,7 @@ from benchmarks import pictures, system, tables
 from benchmarks.parts import Result, Runner, environment
 from gru4rec_toolkit import files, theano_setup
 from gru4rec_toolkit.arguments import add_device
-from gru4rec_toolkit.errors import InputError, run_cli
+from gru4rec_toolkit.errors import run_cli
 from gru4rec_toolkit.tracking.libraries import import_library
 
 HEADING = "# Benchmarks of a release"
@@ -163,24 +163,13 @@ def prepare(args: argparse.Namespace) -> None:
     InputError
         If not; then no folder is left behind.
     """
-    made = files.missing(args.output)
     inputs = {"the click log": args.data} if args.data else {}
     targets = {"release.md": ("the report of a release", is_report)}
     for picture in PICTURES:
         for kind in pictures.FORMATS if picture.part in args.parts else ():
             is_ours = functools.partial(pictures.is_picture, kind=kind)
             targets[f"{picture.name}.{kind}"] = ("a picture of a release", is_ours)
-    try:
-        os.makedirs(args.output, exist_ok=True)
-        for name, (what, is_ours) in targets.items():
-            path = os.path.join(args.output, name)
-            files.check_target(f"write {what}", path, what, is_ours, inputs, args.force)
-    except BaseException as err:
-        files.remove_empty(made)
-        if isinstance(err, OSError):
-            reason = files.reason_of(err)
-            raise InputError(f"-o {args.output}: {reason}; give a writable directory") from None
-        raise
+    files.prepare_folder("-o", args.output, targets, inputs, args.force)
 
 
 def is_report(path: str) -> bool:

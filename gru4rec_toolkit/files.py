@@ -233,6 +233,45 @@ def remove_empty(folders: Iterable[Path]) -> None:
             path.rmdir()
 
 
+def prepare_folder(
+    option: str,
+    folder: str,
+    targets: Mapping[str, tuple[str, Callable[[str], bool]]],
+    inputs: Mapping[str, str | os.PathLike] | None = None,
+    force: bool | None = None,
+) -> None:
+    """Make a folder, and find out before long work whether its files can be written, and may be.
+
+    Parameters
+    ----------
+    option : str
+        The option that gives the folder, for messages.
+    folder : str
+    targets : mapping of str to (str, callable)
+        By the names of the files: ``kind`` and ``is_that_kind`` of `obstacle`.
+    inputs, force
+        As for `check_target`.
+
+    Raises
+    ------
+    InputError
+        If not; then no folder is left behind.
+    """
+    made: list[Path] = []
+    try:
+        made = missing(folder)
+        os.makedirs(folder, exist_ok=True)
+        for name, (kind, is_that_kind) in targets.items():
+            path = os.path.join(folder, name)
+            check_target(f"write {kind}", path, kind, is_that_kind, inputs, force)
+    except BaseException as err:
+        remove_empty(made)
+        if isinstance(err, OSError) or type(err) is ValueError:
+            reason = reason_of(err)
+            raise InputError(f"{option} {folder}: {reason}; give a writable directory") from None
+        raise
+
+
 class Locked(Exception):
     """A file that another process, or another part of this one, has locked."""
 

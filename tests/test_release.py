@@ -20,6 +20,7 @@ from helpers.cli import TRAIN, complaint, environment, own_signals, python
 
 from benchmarks import pictures, release, results, start, tables
 from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.tracking import plot
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -271,7 +272,7 @@ def test_formats_beside_each_other():
 
 
 def test_bars_of_both_limits_and_their_spread():
-    with pictures.style():
+    with plot.style():
         axes = pictures.limit(training_rows()).axes[0]
     heights = [[bar.get_height() for bar in bars.patches] for bars in axes.containers[1::2]]
     assert heights == [pytest.approx([100, 100]), pytest.approx([75, 75])]
@@ -283,7 +284,7 @@ def test_bars_of_both_limits_and_their_spread():
 
 
 def test_speed_beside_others_on_one_axis():
-    with pictures.style():
+    with plot.style():
         axes = pictures.beside(training_rows(), ["port"]).axes[0]
         alone = pictures.beside(training_rows(), []).axes[0]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -296,8 +297,9 @@ def test_speed_beside_others_on_one_axis():
     assert alone.get_yscale() == "linear" and "% of the limit" in alone.get_ylabel()
     assert len({bars.lines[0].get_marker() for bars in axes.containers}) == 3
     rows = [{**row, "others": [[None, None, None]]} for row in training_rows()]
-    for kind, begin in pictures.FORMATS.items():  # there is a picture nevertheless
-        assert pictures.drawn(pictures.beside, kind, rows, ["port"]).startswith(begin)
+    for kind in pictures.FORMATS:  # there is a picture nevertheless
+        picture = pictures.drawn(pictures.beside, kind, rows, ["port"])
+        assert picture.startswith(plot.FORMATS[kind][0])
 
 
 def test_rows_do_not_replace_the_log(tmp_path):

@@ -72,6 +72,43 @@ class Events(NamedTuple):
     target: np.ndarray
 
 
+class Task(NamedTuple):
+    """The last day of a process's log, to be predicted from the days before it.
+
+    Attributes
+    ----------
+    process : ClickProcess
+    train, test : pandas.DataFrame
+        Columns SessionId, ItemId, Time.
+    support : numpy.ndarray, int64, (n_items,)
+        Number of training events of each item of the process.
+    events : Events
+    """
+
+    process: ClickProcess
+    train: pd.DataFrame
+    test: pd.DataFrame
+    support: np.ndarray
+    events: Events
+
+    @classmethod
+    def of(cls, process: ClickProcess, n_sessions: int) -> Task:
+        """Draw a log of a process and split it."""
+        log = process.sample(n_sessions)
+        train, test = split(log, at=FIRST_DAY + (process.days - 1) * DAY)
+        positions = process.positions(train["ItemId"].to_numpy())
+        support = np.bincount(positions, minlength=process.n_items)
+        return cls(process, train, test, support, scored_events(process, test, support > 0))
+
+    def popularity_ranks(self) -> np.ndarray:
+        """Return the ranks of the targets by number of training events, int64, (E,)."""
+        return popularity_ranks(self.support, self.events.target)
+
+    def best_ranks(self) -> np.ndarray:
+        """Return the ranks of the targets in the best possible ranking, int64, (E,)."""
+        return self.process.best_ranks_at(*self.events, np.flatnonzero(self.support))
+
+
 def split(log: pd.DataFrame, at: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split a log in time.
 
@@ -239,26 +276,22 @@ def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
         parser.error("--sessions: give at least 1000, else the last day has too few of them")
 
     began = time.monotonic()
-    process = ClickProcess()
-    train, test = split(process.sample(options.sessions), at=FIRST_DAY + (process.days - 1) * DAY)
+    task = Task.of(ClickProcess(), options.sessions)
     train_path, test_path = options.data / "train.tsv", options.data / "test.tsv"
     try:
         options.data.mkdir(parents=True, exist_ok=True)
         for path in (train_path, test_path):
-            check_replaceable(path, process)
+            check_replaceable(path, task.process)
     except OSError as err:
         raise InputError(
             f"{options.data}: {err.strerror or err}; give another folder with --data"
         ) from None
-    write_table(train, train_path)
-    write_table(test, test_path)
-    for name, part, path in [("train", train, train_path), ("test", test, test_path)]:
+    for name, part, path in [("train", task.train, train_path), ("test", task.test, test_path)]:
+        write_table(part, path)
         print(f"{name}: {len(part):7} events, {part['SessionId'].nunique():6} sessions: {path}")
 
-    support = np.bincount(process.positions(train["ItemId"].to_numpy()), minlength=process.n_items)
-    events = scored_events(process, test, support > 0)
-    popularity = metrics(popularity_ranks(support, events.target), CUT_OFF)
-    best = metrics(process.best_ranks_at(*events, np.flatnonzero(support)), CUT_OFF)
+    popularity = metrics(task.popularity_ranks(), CUT_OFF)
+    best = metrics(task.best_ranks(), CUT_OFF)
 
     model_path = options.data / "model.gru4rec"
     evaluated = ["-t", str(test_path), "-m", *map(str, CUT_OFFS)]
@@ -276,7 +309,8 @@ def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
         for title, name in BASELINES.items()
     }
 
-    print(f"\n{len(events.target)} events of the last day, {np.count_nonzero(support)} items\n")
+    n_events, n_items = len(task.events.target), np.count_nonzero(task.support)
+    print(f"\n{n_events} events of the last day, {n_items} items\n")
     of_baselines = {title: found[CUT_OFF] for title, found in baselines.items()}
     print(report(popularity, of_baselines, trained[CUT_OFF], best))
     print(f"\nwhole demo: {time.monotonic() - began:.0f} s", flush=True)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gru4rec_toolkit import files, parameters
 from gru4rec_toolkit.errors import InputError, missing_package
+from gru4rec_toolkit.search import plots
 from gru4rec_toolkit.search.space import SearchParameter, aligned
+from gru4rec_toolkit.tracking import plot
 
 if TYPE_CHECKING:
     import optuna
@@ -25,9 +27,9 @@ KINDS = {
     RESULTS: ("a search's table", rb"trial\tstate\t[^\n]*\tretry_of\treason\tlog\n"),
     BEST: ("a search's best parameters", rb'"""Best of \d+ trials of study '),
 }
+# the pictures, whose names are those of Optuna's
 PLOTS = ("optimization_history", "param_importances", "slice", "parallel_coordinate")
-_SOURCE = "paropt.py of GRU4Rec"
-PLOT, _PLOT = "a plot of paropt.py", rb"\x89PNG.*tEXtSource\0" + _SOURCE.encode()
+SOURCE = "paropt.py of GRU4Rec"
 # in the attribute `reason` of trials that were begun at the same moment as a study's last ones
 NOT_NEEDED = "not needed: other workers had the last trials already"
 _NO_SIGN = "its worker gave no sign of life any more"
@@ -160,7 +162,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _check_replaceable(path: Path) -> None:
-    kind, pattern = KINDS.get(path.name, (PLOT, _PLOT))
+    kind, pattern = KINDS[path.name]
     _refuse_other_kind(path, kind, lambda path: _starts_with(path, pattern))
 
 
@@ -195,7 +197,7 @@ def _explained(path: Path) -> Iterator[None]:
 # ---------------------------------------------------------------------------- plots
 
 
-def check_plots(folder: str) -> None:
+def check_plots(folder: str, kind: str = "png") -> None:
     """Find out before the first trial whether plots can be drawn and written.
 
     Raises
@@ -212,67 +214,63 @@ def check_plots(folder: str) -> None:
     except OSError as err:
         raise InputError(f"--plots {folder}: {err.strerror}; give a writable directory") from None
     for name in PLOTS:
-        _check_replaceable(Path(folder) / f"{name}.png")
+        _check_plot(Path(folder) / f"{name}.{kind}", kind)
 
 
-def write_plots(study: optuna.Study, metric: str, folder: str) -> dict[str, str | None]:
-    """Draw history, importances, slices and parallel coordinates as PNG files.
+def _check_plot(path: Path, kind: str) -> None:
+    _refuse_other_kind(
+        path, "a plot of paropt.py", lambda path: plot.is_picture(path, kind, SOURCE)
+    )
+
+
+def write_plots(
+    study: optuna.Study, metric: str, folder: str, kind: str = "png"
+) -> dict[str, str | None]:
+    """Draw history, importances, slices and parallel coordinates.
 
     Parameters
     ----------
     study : optuna.Study
     metric : str
-        What the trials' value is, for the axes.
+        The trials' value, for the axes.
     folder : str
+    kind : str
+        One of `gru4rec_toolkit.tracking.plot.FORMATS`.
 
     Returns
     -------
     dict
         Path of each plot to None, or to the reason why it was left out.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import optuna
-    from optuna.visualization import matplotlib as drawing
-
-    n_parameters = max((len(t.params) for t in study.get_trials(deepcopy=False)), default=1)
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # needs no further package
-    plots = {  # their names are PLOTS
-        "optimization_history": (
-            lambda: drawing.plot_optimization_history(study, target_name=metric),
-            (9, 5),
-        ),
-        "param_importances": (
-            lambda: drawing.plot_param_importances(study, evaluator=evaluator, target_name=metric),
-            (9, 5),
-        ),
-        "slice": (
-            lambda: drawing.plot_slice(study, target_name=metric),
-            (max(5, 3.2 * n_parameters), 4.5),
-        ),
-        "parallel_coordinate": (
-            lambda: drawing.plot_parallel_coordinate(study, target_name=metric),
-            (max(9, 1.8 * n_parameters), 6),
-        ),
+    trials = study.get_trials(deepcopy=False)
+    draw: dict[str, Callable[[], Any]] = {  # their names are PLOTS
+        "optimization_history": lambda: plots.history(trials, metric),
+        "param_importances": lambda: plots.importances(_importances(study), metric),
+        "slice": lambda: plots.slices(trials, metric),
+        "parallel_coordinate": lambda: plots.parallel(trials, metric),
     }
     written: dict[str, str | None] = {}
-    for name, (draw, size) in plots.items():
-        path = Path(folder) / f"{name}.png"
+    for name in PLOTS:
+        path = Path(folder) / f"{name}.{kind}"
         try:
-            draw()
-        except (ValueError, RuntimeError) as err:  # too few trials, or all with the same metric
+            with plot.style():
+                picture = plot.saved(draw[name](), kind, SOURCE, dpi=110)
+        except (ValueError, RuntimeError) as err:  # too few trials
             written[str(path)] = " ".join(str(err).split())
-            plt.close("all")
             continue
-        figure = plt.gcf()
-        figure.set_size_inches(*size)
-        _check_replaceable(path)
+        _check_plot(path, kind)
         with _explained(path), files.replacing(path) as file:
-            figure.savefig(
-                file, format="png", dpi=110, bbox_inches="tight", metadata={"Source": _SOURCE}
-            )
-        plt.close("all")
+            file.write(picture)
         written[str(path)] = None
     return written
+
+
+def _importances(study: optuna.Study) -> dict[str, float]:
+    """Return how much each parameter has to do with whether a trial is good; their sum is 1."""
+    import optuna
+
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # needs no further package
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    if not shares:
+        raise ValueError("no trial has a parameter")
+    return shares

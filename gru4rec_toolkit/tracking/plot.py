@@ -15,15 +15,19 @@ from gru4rec_toolkit.tracking.history import History
 from gru4rec_toolkit.tracking.libraries import import_library
 from gru4rec_toolkit.tracking.output import Output, checked_path
 
-_SOURCE = "a training of GRU4Rec"
-# how the files of each format begin, and the entry of their metadata that tells whose they are
-_FORMATS: dict[str, tuple[bytes, str]] = {
-    "png": (b"\x89PNG\r\n", "Source"),
-    "svg": (b"<?xml", "Source"),
-    "pdf": (b"%PDF-", "Creator"),
+SOURCE = "a training of GRU4Rec"
+# how the files of each format begin, and their metadata: the entry that tells whose they are, and
+# the one with the time of day
+FORMATS: dict[str, tuple[bytes, str, str | None]] = {
+    "png": (b"\x89PNG\r\n", "Source", None),
+    "svg": (b"<?xml", "Source", "Date"),
+    "pdf": (b"%PDF-", "Creator", "CreationDate"),
 }
 # colours of Okabe and Ito, which the colour-blind tell apart too; without yellow, pale on white
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+)
+_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 _DASHES = ("-", "--", ":", "-.")
 _STYLE = {
     "font.size": 10,
@@ -34,7 +38,10 @@ _STYLE = {
     "grid.color": "0.9",
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.08,
     "svg.fonttype": "none",
+    "svg.hashsalt": "GRU4Rec",  # else the ids in a file are random
 }
 # more lines than these would make a legend larger than its panel
 _MOST_SEEDS_NAMED = 10
@@ -81,10 +88,10 @@ class Plot:
     ) -> None:
         name = checked_path("the curves of the training", path)
         self._format = os.path.splitext(name)[1].lower()[1:]
-        if self._format not in _FORMATS:
+        if self._format not in FORMATS:
             raise InputError(
                 f"cannot write the curves of the training to {name or 'an empty path'}: give a "
-                "name that ends in " + ", ".join(f".{kind}" for kind in _FORMATS)
+                "name that ends in " + ", ".join(f".{kind}" for kind in FORMATS)
             )
         import_library("matplotlib.figure", f"{name}: drawing curves", "matplotlib")
         self._history = History()
@@ -155,11 +162,7 @@ class Plot:
 
 def is_plot(path: str, kind: str) -> bool:
     """Tell whether a file is a picture that `Plot` has drawn in this format."""
-    start, _ = _FORMATS[kind]
-    with open(path, "rb") as file:
-        if file.read(len(start)) != start:
-            return False
-        return _SOURCE.encode() in file.read()
+    return is_picture(path, kind, SOURCE)
 
 
 def drawn(history: History, tests: Sequence[Lengths] = (), kind: str = "png") -> bytes:
@@ -173,15 +176,11 @@ def drawn(history: History, tests: Sequence[Lengths] = (), kind: str = "png") ->
     kind : str
         ``png``, ``svg`` or ``pdf``.
     """
-    data = io.BytesIO()
     with style():
-        figure(history, tests).savefig(
-            data, format=kind, dpi=100, metadata={_FORMATS[kind][1]: _SOURCE}
-        )
-    return data.getvalue()
+        return saved(figure(history, tests), kind, SOURCE, dpi=100)
 
 
-# ---------------------------------------------------------------------------- panels
+# ---------------------------------------------------------------------------- any picture
 
 
 @contextlib.contextmanager
@@ -193,6 +192,38 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield
+
+
+def saved(figure: Any, kind: str, source: str, **options: Any) -> bytes:
+    """Return a figure as a picture, drawn in `style`: the same one gives the same bytes.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    kind : str
+        One of `FORMATS`.
+    source : str
+        Which program it is from, for `is_picture`.
+    **options
+        As ``Figure.savefig`` takes them.
+    """
+    _, name_of_source, name_of_date = FORMATS[kind]
+    metadata = {name_of_source: source, **({name_of_date: None} if name_of_date else {})}
+    data = io.BytesIO()
+    figure.savefig(data, format=kind, metadata=metadata, **options)
+    return data.getvalue()
+
+
+def is_picture(path: str, kind: str, source: str) -> bool:
+    """Tell whether a file is a picture in a format, from a program."""
+    start = FORMATS[kind][0]
+    with open(path, "rb") as file:
+        if file.read(len(start)) != start:
+            return False
+        return source.encode() in file.read()
+
+
+# ---------------------------------------------------------------------------- panels
 
 
 def figure(history: History, tests: Sequence[Lengths] = ()) -> Any:
@@ -231,7 +262,7 @@ def _draw_loss(panel: Any, history: History) -> None:
 
 
 def _draw_metrics(panel: Any, history: History, family: str, names: Sequence[str]) -> None:
-    """Draw the metrics of one kind: their colours are the seeds', of one seed the list lengths'."""
+    """Draw the metrics of one kind: dashes tell the list length, and with one seed colours, too."""
     is_one_seed = len(history.by_seed) == 1
     for i, (seed, epochs) in enumerate(history.by_seed.items()):
         best = history.best(seed)
@@ -239,7 +270,7 @@ def _draw_metrics(panel: Any, history: History, family: str, names: Sequence[str
             known = [epoch for epoch in epochs if name in epoch.metrics]
             numbers = [epoch.number for epoch in known]
             colour = _colour(j if is_one_seed else i)
-            style = _DASHES[0 if is_one_seed else j % len(_DASHES)]
+            style = _DASHES[j % len(_DASHES)]
             values = [epoch.metrics[name] for epoch in known]
             panel.plot(numbers, values, style, color=colour, **_marks(numbers))
             _mark_best(panel, best, lambda epoch, name=name: epoch.metrics.get(name), colour)
@@ -247,9 +278,10 @@ def _draw_metrics(panel: Any, history: History, family: str, names: Sequence[str
     panel.set_ylabel(names[0] if len(names) == 1 else f"{family}@N")
     _number_epochs(panel, history)
     # the longest lists, whose values are the highest, come first
-    for j, name in reversed([*enumerate(names if len(names) > 1 else ())]):
-        colour, style = (_colour(j), "-") if is_one_seed else ("0.3", _DASHES[j % len(_DASHES)])
-        panel.plot([], [], style, color=colour, label=name)
+    shown = [*enumerate(names if len(names) > 1 else ())]
+    for j, name in sorted(shown, key=lambda item: -int(item[1].rpartition("@")[2])):
+        colour = _colour(j) if is_one_seed else "0.3"
+        panel.plot([], [], _DASHES[j % len(_DASHES)], color=colour, label=name)
     best = history.best(next(iter(history.by_seed))) if is_one_seed else None
     label = "best epoch" if best is None else f"best epoch: {best.number}"
     if any(history.best(seed) for seed in history.by_seed):

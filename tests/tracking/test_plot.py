@@ -62,6 +62,11 @@ def test_loss_and_metrics_over_epochs():
         # a line has the colour that the legend has for it
         colours = {line.get_label(): line.get_color() for line in panel.lines}
         assert [colours[n] for n in names] == [line.get_color() for line in panel.lines[::2][:2]]
+        # and its dashes, which are all that grey print leaves
+        for name, line in zip(names, panel.lines[::2]):
+            (shown,) = (other for other in panel.lines if other.get_label() == name)
+            assert shown.get_linestyle() == line.get_linestyle()
+        assert panel.lines[0].get_linestyle() != panel.lines[2].get_linestyle()
     assert (mrr.get_title("left"), mrr.get_ylabel()) == ("MRR on the validation sessions", "MRR@N")
     assert [panel.get_xlabel() for panel in (loss, recall, mrr)] == ["Epoch"] * 3
 
@@ -177,6 +182,13 @@ def test_an_svg_holds_its_text(tmp_path):
 def test_a_pdf_is_one(tmp_path):
     tell(Plot(tmp_path / "curves.pdf"), made_epochs(1))
     assert re.match(rb"%PDF-1\.\d\n.*%%EOF\n$", (tmp_path / "curves.pdf").read_bytes(), re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_the_same_training_gives_the_same_bytes(kind):
+    one, other = (drawn(history_of(made_epochs(2)), kind=kind) for _ in range(2))
+    assert one == other
+    assert b"dc:date" not in one and b"CreationDate" not in one
 
 
 def test_lengths_are_sorted_and_replace_those_of_the_same_test_set(tmp_path):
