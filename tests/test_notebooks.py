@@ -1,8 +1,6 @@
-"""Progress bars in notebooks, in what looks like a kernel to tqdm, and the example notebook."""
+"""Progress bars in notebooks, in what looks like a kernel to tqdm."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 from helpers.cli import ROOT, TRAIN, python, succeeds
@@ -73,28 +71,3 @@ def test_no_bar_elsewhere_without_a_terminal(run):
     done = run(TRAIN_AND_EVALUATE)
     assert "CLASS tqdm.std" in done.lines
     assert "%" not in done.out + done.err
-
-
-# --- the example ----------------------------------------------------------------------------------
-
-EXAMPLE = ROOT / "examples" / "notebook" / "gru4rec.ipynb"
-
-
-def test_the_example_notebook(tmp_path):
-    from helpers.notebooks import execute, nbformat, pictures
-
-    folder = tmp_path / "examples" / "notebook"
-    folder.mkdir(parents=True)
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
-    notebook = execute(nbformat.read(EXAMPLE, as_version=4), folder)
-    outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
-    (curve,), (again,) = pictures(outputs["train"]), pictures(outputs["resume"])
-    assert curve == again
-    (items,) = (output for output in outputs["recommend"] if "data" in output)
-    assert items.data["text/plain"].count("after") == 2
-
-
-def test_the_example_notebook_holds_no_outputs():
-    cells = json.loads(EXAMPLE.read_text())["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)

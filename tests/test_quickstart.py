@@ -49,6 +49,12 @@ def sessions_of(log: pd.DataFrame) -> list[list[int]]:
 # --- the process ---------------------------------------------------------------------------------
 
 
+def test_successors_are_close_on_the_sphere(shop):
+    np.testing.assert_allclose(np.linalg.norm(shop.points, axis=1), 1, rtol=1e-6)
+    cosines = np.einsum("id,ijd->ij", shop.points, shop.points[shop.successors])
+    assert cosines.mean() > 0.6  # of all pairs it is 0
+
+
 @given(st.lists(st.integers(0, 11), max_size=6))
 def test_the_distribution_is_one_and_depends_on_the_last_two_items(positions):
     process = ClickProcess(n_items=12, n_successors=(3, 5), seed=3)

@@ -49,6 +49,8 @@ class ClickProcess:
         Ids as in the log. Methods whose name ends in ``_at`` take positions in this array instead.
     popularity : numpy.ndarray, float64, (n_items,)
         Probability of each item as the first one of a session.
+    points : numpy.ndarray, float32, (n_items, 6)
+        Where the items lie on a sphere. Similar items are close, and follow each other more often.
     successors : numpy.ndarray, int64, (n_items, longest list)
         Positions of each item's successors, all different.
     weights : numpy.ndarray, float64, (n_items, longest list)
@@ -73,6 +75,8 @@ class ClickProcess:
         self.item_ids = 214_500_000 + rng.choice(80 * n_items, size=n_items, replace=False)
         popularity = 1.0 / (np.arange(n_items) + 10.0)  # Zipf's law with a flattened head
         self.popularity = popularity / popularity.sum()
+        points = rng.standard_normal((n_items, 6)).astype(np.float32)
+        self.points = points / np.linalg.norm(points, axis=1, keepdims=True)
         self.successors, self.weights = self._draw_successors(rng, n_successors)
         self._popularity_cdf = _cdf(self.popularity)
         self._weights_cdf = _cdf(self.weights)
@@ -82,16 +86,15 @@ class ClickProcess:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw the lists: without replacement, preferring popular and similar items.
 
-        Items are points on a sphere; similar ones are close. Without such structure there would be
-        nothing to generalise, and counting pairs would be all that a model could do.
+        Without the items' points on the sphere there would be nothing to generalise, and counting
+        pairs would be all that a model could do.
         """
         shortest, longest = n_successors
-        points = rng.standard_normal((self.n_items, 6)).astype(np.float32)
-        points /= np.linalg.norm(points, axis=1, keepdims=True)
         successors = np.empty((self.n_items, longest), dtype=np.int64)
         for start in range(0, self.n_items, 500):
             rows = slice(start, start + 500)
-            preference = 12 * points[rows] @ points.T + np.log(self.popularity, dtype=np.float32)
+            preference = 12 * self.points[rows] @ self.points.T
+            preference += np.log(self.popularity, dtype=np.float32)
             # Gumbel noise: the top k are k draws without replacement by exp(preference / 0.3)
             preference += 0.3 * rng.gumbel(size=preference.shape).astype(np.float32)
             own = np.arange(*rows.indices(self.n_items))
