@@ -45,7 +45,7 @@ LONGEST_NAME = 512
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="paropt.py",
         description="Search the parameters of a GRU4Rec model with Optuna. Running the same "
         "command again goes on with the same study; running it on several machines with the same "

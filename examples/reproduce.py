@@ -18,7 +18,7 @@ from gru4rec_toolkit.errors import run_cli
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument(
         "data_set", metavar="DATASET", choices=list(RESULTS), help=", ".join(RESULTS)
     )

@@ -44,7 +44,7 @@ POLL_SECONDS = 0.5
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         description="Writes the best next items of the sessions in a Parquet data set, computed by "
         "Dask workers on this machine or on several."
     )
