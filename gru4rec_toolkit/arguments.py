@@ -182,3 +182,17 @@ def add_save_model(parser: argparse.ArgumentParser) -> None:
 def add_force(parser: argparse.ArgumentParser, help: str) -> None:
     """Add ``--force``, which lets files be replaced."""
     parser.add_argument("--force", action="store_true", help=help)
+
+
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """Add ``-q`` and ``-v``, which `messages.set_up` takes."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="on standard error say errors and warnings only"
+    )
+    group.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="on standard error say in more detail what is done, and when",
+    )

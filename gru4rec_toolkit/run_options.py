@@ -196,6 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="evaluate on the test set after every epoch too, one line an epoch (one test set)",
     )
+    arguments.add_verbosity(parser)
     return parser
 
 
