@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gru4rec_toolkit import arguments, machine, parameters, theano_setup
+from gru4rec_toolkit import arguments, machine, messages, parameters, theano_setup
 from gru4rec_toolkit.errors import InputError, missing_package, run_cli, shown
 from gru4rec_toolkit.search.settings import Settings
 from gru4rec_toolkit.search.space import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Search,
     )
 
+logger = logging.getLogger("gru4rec")
 SAMPLERS = ("tpe", "random", "gp", "grid")
 PRUNERS = ("none", "median", "hyperband")
 # a job is a thread here and a process that trains
@@ -46,7 +48,7 @@ LONGEST_NAME = 512
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="paropt.py",
         description="Search the parameters of a GRU4Rec model with Optuna. Running the same "
         "command again goes on with the same study; running it on several machines with the same "
@@ -164,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="a worker's sign of life; after three that are missing its trial is given to another "
         "(default: 60)",
     )
+    arguments.add_verbosity(parser)
     return parser
 
 
@@ -244,6 +247,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         heartbeat=args.heartbeat,
         max_failures=args.max_failures,
         most_epochs=_most_epochs(space, converted),
+        verbose=args.verbose,
     )
     return args, settings
 
@@ -362,6 +366,7 @@ def main(argv: list[str] | None = None) -> None:
         For everything that the user can correct before the first trial.
     """
     args, settings = parse_arguments(argv)
+    messages.set_up(args.quiet, args.verbose)
     _check_data(settings)
     _check_set_up(settings)
 
@@ -380,10 +385,9 @@ def main(argv: list[str] | None = None) -> None:
     print(aligned(list(fixed.items())))
     print(flush=True)
     if _ties_may_win(settings):
-        print(
+        logger.info(
             "note: a final activation that saturates gives many items the same score, which "
-            "-e standard counts as hits; -e conservative does not",
-            file=sys.stderr,
+            "-e standard counts as hits; -e conservative does not"
         )
     plots = [] if args.plots is None else [Path(args.plots)]
     with removed_on_failure(settings.results / "logs", *plots):
@@ -398,7 +402,7 @@ def main(argv: list[str] | None = None) -> None:
             _run(worker, args)
     except SearchFailed as err:
         sys.stdout.flush()
-        print(f"error: {err}", file=sys.stderr)
+        messages.show(f"error: {err}")
         sys.exit(1)
 
 

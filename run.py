@@ -11,13 +11,12 @@ import contextlib
 import functools
 import logging
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gru4rec_toolkit import arguments, parameters, seeds, variants
+from gru4rec_toolkit import arguments, messages, parameters, seeds, variants
 from gru4rec_toolkit.errors import InputError, TrainingDiverged, one_line, run_cli
 from gru4rec_toolkit.run_options import build_parser, parse_arguments
 from gru4rec_toolkit.tracking.options import Trackers
@@ -42,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         For every mistake that the user can correct.
     """
     args = parse_arguments(argv)
+    messages.set_up(args.quiet, args.verbose)
     if args.check:
         from gru4rec_toolkit.data import report
 
@@ -58,9 +58,6 @@ def main(argv: list[str] | None = None) -> None:
     if args.export is not None:
         _check_export_path(args)
     trackers = Trackers(args, _inputs_and_outputs(args))
-    # ours at INFO only: Theano's logger would report every wait for another process's compilation
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    logging.getLogger("gru4rec").setLevel(logging.INFO)
 
     models: Iterable[tuple[GRU4Rec | Baseline, dict[str, SessionLog], argparse.Namespace]]
     failures: list[InputError] = []
@@ -397,7 +394,7 @@ def _epoch_evaluation(
 
     def evaluate(epoch: int) -> None:
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # the evaluation's announcement
+            with messages.beside_the_results():  # the evaluation's announcement
                 recall, mrr = _metrics(gru, args.test[0], logs, args)
         except Exception as err:  # a variant's code may raise it; at the end it is told in full
             logging.getLogger("gru4rec").warning(

@@ -13,7 +13,6 @@ interval (`evaluation.compare`).
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import logging
@@ -32,7 +31,7 @@ ROWS = [(name, "") for name in parameters.BASELINES] + [("vsknn", "idf_weighting
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_names(parser, list(parameters.BASELINES))
     parser.add_argument(
         "--data",

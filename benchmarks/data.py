@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks import options
 from benchmarks.parts import output_of
 from benchmarks.results import Results
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 SETTINGS = {
@@ -36,7 +37,7 @@ SPEED_BLOCKS = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_sizes(parser)
     options.add_json(parser)
     parser.add_argument("--child", metavar="FILE", help=argparse.SUPPRESS)

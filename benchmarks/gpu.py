@@ -21,6 +21,7 @@ from benchmarks import options, traffic
 from benchmarks.profile import print_profile
 from benchmarks.results import Results
 from benchmarks.training import NAMES, Trainer, read_log, read_settings
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.arguments import add_device
 from gru4rec_toolkit.errors import run_cli
 
@@ -35,7 +36,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_names(parser, NAMES)
     add_device(parser, default="cuda0")
     options.add_log(parser)

@@ -30,7 +30,7 @@ from benchmarks import options
 from benchmarks.parts import Result, Runner, environment
 from benchmarks.system import describe_software
 from benchmarks.training import NAMES, ROOT, Other, read_log
-from gru4rec_toolkit import files
+from gru4rec_toolkit import arguments, files
 from gru4rec_toolkit.arguments import add_device
 from gru4rec_toolkit.errors import run_cli
 
@@ -53,7 +53,7 @@ class Part(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_names(parser, NAMES)
     add_device(parser, default="cuda0")
     options.add_log(parser)

@@ -21,12 +21,12 @@ together, no measurements:
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass, replace
 
 from benchmarks import options, traffic
 from benchmarks.training import NAMES, Trainer, read_log, read_settings
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.arguments import add_device
 from gru4rec_toolkit.errors import run_cli
 
@@ -213,7 +213,7 @@ HEADER = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_names(parser, NAMES)
     add_device(parser, default="opencl0:0")
     options.add_log(parser)

@@ -6,13 +6,13 @@ interleaved rounds.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
 from benchmarks import options
 from benchmarks.results import Results
 from benchmarks.training import Trainer, read_log
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 PLAIN = {
@@ -48,7 +48,7 @@ MODES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_log(parser)
     options.add_rounds(parser, 9)
     parser.add_argument("--steps", type=options.positive, default=300, help="of one measurement")

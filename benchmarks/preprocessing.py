@@ -7,7 +7,6 @@ whose time, processor time (which other processes disturb less) and peak memory 
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 
 from benchmarks import options
 from benchmarks.results import Results
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,12 +27,15 @@ PART = 1_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     sizes = options.SIZES
     parser.add_argument(
         "rows", nargs="*", type=options.positive, default=sizes, help="numbers of raw rows"
     )
-    parser.add_argument("--data-sets", nargs="+", choices=list(WRITERS), default=list(WRITERS))
+    parser.add_argument(
+        "--data-sets", metavar="NAME", nargs="+", choices=list(WRITERS), default=list(WRITERS),
+        help=f"of {', '.join(WRITERS)} (default: all)",
+    )  # fmt: skip
     options.add_directory(parser)
     options.add_json(parser)
     args = parser.parse_args()

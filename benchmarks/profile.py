@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import collections
 import time
 
 from benchmarks import options
 from benchmarks.training import NAMES, Trainer, read_log, read_settings
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
     options.add_log(parser)
     parser.add_argument("--steps", type=options.positive, default=200)

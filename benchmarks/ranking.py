@@ -7,7 +7,6 @@ interleaved rounds.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import statistics
 import time
@@ -15,6 +14,7 @@ import time
 from benchmarks import options
 from benchmarks.results import Results
 from benchmarks.training import spread
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 from gru4rec_toolkit.parameters import ACTIVATIONS, split_activation
 
@@ -25,7 +25,7 @@ SECONDS = 0.5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_rounds(parser, 5)
     parser.add_argument(
         "--seconds", type=options.positive_float, default=SECONDS, help="of one measurement"

@@ -18,15 +18,19 @@ from statistics import median
 from benchmarks import options
 from benchmarks.parts import output_of
 from benchmarks.results import Results
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 FORMATS = ("tsv", "tsv.gz", "csv", "pickle", "parquet", "feather")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_sizes(parser)
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument(
+        "--formats", metavar="NAME", nargs="+", choices=FORMATS, default=FORMATS,
+        help=f"of {', '.join(FORMATS)} (default: all)",
+    )  # fmt: skip
     options.add_rounds(parser, 3)
     options.add_directory(parser)
     options.add_json(parser)

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from benchmarks import pictures, system, tables
 from benchmarks.parts import Result, Runner, environment
-from gru4rec_toolkit import files, theano_setup
+from gru4rec_toolkit import arguments, files, theano_setup
 from gru4rec_toolkit.arguments import add_device
 from gru4rec_toolkit.errors import run_cli
 from gru4rec_toolkit.tracking.libraries import import_library
@@ -113,7 +113,7 @@ PICTURES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("-o", "--output", metavar="FOLDER", default="build/benchmarks")
     parser.add_argument("--data", metavar="FILE", help="click log of training, modes and threads")
     parser.add_argument(

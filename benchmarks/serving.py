@@ -10,7 +10,6 @@ calls take turns, a few of each at a time. One thread, unless ``--threads`` says
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 
 from benchmarks import options
 from benchmarks.results import Results
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 COLUMNS = (
@@ -34,7 +34,7 @@ CLICKS = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("sizes", nargs="*", metavar="ITEMSxUNITS", default=SIZES)
     parser.add_argument("--threads", type=options.positive, default=1)
     options.add_rounds(parser, 20, "turns; each has 20 calls of every kind for one session")

@@ -19,7 +19,6 @@ the best.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -33,6 +32,7 @@ from statistics import median
 
 from benchmarks import options
 from benchmarks.results import Results
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ EPOCH = re.compile(r"Epoch1 --> .*\t\((\d+\.\d+)s\)")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--events", type=options.positive, default=20_000, help="of the log")
     parser.add_argument("--items", type=options.positive, default=1_000, help="of the log")
     options.add_rounds(parser, 5)

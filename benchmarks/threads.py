@@ -12,7 +12,6 @@ writes, by the time that it would take.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import math
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from benchmarks import options, tables
 from benchmarks.results import Results
 from benchmarks.training import NAMES, Trainer, read_log, read_settings
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 THREADS = (1, 2, 4, 8, 16, 32)
@@ -29,7 +29,7 @@ SECONDS = 0.3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_names(parser, NAMES)
     options.add_log(parser)
     options.add_rounds(parser, 9)

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from benchmarks import options, tables
 from benchmarks.results import Results
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import InputError, run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +61,7 @@ BLAS_SPINS_SECONDS = 0.3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     options.add_names(parser, NAMES)
     options.add_log(parser)
     options.add_rounds(parser, 9)

@@ -23,7 +23,7 @@ PARTS = ("train_full", "test", "train_tr", "train_valid")
 
 def preprocess_cli(data_set: DataSet) -> None:
     """Run the command line of a data set's `preprocess.py`."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         description=f"Makes training, test and validation data of {data_set.name}'s raw files.",
         epilog=f"Raw files: {', '.join(file.name for file in data_set.files)}\n"
         f"from {data_set.home}",

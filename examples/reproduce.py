@@ -12,13 +12,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples import options
 from examples.published import CUT_OFFS, RESULTS, comparison, paramfile
-from gru4rec_toolkit import arguments, parameters
+from gru4rec_toolkit import arguments, messages, parameters
 from gru4rec_toolkit.errors import run_cli
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument(
         "data_set", metavar="DATASET", choices=list(RESULTS), help=", ".join(RESULTS)
     )
@@ -49,8 +49,6 @@ def main() -> None:
     settings = parameters.convert(settings)
     parameters.check_combination({**parameters.defaults(), **settings})
 
-    import logging
-
     from examples.cli import output_paths, preprocess
     from gru4rec_toolkit import modelfile
 
@@ -64,9 +62,7 @@ def main() -> None:
         modelfile.check_writable(args.save_model, args.force, data)
     paths = preprocess(data_set, args.raw_directory, args.output, args.force)
 
-    # ours at INFO only: Theano's logger would report every wait for another's compilation
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    logging.getLogger("gru4rec").setLevel(logging.INFO)
+    messages.set_up()
     from gru4rec_toolkit import theano_setup
 
     theano_setup.configure(args.device)

@@ -15,7 +15,8 @@ Rooms, and what each may import::
     ranks.py: the targets' ranks, Recall and MRR                               -> nothing
     significance.py -> tablefile.py, parameters/                                -> data, files.py
     files.py  parameters/  modelfile.py -> container.py            -> errors, processes
-    errors.py  arguments.py  processes.py                                      -> nothing
+    arguments.py -> errors.py, progress.py                                     -> messages
+    messages.py  processes.py                                                  -> nothing
     theano_setup.py -> machine.py, theano_patches.py -> compile_directory.py   -> errors
     theano_setup.py -> gpu_probe.py -> machine.py, theano_compat.py            -> errors
     theano_setup.py -> theano_compat.py                                        -> nothing

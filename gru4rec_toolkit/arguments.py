@@ -1,4 +1,4 @@
-"""Options that several command lines share, each of them once.
+"""The parser of every command line, and the options that several share, each of them once.
 
 The standard library alone, so that ``-h`` answers at once. Names, defaults and meanings are those
 of `run.py`; where an option does something of its own for one command line, that one says what.
@@ -7,8 +7,12 @@ of `run.py`; where an option does something of its own for one command line, tha
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from gru4rec_toolkit.errors import InputError
 
 # ranks are computed as 32-bit integers
 LONGEST_LIST = 2**31 - 1
@@ -19,6 +23,64 @@ _COLUMNS = {
     "session_key": ("s", "session ids", "SessionId"),
     "time_key": ("t", "time stamps", "Time"),
 }
+# what argparse says, and how this project says it
+_SENTENCES = {
+    r"argument (\S+): expected one argument": "{0}: expected a value, got none",
+    r"argument (\S+): expected at least one argument": "{0}: expected a value or more, got none",
+    r"argument (\S+): expected (\d+) arguments": "{0}: expected {1} values",
+    r"argument (\S+): ignored explicit argument (.+)": "{0}: expected no value, got {1}",
+    r"argument (\S+): invalid int value: (.+)": "{0}: expected a whole number, got {1}",
+    r"argument (\S+): invalid float value: (.+)": "{0}: expected a number, got {1}",
+    r"argument (\S+): not allowed with argument (\S+)": "{0} and {1} exclude each other; leave one "
+    "out",
+    r"ambiguous option: (\S+) could match (.+)": "{0} is the beginning of several options ({1}); "
+    "write one out",
+    r"argument (.+)": "{0}",  # what a type of ours says
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one sentence, without the usage before it.
+
+    Its `error`, and so the parsing, raises an `InputError` for `errors.run_cli` to print.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """Raise an InputError with a sentence, or one in the place of argparse's words."""
+        raise InputError(self._sentence(message)) from None
+
+    def _sentence(self, message: str) -> str:
+        known = re.fullmatch(r"the following arguments are required: (.+)", message)
+        if known:
+            *others, last = known[1].split(", ")
+            names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+            return f"{names} missing; see {self.prog} -h"
+        known = re.fullmatch(r"unrecognized arguments: (.+)", message, re.DOTALL)
+        if known:
+            return self._unknown(known[1])
+        known = re.fullmatch(
+            r"argument (\S+): invalid choice: (.+) \(choose from (.+)\)", message, re.DOTALL
+        )
+        if known:
+            option, value, choices = known.groups()
+            choices = choices.replace("'", "")  # Python 3.14 leaves them out by itself
+            return f"{option}: expected one of {choices}, got {value}"
+        for pattern, sentence in _SENTENCES.items():
+            known = re.fullmatch(pattern, message, re.DOTALL)
+            if known:
+                return sentence.format(*known.groups())
+        return message
+
+    def _unknown(self, rest: str) -> str:
+        """Return the sentence about arguments that nothing takes."""
+        option = next((word for word in rest.split() if word.startswith("-")), None)
+        if option is None:
+            return f"expected no further arguments, got {rest}; see {self.prog} -h"
+        option = option.partition("=")[0]
+        known = [name for action in self._actions for name in action.option_strings]
+        close = difflib.get_close_matches(option, known, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"see {self.prog} -h"
+        return f"{self.prog} has no option {option}; {advice}"
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +118,10 @@ def add_tie_mode(parser: argparse.ArgumentParser, modes: Sequence[str]) -> None:
     parser.add_argument(
         "-e",
         "--eval_type",
+        metavar="MODE",
         choices=modes,
         default="standard",
-        help="rank of a target that ties with other items (default: standard)",
+        help=f"rank of a target that ties with other items: {', '.join(modes)} (default: standard)",
     )
 
 
@@ -119,3 +182,17 @@ def add_save_model(parser: argparse.ArgumentParser) -> None:
 def add_force(parser: argparse.ArgumentParser, help: str) -> None:
     """Add ``--force``, which lets files be replaced."""
     parser.add_argument("--force", action="store_true", help=help)
+
+
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """Add ``-q`` and ``-v``, which `messages.set_up` takes."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="on standard error say errors and warnings only"
+    )
+    group.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="on standard error say in more detail what is done, and when",
+    )

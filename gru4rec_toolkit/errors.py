@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TextIO
 
+from gru4rec_toolkit import messages
+
 # characters of a message, and of a value that it repeats
 LONGEST_MESSAGE = 1500
 LONGEST_VALUE = 200
@@ -251,7 +253,7 @@ class _Output:
             raise self.error
         with contextlib.suppress(OSError):
             if first:
-                print(f"{self.problem()}; it goes on here:", file=sys.stderr)
+                messages.show(f"{self.problem()}; it goes on here:")
             sys.stderr.write("".join(self._unsure))
             sys.stderr.flush()
         self._forget()
@@ -295,7 +297,7 @@ def _end(code: int, message: str | None = None) -> None:
         sys.stdout.flush()
     try:
         if message is not None:
-            print(message, file=sys.stderr)
+            messages.show(message)
         sys.stderr.flush()
     except OSError:
         _give_up(sys.stderr)

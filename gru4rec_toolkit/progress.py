@@ -6,16 +6,20 @@ import sys
 
 from tqdm.auto import tqdm
 
+from gru4rec_toolkit import messages
+
 
 def progress_bar(n_steps: int, what: str, unit: str = "mb", done: int = 0, leave: bool = True
 ) -> tqdm:
     """Return a bar of mini-batches, or of other units, of which some may be done.
 
-    It is in a notebook, else on standard error if that is a terminal. ``leave``: whether it stays
-    when it is closed.
+    It is in a notebook, else on standard error if that is a terminal, and nowhere if only warnings
+    are wanted (`messages.is_quiet`). ``leave``: whether it stays when it is closed.
     """
     # without ipywidgets a notebook shows the bar of terminals; its standard error is none
     disable = False if "ipykernel.zmqshell" in sys.modules else None
+    if messages.is_quiet():
+        disable = True
     return tqdm(
         total=n_steps, desc=what, unit=unit, initial=done, disable=disable, leave=leave
     )

@@ -40,7 +40,7 @@ LARGEST_STORE = 10**12  # more bytes than memory can have; numpy cannot even nam
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="run.py",
         description="Train or load a GRU4Rec model, evaluate it on test sets, save it. Or evaluate "
         "a baseline.",
@@ -196,6 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="evaluate on the test set after every epoch too, one line an epoch (one test set)",
     )
+    arguments.add_verbosity(parser)
     return parser
 
 
@@ -214,7 +215,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     elif args.parameter_string is args.parameter_file is args.retrain is None and not (
         args.load_model or args.check
     ):
-        parser.error("one of the arguments -ps -pf -l --check --retrain --baseline is required")
+        parser.error(
+            "one of -ps, -pf, -l, --check, --retrain and --baseline is needed; see run.py -h"
+        )
     most = arguments.LONGEST_LIST
     for length in args.measure:
         if not 1 <= length <= most:

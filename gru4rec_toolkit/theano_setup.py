@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import logging
 import os
+import platform
 import re
 import shlex
 import sys
@@ -125,6 +126,8 @@ def configure(device: str | None = None) -> Setup:
         theano_patches.apply()
         compile_ahead.apply()
         logger.info("%s", _setup)
+        others = [f"{name} {sys.modules[name].__version__}" for name in ("numpy", "theano")]
+        logger.debug("Python %s, %s", platform.python_version(), ", ".join(others))
     if device not in (None, "auto", _setup.device):
         raise InputError(
             f"device {device} was asked for, but Theano already runs on {_setup.device} in this "

@@ -321,7 +321,7 @@ def test_bytes_of_a_step_are_those_of_the_rows_that_it_looks_up():
 # ---------------------------------------------------------------------------- mistakes, endings
 
 WHOLE = "expected a whole number, 1 or more (up to 1000000000)"
-NO_COMMAND = "argument --other: expected a command"
+NO_COMMAND = "--other: expected a command"
 
 
 @pytest.mark.parametrize(

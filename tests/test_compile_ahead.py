@@ -5,18 +5,13 @@ Every case is a process with a cache of its own.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
-from helpers.cli import ROOT, TRAIN, environment, own_signals, python, succeeds
+from helpers.cli import ROOT, TRAIN, environment, on_terminal, python, succeeds
 
 from gru4rec_toolkit import compile_ahead
 from gru4rec_toolkit.ops import library
@@ -280,31 +275,16 @@ def test_two_processes_with_one_empty_cache(compiled, tmp_path):
 def test_a_terminal_shows_what_is_being_compiled(tmp_path):
     """What it is, and how many files of how many are done."""
     options = ["-ps", "loss=bpr-max,layers=16,batch_size=32,n_epochs=1,n_sample=64"]
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), str(TRAIN), *options],
+    done = on_terminal(
+        *(ROOT / "run.py", TRAIN, *options),
         cwd=tmp_path,
-        env=environment(**environment_of(tmp_path), TERM="dumb"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        preexec_fn=own_signals,
+        columns=100,
+        **environment_of(tmp_path),
+        TERM="dumb",
     )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            part = os.read(ours, 10_000)
-        except OSError:  # the other side is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(ours)
-    assert process.wait(timeout=600) == 0, shown.decode()
-    lines = [line for line in shown.decode().split("\r") if line.startswith("Compiling")]
-    assert any("kernels: " in line for line in lines), shown.decode()
+    shown = succeeds(done).err
+    lines = [line for line in shown.split("\r") if line.startswith("Compiling")]
+    assert any("kernels: " in line for line in lines), shown
     assert any("Subtensor" in line for line in lines)
     done, total = zip(*(map(int, re.search(r"(\d+)/(\d+) \[", line).groups()) for line in lines))
     assert len(set(total)) == 1 and total[0] > 20

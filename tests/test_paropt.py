@@ -956,7 +956,7 @@ def test_mistakes(folder, options, words):
 
 def test_options_are_needed(folder):
     done = python(ROOT / "paropt.py", TRAIN, TEST, cwd=folder.path)
-    assert done.code == 2 and "-opf" in done.err
+    assert complaint(done) == "-opf/--optuna_parameter_file is missing; see paropt.py -h"
 
 
 def test_packages_that_are_missing(monkeypatch):

@@ -6,20 +6,16 @@ same entry point, because a process spends seconds on importing Theano.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
-import pty
 import re
 import runpy
 import shlex
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import tracemalloc
 from pathlib import Path
 
@@ -35,6 +31,7 @@ from helpers.cli import (
     environment,
     files_in,
     metric_values,
+    on_terminal,
     own_signals,
     python,
     run_py,
@@ -423,31 +420,8 @@ def test_parameters_beside_the_defaults_of_a_variant(tmp_path):
 
 def test_store_in_host_memory_and_a_terminal(plain, tmp_path):
     # standard error is a terminal here: progress bars go there and nowhere else
-    terminal, end = pty.openpty()
-    size = struct.pack("HHHH", 24, 80, 0, 0)
-    fcntl.ioctl(end, termios.TIOCSWINSZ, size)  # on a terminal without columns bars are empty
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), str(TRAIN), "-ps", SMALL]
-        + ["--sample_store_on_cpu", "-ss", "1000", "-t", str(TEST), "-m", "5"],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=end,
-    )
-    os.close(end)
-    shown = b""
-    while True:
-        try:
-            part = os.read(terminal, 1 << 16)
-        except OSError:  # Linux's way to say that the other end was closed
-            break
-        if not part:
-            break
-        shown += part
-    out = process.stdout.read().decode()
-    os.close(terminal)
-    assert process.wait(timeout=600) == 0, shown.decode()
-    done = Done(0, out, shown.decode())
+    options = ["-ps", SMALL, "--sample_store_on_cpu", "-ss", 1000, "-t", TEST, "-m", 5]
+    done = succeeds(on_terminal(ROOT / "run.py", TRAIN, *options, cwd=tmp_path))
     assert "Epoch 1" in done.err and "%" in done.err
     assert "%" not in done.out and "\r" not in done.out
     assert "Created sample store with 15 batches of samples (type=CPU)" in done.lines
@@ -882,8 +856,7 @@ def test_saving_what_is_loaded(job, here, tmp_path):
 )
 def test_arguments_that_cannot_be_parsed(here, tmp_path, args):
     done = here(*args)
-    assert done.code == 2
-    assert "error: " in done.err.splitlines()[-1]
+    assert done.err == f"error: {complaint(done)}\n"
     assert done.out == ""
     assert files_in(tmp_path) == {}
 

@@ -28,6 +28,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gru4rec_toolkit import arguments
+from gru4rec_toolkit.errors import run_cli
+
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = ("bookworm", "trixie", "testing")
 MIRROR = "http://deb.debian.org/debian"
@@ -69,7 +74,7 @@ class Step(NamedTuple):
 
 def main() -> int:
     """Run the command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(SUITES)}")
     parser.add_argument(
         "--core", action="store_true", help="run the tests of what differs between systems alone"
@@ -241,4 +246,4 @@ def _start(root: Path, command: str, stdout: int) -> subprocess.Popen:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(lambda: sys.exit(main()))

@@ -11,7 +11,6 @@ that end badly are kept in a directory, whose name is told.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -35,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from gru4rec_toolkit import modelfile, parameters
+from gru4rec_toolkit import arguments, modelfile, parameters
 from gru4rec_toolkit.errors import InputError, run_cli
 from gru4rec_toolkit.progress import progress_bar
 from tools import fuzz_events
@@ -527,7 +526,7 @@ def outcome(path: Path, check: Check) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line program."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)} (default: all)"
     )

@@ -12,20 +12,20 @@ missing, named in one sentence.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import InputError, run_cli
 from tools import kernels_races, kernels_registers
 
 
 def main() -> None:
     """Command line: see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Check the GPU's kernels without a GPU.")
+    parser = arguments.Parser(description="Check the GPU's kernels without a GPU.")
     commands = parser.add_subparsers(dest="command", required=True)
     races = commands.add_parser("races", help="run them under oclgrind")
     races.add_argument("--quick", action="store_true", help="each kernel in few launches")

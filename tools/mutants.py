@@ -28,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gru4rec_toolkit import files
+from gru4rec_toolkit import arguments, files
 from gru4rec_toolkit.errors import InputError, run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,7 +86,7 @@ MODULES = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = arguments.Parser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("modules", metavar="MODULE", nargs="*", help=f"of {', '.join(MODULES)} (default: all)")
     add("-n", "--mutants", metavar="N", type=int, default=20, help="of each module (default: 20)")

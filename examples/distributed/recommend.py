@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from gru4rec_toolkit import arguments
+from gru4rec_toolkit import arguments, messages
 from gru4rec_toolkit.errors import InputError, one_line, run_cli, shown
 from gru4rec_toolkit.files import reason_of
 from gru4rec_toolkit.machine import available_cores
@@ -44,7 +44,7 @@ POLL_SECONDS = 0.5
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         description="Writes the best next items of the sessions in a Parquet data set, computed by "
         "Dask workers on this machine or on several."
     )
@@ -156,10 +156,9 @@ def main() -> None:
         _move(parts, output)
     n_unknown, n_events, n_sessions = (found[c].sum() for c in ("unknown", "events", "sessions"))
     if n_unknown:
-        print(
+        messages.show(
             f"{n_unknown} of {n_events} events are on items that the model does not know; they "
-            "are skipped",
-            file=sys.stderr,
+            "are skipped"
         )
     seconds = time.perf_counter() - start
     print(f"{n_sessions} sessions in {len(names)} parts took {seconds:.1f} s")
@@ -541,10 +540,7 @@ class _Workers:
                 f"the scheduler has gone ({one_line(err)}); start it and give the command again"
             ) from None
         for address in sorted(self.known - present):
-            print(
-                f"the worker {address} has gone; others do again what it had begun",
-                file=sys.stderr,
-            )
+            messages.show(f"the worker {address} has gone; others do again what it had begun")
         self.known = present
         if present:
             self.last_seen = now

@@ -11,7 +11,6 @@ one, or the model is no better than the popularity list.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -27,7 +26,7 @@ from process import DAY, FIRST_DAY, ClickProcess
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from gru4rec_toolkit import files
+from gru4rec_toolkit import arguments, files
 from gru4rec_toolkit.arguments import add_device
 from gru4rec_toolkit.errors import InputError, run_cli
 
@@ -248,17 +247,17 @@ def report(
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
+def main(argv: Sequence[str] | None = None, run: Path = RUN) -> None:
     """Command line: see ``--help``.
 
     Parameters
     ----------
-    arguments : sequence of str, optional
+    argv : sequence of str, optional
         Command line; that of the process by default.
     run : pathlib.Path
         The program that trains and evaluates.
     """
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         description="Makes a click log, trains GRU4Rec on it with run.py, evaluates, saves, loads.",
     )
     parser.add_argument(
@@ -271,7 +270,7 @@ def main(arguments: Sequence[str] | None = None, run: Path = RUN) -> None:
         "--parameters", default=PARAMETERS, help="parameter string for run.py's -ps"
     )
     add_device(parser)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     if options.sessions < 1000:
         parser.error("--sessions: give at least 1000, else the last day has too few of them")
 

@@ -6,7 +6,6 @@ First make the data: ``python examples/rsc15/preprocess.py RAW_DIRECTORY``. Then
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from examples.published import CUT_OFFS, comparison
+from gru4rec_toolkit import arguments
 from gru4rec_toolkit.errors import run_cli
 
 # those of paramfiles/rsc15_xe_shared_100_best.py
@@ -37,7 +37,7 @@ PARAMETERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("directory", metavar="DIRECTORY", help="where preprocess.py wrote to")
     parser.add_argument("--epochs", type=int, help="fewer than the 10 of the published results")
     args = parser.parse_args()

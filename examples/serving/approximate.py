@@ -9,7 +9,6 @@ own lists for most of the time.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -17,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 from exported import Exported
-from problems import run
+from problems import Parser, run
 
 K, CLICKS = 20, 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("model", nargs="?", help="default: made up, of --items and --units")
     parser.add_argument("--items", type=int, nargs="+", default=[40_000, 200_000, 1_000_000])
     parser.add_argument("--units", type=int, default=100, help="default: %(default)s")

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from problems import StartError, run
+from problems import Parser, StartError, run
 
 HERE = Path(__file__).resolve().parent
 K = 20
@@ -217,7 +217,7 @@ def service(model: str, arguments: list[str]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("model", nargs="?", help="default: made up, of --items and --units")
     parser.add_argument("--items", type=int, default=40_000, help="default: %(default)s")
     parser.add_argument("--units", type=int, default=100, help="default: %(default)s")

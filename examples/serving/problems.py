@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class StartError(Exception):
@@ -16,6 +18,15 @@ class RequestError(Exception):
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
         self.status, self.sentence = status, sentence
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one sentence, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        # argparse says "argument --port: invalid int value: 'x'"
+        start = "argument "
+        raise StartError(message[len(start) :] if message.startswith(start) else message) from None
 
 
 def shown(value: object, most: int = 80) -> str:

@@ -14,7 +14,7 @@ import socket
 import sys
 from pathlib import Path
 
-from problems import StartError, run
+from problems import Parser, StartError, run
 
 HERE = Path(__file__).resolve().parent
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     """Return the arguments of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("model", help="file of GRU4Rec.export_onnx")
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")

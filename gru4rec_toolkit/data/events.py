@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import logging
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from gru4rec_toolkit.data.pickles import read_pickle
 from gru4rec_toolkit.data.text import TextFile, read_text
 from gru4rec_toolkit.errors import InputError, check_regular, one_line, printable
 
+logger = logging.getLogger("gru4rec")
 
 @dataclass(frozen=True)
 class Reader:
@@ -143,6 +146,7 @@ def read_events(
     if announce:
         announce_loading(path)
     place: Callable[[int], str] = row_place
+    began = time.perf_counter()
     check_regular(path)
     try:
         with open(path, "rb"):  # one kind of error for all readers
@@ -169,6 +173,8 @@ def read_events(
         ) from None
     session, item, times = check_events(data, keys, path, place)
     columns = {session_key: session.array, item_key: item.array, time_key: times}
+    seconds = time.perf_counter() - began
+    logger.debug("%s: %d events read and checked in %.2f s", path, len(times), seconds)
     return pd.DataFrame(columns, copy=False)
 
 

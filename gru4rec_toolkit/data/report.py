@@ -15,7 +15,7 @@ from gru4rec_toolkit.errors import printable, run_cli
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``python -m gru4rec_toolkit.data.report``."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="python -m gru4rec_toolkit.data.report",
         description="Say what a click log looks like, and warn of what ruins results.",
     )

@@ -216,6 +216,7 @@ class Checkpoints:
         try:
             self._write(training)
             self._problem = None
+            logger.debug("checkpoint written to %s", self.path)
         except (OSError, MemoryError) as err:
             no_memory = isinstance(err, MemoryError)
             problem = "not enough memory" if no_memory else files.reason_of(err)

@@ -183,7 +183,10 @@ class Training:
         if self.store:
             updates += [(self.store.row, self.store.row + 1)]
         logger.info("compiling the training step: on the first run some ten seconds, later one")
-        return theano.function([], [], updates=updates)
+        began = time.perf_counter()
+        function = theano.function([], [], updates=updates)
+        logger.debug("the training step was compiled in %.2f s", time.perf_counter() - began)
+        return function
 
     def reset_states(self) -> None:
         """Set all states to zero, as at the beginning of an epoch."""

@@ -44,6 +44,8 @@ class Settings:
     sampler, pruner : str
     seed, heartbeat, max_failures : int
     most_epochs : int
+    verbose : bool
+        Whether trainings log in detail.
     """
 
     train: str
@@ -68,6 +70,7 @@ class Settings:
     heartbeat: int
     max_failures: int
     most_epochs: int
+    verbose: bool = False
 
     @property
     def metric_name(self) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import sqlite3
-import sys
 import time
 import urllib.parse
 import warnings
@@ -18,6 +17,7 @@ import optuna
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import TrialState
 
+from gru4rec_toolkit import messages
 from gru4rec_toolkit.errors import InputError, one_line
 from gru4rec_toolkit.search.journal import (
     SQLITE,
@@ -28,6 +28,7 @@ from gru4rec_toolkit.search.journal import (
 )
 from gru4rec_toolkit.search.undertaker import MISSED_HEARTBEATS, queue_again
 
+logger = logging.getLogger("gru4rec")
 # workers that make an empty database's tables at the same time get in each other's way
 OPENING_TRIES = 8
 # what Optuna raises when it replays a record whose contents it cannot use
@@ -74,7 +75,7 @@ class HeartbeatJournal(optuna.storages.JournalStorage, BaseHeartbeat):
         except optuna.exceptions.UpdateFinishedTrialError:
             pass  # another worker gave the trial up
         except (OSError, InputError) as err:  # the trial itself will say so too, when it ends
-            print(f"no heartbeat: {err}", file=sys.stderr)
+            logger.warning("no heartbeat: %s", err)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         now, stale = time.monotonic(), []
@@ -225,7 +226,7 @@ class HeartbeatDatabase(optuna.storages.RDBStorage):
         try:
             super().record_heartbeat(trial_id)
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as err:
-            print(f"no heartbeat: {one_line(err.__cause__ or err)}", file=sys.stderr)
+            logger.warning("no heartbeat: %s", one_line(err.__cause__ or err))
 
 
 HeartbeatStorage = Union[HeartbeatJournal, HeartbeatDatabase]
@@ -285,7 +286,14 @@ def _with_installed_driver(url: str) -> str:
 
 
 def _quiet_optuna() -> None:
-    """Silence warnings about what is used here on purpose, and tracebacks of failed trials."""
+    """Silence warnings about what is used here on purpose, and tracebacks of failed trials.
+
+    Its messages go where ours go.
+    """
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    if messages.is_quiet():
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     logging.getLogger("optuna.study._optimize").addFilter(_without_traceback)
 

@@ -8,9 +8,9 @@ trials.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,7 @@ from gru4rec_toolkit.search.storage import check_storage, file_of, open_storage,
 from gru4rec_toolkit.search.trial import Training, TrainingFailed, read_epoch, read_metric
 from gru4rec_toolkit.search.undertaker import Undertaker, this_worker
 
+logger = logging.getLogger("gru4rec")
 # seconds between looks at the trials of other workers
 POLL_SECONDS = 1.0
 # seconds until a killed training's trial is recorded, at most
@@ -366,7 +367,9 @@ class Search:
 
     def _model_and_columns(self) -> list[str]:
         columns = [(f"--{name}", value) for name, value in self.settings.columns.items()]
-        return ["-g", self.settings.model, *(text for pair in columns for text in pair)]
+        # not -q: their standard error is the log, which has to tell why one failed
+        detail = ["-v"] if self.settings.verbose else []
+        return ["-g", self.settings.model, *(text for pair in columns for text in pair), *detail]
 
     # ------------------------------------------------------------------------ results
 
@@ -380,7 +383,7 @@ class Search:
             try:
                 self.write_results()
             except InputError as err:  # the study is in its storage, and other trials are running
-                print(f"warning: {err}", file=sys.stderr, flush=True)
+                logger.warning("%s", err)
             trials = self.trials()
             counts = {s: sum(t.state == s for t in trials) for s in TrialState}
             failed = counts[TrialState.FAIL] - sum(

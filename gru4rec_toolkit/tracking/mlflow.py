@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+from gru4rec_toolkit import messages
 from gru4rec_toolkit.errors import InputError, one_line, shortened
 from gru4rec_toolkit.tracking.epochs import Epoch
 from gru4rec_toolkit.tracking.libraries import import_library
@@ -71,7 +70,7 @@ class MLflow:
         self._parameters = dict(parameters or {})
         try:
             _check_server(self._uri)
-            with _prints_on_stderr():
+            with messages.beside_the_results():  # it prints the address of a run
                 self._client = mlflow.MlflowClient(tracking_uri=self._uri)
                 self._experiment = _experiment_id(self._client, experiment)
         except Exception as err:  # MLflow's, its databases' and their drivers'
@@ -119,7 +118,7 @@ class MLflow:
         """Do something with the server; warn of the first failure."""
         try:
             _check_server(self._uri)
-            with _prints_on_stderr():
+            with messages.beside_the_results():
                 action()
         except Exception as err:  # MLflow's, its databases' and their drivers'
             if not self._has_warned:
@@ -220,10 +219,3 @@ def _check_server(uri: str) -> None:
 def _public(uri: str) -> str:
     """Return an address without a password."""
     return re.sub(r"://[^@/]*@", "://", uri)
-
-
-@contextlib.contextmanager
-def _prints_on_stderr():
-    """Keep what MLflow prints, such as a run's address, out of the results on standard output."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
+import termios
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +74,37 @@ def own_signals() -> None:
     """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+def on_terminal(
+    *args: object, cwd: Path, columns: int = 80, whole: bool = False, **env: str | None
+) -> Done:
+    """Run Python with standard error on a terminal, and with standard output if it is whole.
+
+    ``err`` of the result is all that the terminal was sent.
+    """
+    ours, theirs = pty.openpty()
+    # a terminal that does not know its size has empty progress bars
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    with tempfile.TemporaryFile() as file:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, args)],
+            cwd=cwd,
+            env=environment(**{"TERM": "xterm", "NO_COLOR": None, "COLUMNS": None, **env}),
+            stdin=subprocess.DEVNULL,
+            stdout=theirs if whole else file,
+            stderr=theirs,
+            preexec_fn=own_signals,
+        )
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux's way to say that the other end was closed
+            while part := os.read(ours, 1 << 16):
+                shown += part
+        os.close(ours)
+        code = process.wait(timeout=600)
+        file.seek(0)
+        return Done(code, file.read().decode(), shown.decode().replace("\r\n", "\n"))
 
 
 def succeeds(done: Done) -> Done:
