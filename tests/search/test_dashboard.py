@@ -132,6 +132,8 @@ def test_the_page_of_the_study(page, folder):
     see(page, f"Best Trial (number={best.number})", best.value)
     see(page, '"-fp": {"loss": "bpr-max", "n_epochs": "2"}, "-m, -pm": "mrr@20"')
     assert "Objective 0" not in page.text()
+    # what is cut off after 1024 characters
+    assert list(study_of(folder).user_attrs["gru4rec"])[-1] == "-opf"
 
 
 def test_the_trials(page, folder):
