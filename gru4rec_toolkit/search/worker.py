@@ -127,6 +127,9 @@ class Search:
         )
         self._check_description(description)
         self._check_trials()
+        if self.study.metric_names != [settings.metric_name]:
+            # Optuna's dashboard and plots call it "Objective 0" otherwise
+            self.study.set_metric_names([settings.metric_name])
         self.undertaker = Undertaker(self.study, self.storage)
         self.shared = _Shared()
 
