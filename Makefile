@@ -1,6 +1,7 @@
 # Everything is done in a virtual environment of the project, .venv; nothing is installed outside.
 # Variables: PYTHON=/path/to/python3.13 (which interpreter .venv is made with),
-#            PYTEST_ARGS="..." (of make test), QUICKSTART_ARGS="..." (of make demo),
+#            PYTEST_ARGS="..." (of make test and make coverage),
+#            QUICKSTART_ARGS="..." (of make demo),
 #            MUTANTS=20 (of each module), MUTANTS_ARGS="--seed 1 parameters/text.py" (of make mutants),
 #            FUZZ=100000 (inputs), FUZZ_ARGS="--seed 1 models pickles" (of make fuzz),
 #            GPU_CHECK_ARGS="-d cuda1 --port ../GRU4Rec_PyTorch_Official" (of make gpu-check),
@@ -34,7 +35,7 @@ exit 2
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint setup mutants fuzz kernels setup-core gpu gpu-sim gpu-check benchmarks docs test-distros lock clean figures
+.PHONY: help demo test lint setup mutants fuzz kernels setup-core gpu gpu-sim gpu-check benchmarks docs test-distros lock clean figures coverage
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
@@ -52,6 +53,13 @@ lint: setup ## check the code's style, its imports and its types
 	    else echo 'types are checked on Python 3.10 and later only'; fi
 	@if $(PY) -c 'import importlinter' 2>/dev/null; then .venv/bin/lint-imports --no-logo; \
 	    else echo 'imports are checked on Python 3.11 and later only'; fi
+
+coverage: setup ## run the tests, and say which lines of the package they do not reach
+	@rm -rf build/coverage
+	@failed=0; $(PY) -m coverage run -m pytest $(PYTEST_ARGS) || failed=$$?; \
+	    $(PY) -m coverage combine --quiet && $(PY) -m coverage html --quiet && \
+	    $(PY) -m coverage report --skip-covered && \
+	    echo 'line by line: build/coverage/html/index.html' && exit $$failed
 
 mutants: setup ## make small faults at random, and see which of them the tests miss (hours)
 	@$(PY) tools/mutants.py -n $(MUTANTS) $(MUTANTS_ARGS)

@@ -160,7 +160,7 @@ def evaluate_sessions_batch(
 ) -> tuple[list[float], ...]:
     """Evaluate any model through its ``predict_next_batch``, event by event in Python.
 
-    .. deprecated:: 0.1.0
+    .. deprecated:: 1.0.0
         For a `GRU4Rec`: `evaluate_gpu` gives the same results much faster.
 
     A model has ``item_ids``, an array, ``predict_next_batch`` as `GRU4Rec` has it, and may have

@@ -163,10 +163,11 @@ def test_what_lands_in_site_packages(wheel):
 
 
 def test_the_wheel_has_what_is_compiled_and_read(wheel):
+    kinds, names = (".py", ".cpp", ".h", ".cl"), (".theanorc_gru4rec", "py.typed")
     sources = {
         str(path.relative_to(ROOT))
         for path in (ROOT / PACKAGE).rglob("*")
-        if path.suffix in (".py", ".cpp", ".h", ".cl") or path.name == ".theanorc_gru4rec"
+        if path.suffix in kinds or path.name in names
     }
-    assert len(sources) > 80
+    assert len(sources) > 80 and f"{PACKAGE}/py.typed" in sources
     assert sources <= set(wheel)

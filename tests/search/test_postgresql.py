@@ -137,5 +137,3 @@ def test_a_worker_of_another_machine_is_known_by_its_heartbeat(server):
     wait_until(given_up)
     queued = ours_study.trials[1]
     assert queued.state.name == "WAITING" and queued.params == {"layers": value}
-
-
