@@ -7,6 +7,7 @@ interleaved rounds.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import statistics
 import time
