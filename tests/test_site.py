@@ -176,7 +176,6 @@ def test_a_page_that_the_search_does_not_find(small, browser, tmp_path):
     assert len(found) == 1 and "nests/: the search for 'Nests in hedges' finds" in found[0]
 
 
-@pytest.mark.skipif(not (ROOT / "mkdocs.yml").exists(), reason="no mkdocs.yml")
 def test_the_documentation(tmp_path, browser):
     pages, found = problems(build(tmp_path / "site", ROOT / "mkdocs.yml"), browser)
     assert len(pages) > 5 and found == []
