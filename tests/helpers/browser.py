@@ -258,6 +258,7 @@ class Page:
         self.wait_for(f"document.querySelector({json.dumps(selector)}) !== null")
         self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
         self._call("Input.insertText", text=text)
+        self._call("Input.dispatchKeyEvent", type="keyUp", key=text[-1])  # some pages wait for it
 
     def screenshot(self, path: Path) -> None:
         """Write what the window shows into a PNG file."""
