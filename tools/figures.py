@@ -15,7 +15,6 @@ seconds, which show nothing, but try all of it.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
@@ -38,6 +37,7 @@ from process import DAY, FIRST_DAY, ClickProcess  # noqa: E402
 from benchmarks import pictures  # noqa: E402
 from benchmarks.parts import Runner, environment  # noqa: E402
 from gru4rec_toolkit import files  # noqa: E402
+from gru4rec_toolkit.arguments import Parser  # noqa: E402
 from gru4rec_toolkit.errors import InputError, run_cli  # noqa: E402
 from gru4rec_toolkit.ranks import recall_and_mrr  # noqa: E402
 from gru4rec_toolkit.tracking import plot  # noqa: E402
@@ -364,7 +364,7 @@ PARTS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: see the module's docstring."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="figures.py", description="Draw all pictures of the documentation, as SVG files."
     )
     parser.add_argument(
