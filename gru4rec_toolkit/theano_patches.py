@@ -353,7 +353,9 @@ def _compile_one_at_a_time() -> None:
     def forget():
         """Begin anew in a forked process: the thread that compiles is its parent's."""
         nonlocal compiling
-        compiling, lock.n_lock = threading.RLock(), 0
+        compiling = threading.RLock()
+        if hasattr(lock, "n_lock"):  # else none was taken before, and Theano has yet to set it up
+            lock.n_lock = 0
 
     os.register_at_fork(after_in_child=forget)
 

@@ -268,6 +268,25 @@ def test_a_process_that_is_forked_while_a_thread_compiles(cache):
     assert works(run(cache, code)) > 0
 
 
+def test_a_process_that_is_forked_before_anything_is_compiled(cache):
+    """As with a cache that has what Theano loads at its import: nothing has taken the lock yet."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from gru4rec_toolkit import theano_setup
+theano_setup.configure("cpu")
+from gru4rec_toolkit.theano_setup import theano, tensor as tt
+child = os.fork()
+if not child:
+    x = tt.fscalar()
+    print(theano.function([x], x * 2)(4), flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    env = {"THEANO_FLAGS": None, "THEANORC": None, "XDG_CACHE_HOME": str(cache)}
+    assert succeeds(python("-c", code, cwd=cache.parent, **env)).lines == ["8.0"]
+
+
 def _empty_library(module):
     (library,) = module.glob("*.so")
     library.write_bytes(b"")  # as after a power failure
