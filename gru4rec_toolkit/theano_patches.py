@@ -187,8 +187,8 @@ def _survive_cleared_caches() -> None:
 
     def quietly(clean_up):
         def clean(self, *args, **kwargs):
-            # at exit: what was cleared before need not be
-            with contextlib.suppress(OSError, AssertionError, KeyError, InputError):
+            # at exit: what was cleared before need not be; a TypeError is a file among the modules
+            with contextlib.suppress(OSError, AssertionError, KeyError, TypeError, InputError):
                 clean_up(self, *args, **kwargs)
 
         return clean
