@@ -192,7 +192,7 @@ def test_a_quiet_search(searches):
     note, study, trial = loud.err.splitlines()
     assert note.startswith("note: a final activation that saturates")
     assert TIME.match(study) and " A new study created in " in study
-    assert TIME.match(trial) and " Trial 0 finished with value: 0." in trial
+    assert TIME.match(trial) and " Trial 0 finished with value: {'recall@20': 0." in trial
     done, log = searches["-q"]
     assert done.err == "" and len(done.lines) == len(loud.lines)
     assert "told to all" in log.splitlines()  # the log is there to be read
