@@ -87,7 +87,7 @@ gpu-sim: setup ## the same for a simulated GPU (PoCL), on which the GPU's tests 
 gpu-check: gpu ## what a card computes and how fast, in 8 minutes; writes gpu_check.md
 	@$(PY) -m benchmarks.gpu_check $(GPU_CHECK_ARGS)
 
-benchmarks: setup ## measure all that a release needs; writes tables and pictures (40 minutes)
+benchmarks: setup ## measure all that a release needs; writes tables and pictures (50 minutes)
 	@$(PY) -m benchmarks.release -o build/benchmarks $(BENCHMARKS_ARGS)
 
 docs: setup ## the documentation as a site, build/docs/index.html; broken links are errors

@@ -284,11 +284,12 @@ def remove_damaged(base: Path) -> None:
     """
     for folder in base.glob("compiledir_*/*_ext"):
         with contextlib.suppress(OSError):
-            in_use = (folder.parent / "lock_dir").exists
-            # a second look: the other process may have been ready before the lock was looked at
             if not folder.is_dir():
                 folder.unlink()
-            elif _is_damaged(folder) and not in_use() and _is_damaged(folder):
+                continue
+            in_use = (folder.parent / "lock_dir").exists
+            # a second look: the other process may have been ready before the lock was looked at
+            if _is_damaged(folder) and not in_use() and _is_damaged(folder):
                 shutil.rmtree(folder)
 
 

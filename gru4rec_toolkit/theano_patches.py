@@ -182,8 +182,8 @@ def _survive_cleared_caches() -> None:
                     compile_directory.check_loaded(keys)
         for _ in range(_TRIES - 1):
             with contextlib.suppress(FileNotFoundError):  # cleared while it looked
-                return refresh(self, *args, **kwargs) or []
-        return refresh(self, *args, **kwargs) or []
+                return refresh(self, *args, **kwargs)
+        return refresh(self, *args, **kwargs)
 
     def quietly(clean_up):
         def clean(self, *args, **kwargs):

@@ -26,6 +26,7 @@ from gru4rec_toolkit.errors import InputError, check_regular, one_line, printabl
 
 logger = logging.getLogger("gru4rec")
 
+
 @dataclass(frozen=True)
 class Reader:
     """A way to read files of one extension.

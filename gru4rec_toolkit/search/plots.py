@@ -133,8 +133,8 @@ def parallel(trials: Sequence[FrozenTrial], metric: str) -> Any:
         heights = [c.height(trial.params[name]) for name, c in zip(distributions, columns)]
         heights.append((_value(trial) - low) / span)
         if trial is best:
-            look = {**_STAR, "linestyle": "-", "linewidth": 2.4, "label": "best trial"}
-            look = {**look, "label": f"best: trial {best.number}", "markersize": 12}
+            look = {**_STAR, "linestyle": "-", "linewidth": 2.4, "markersize": 12}
+            look["label"] = f"best: trial {best.number}"
         elif i >= good:
             look = {"color": BLUE, "linestyle": "--", "linewidth": 1.6, "zorder": 3}
             look["label"] = "best quarter"
@@ -293,7 +293,10 @@ def _nice_on_log(low: float, high: float, most: int = 6) -> list[float]:
 
 
 class _Column:
-    """An axis of parallel coordinates: 0 at the lowest value that a trial has, 1 at the highest."""
+    """An axis of parallel coordinates: 0 at the lowest value of its range, 1 at the highest.
+
+    Of choices, the range is those that a trial has.
+    """
 
     def __init__(self, distribution: Any, values: Sequence[Any]) -> None:
         self.choices = _choices(distribution)
