@@ -16,6 +16,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gru4rec_toolkit import compile_directory
@@ -137,31 +138,20 @@ def _survive_cleared_caches() -> None:
     knows, looks again and compiles what is missing. Errors of the system and of the compiler become
     one sentence for the user.
     """
-    cmodule = importlib.import_module("theano.gof.cmodule")
-    lock = importlib.import_module("theano.gof.compilelock")
-    cache = cmodule.ModuleCache
+    cache = importlib.import_module("theano.gof.cmodule").ModuleCache
     module_from_key, get_module = cache.module_from_key, cache._get_module
     refresh, clean_ups = cache.refresh, (cache.clear_old, cache.clear_unversioned)
 
     def module_from_key_again(self, key, lnk=None, keep_lock=False):
-        n_locks = getattr(lock.get_lock, "n_lock", 0)
-        for last in [False] * (_TRIES - 1) + [True]:
-            compile_directory.restore(self.dirname)
-            try:
-                return module_from_key(self, key, lnk, keep_lock)
-            except InputError:
-                _release_locks(lock, n_locks)
-                raise
-            except Exception as err:
-                _release_locks(lock, n_locks)
-                if last or not _may_be_cleared(err):
-                    if not compile_directory.is_failure(err):
-                        raise
-                    raise compile_directory.failure(err, self.dirname) from err
+        def look_again():
             _forget_modules(self)
             self.refresh()
             for node in lnk.fgraph.apply_nodes:  # what an Op of ours is linked with
                 getattr(node.op, "restore_libraries", list)()
+
+        return _again_where_cleared(
+            self.dirname, lambda: module_from_key(self, key, lnk, keep_lock), look_again
+        )
 
     def get_module_or_remove(self, name):
         if name not in self.module_from_name:
@@ -212,16 +202,10 @@ def _survive_a_cleared_runner() -> None:
     init = cc._CThunk.__init__
 
     def init_with_runner(self, *args, **kwargs):
-        for last in [False] * (_TRIES - 1) + [True] if cc.run_cthunk is None else []:
-            compile_directory.restore(config.compiledir)
-            try:
-                importlib.import_module("theano.gof.cutils")
-                break
-            except Exception as err:
-                if last or not _may_be_cleared(err):
-                    if not compile_directory.is_failure(err):
-                        raise
-                    raise compile_directory.failure(err, config.compiledir) from err
+        if cc.run_cthunk is None:
+            _again_where_cleared(
+                config.compiledir, lambda: importlib.import_module("theano.gof.cutils")
+            )
         init(self, *args, **kwargs)
 
     cc._CThunk.__init__ = init_with_runner
@@ -243,6 +227,30 @@ def _log_what_failed() -> None:
 
     for name in ("cmodule", "op"):
         vars(importlib.import_module(f"theano.gof.{name}"))["print"] = say
+
+
+def _again_where_cleared(
+    directory: str, compile_it: Callable[[], Any], look_again: Callable[[], None] = lambda: None
+) -> Any:
+    """Return what a compilation returns, which begins anew where its directory was cleared.
+
+    Errors of the system and of the compiler become one sentence for the user.
+    """
+    lock = importlib.import_module("theano.gof.compilelock")
+    n_locks = getattr(lock.get_lock, "n_lock", 0)
+    for last in [False] * (_TRIES - 1) + [True]:
+        compile_directory.restore(directory)
+        try:
+            return compile_it()
+        except Exception as err:
+            _release_locks(lock, n_locks)
+            if isinstance(err, InputError):
+                raise
+            if last or not _may_be_cleared(err):
+                if not compile_directory.is_failure(err):
+                    raise
+                raise compile_directory.failure(err, directory) from err
+        look_again()
 
 
 def _forget_modules(cache) -> None:
@@ -275,28 +283,30 @@ def _lock_at_once_or_not_at_all() -> None:
     cleared it waits two minutes, and between two looks at one of another process 5 to 10 seconds.
     """
     module: Any = importlib.import_module("theano.gof.compilelock")
-    take, waiting_since = module.lock, [0.0]
+    take = module.lock
+    waiting_since: float | None = None
     said: set[str] = set()
 
     def of_interest(record):
         """Once, what is waited for, where that takes long; Theano speaks at each look."""
-        late = bool(waiting_since[0]) and time.monotonic() - waiting_since[0] > _LONG
+        late = waiting_since is not None and time.monotonic() - waiting_since > _LONG
         fits = late and record.msg not in said
         said.update([record.msg] if fits else [])
         return fits or record.levelno > logging.INFO
 
     def lock(tmp_dir, *args, **kwargs):
+        nonlocal waiting_since
         directory = os.path.dirname(tmp_dir)
         compile_directory.restore(directory)
         compile_directory.check_writable(directory)
         compile_directory.remove_stale_lock(tmp_dir)
         least, most = _BETWEEN_LOOKS
         said.clear()
-        waiting_since[0] = time.monotonic()
+        waiting_since = time.monotonic()
         try:
             take(tmp_dir, *args, **{"min_wait": least, "max_wait": most, "verbosity": 2, **kwargs})
         finally:
-            waiting_since[0] = 0.0
+            waiting_since = None
 
     logging.getLogger("theano.gof.compilelock").addFilter(of_interest)
     module.lock = lock

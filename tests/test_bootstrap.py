@@ -47,6 +47,18 @@ class Machine:
         found = {"executable": f"/usr/bin/{name}", **COMPLETE, **answers}
         self.program(name, f"echo '{json.dumps(found)}'")
 
+    def python_with_pip(self, script: str) -> None:
+        """Put g++ on the PATH, and a Python in whose virtual environments a script is pip."""
+        self.program("pip", script)
+        self.program("g++")
+        answers = json.dumps({"executable": str(self.bin / "python3"), **COMPLETE})
+        lines = [
+            f"if [ \"$2\" = -c ]; then echo '{answers}'; exit; fi",
+            f'{shutil.which("mkdir")} "$3/bin"',
+            f'{shutil.which("cp")} "{self.bin / "pip"}" "$3/bin/python"',
+        ]
+        self.program("python3", "\n".join(lines))
+
     def bootstrap(self, *arguments: str, **env: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, str(self.project / "tools" / "bootstrap.py"), *arguments],
@@ -214,17 +226,7 @@ def test_a_foreign_venv_is_left_alone(machine: Machine):
 
 def test_without_a_network_and_again(machine: Machine):
     """No half-made .venv counts as ready, and the next try begins from scratch."""
-    answers = json.dumps({"executable": str(machine.bin / "python3"), **COMPLETE})
-    # makes a "virtual environment" whose pip finds no network
-    machine.program(
-        "python3",
-        f"""if [ "$2" = -c ]; then echo '{answers}'; exit; fi
-{shutil.which("mkdir")} "$3/bin"
-printf '#!/bin/sh\\necho "pip: no network: $*"; exit 1\\n' > "$3/bin/python"
-{shutil.which("chmod")} +x "$3/bin/python"
-""",
-    )
-    machine.program("g++")
+    machine.python_with_pip('echo "pip: no network: $*"; exit 1')
     for _ in range(2):
         done = machine.bootstrap()
         assert done.returncode == 1
@@ -237,18 +239,8 @@ printf '#!/bin/sh\\necho "pip: no network: $*"; exit 1\\n' > "$3/bin/python"
 
 def test_the_core_and_then_the_rest(machine: Machine):
     """What is there is not installed again, and a rest that fails leaves the core ready."""
-    answers = json.dumps({"executable": str(machine.bin / "python3"), **COMPLETE})
     log = machine.project / "log"
-    # makes a "virtual environment" whose pip notes what it is asked for
-    machine.program(
-        "python3",
-        f"""if [ "$2" = -c ]; then echo '{answers}'; exit; fi
-{shutil.which("mkdir")} "$3/bin"
-printf '#!/bin/sh\necho "$*" >> "{log}"\ncase "$*" in *"$FAILING"*) exit 1;; esac' > "$3/bin/python"
-{shutil.which("chmod")} +x "$3/bin/python"
-""",
-    )
-    machine.program("g++")
+    machine.python_with_pip(f'echo "$*" >> "{log}"; case "$*" in *"$FAILING"*) exit 1;; esac')
 
     def installed(*arguments: str, failing: str = "nothing", code: int = 0) -> list[str]:
         log.write_text("")

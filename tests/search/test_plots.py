@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 
 import matplotlib
 import optuna
 import pytest
+from helpers.figures import texts_on_another
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
@@ -120,23 +120,9 @@ def test_parallel_coordinates():
 @pytest.mark.parametrize("draw", [plots.history, plots.slices, plots.parallel])
 @pytest.mark.parametrize("n", [1, 2, 6])
 def test_no_text_lies_on_another(draw, n):
-    from matplotlib.text import Text
-
     figure = drawn(draw, study_of(ROWS[:n]).get_trials())
-    renderer = figure.canvas.get_renderer()
-    boxes = []
-    for panel in figure.axes:
-        hidden = set()  # the labels of ticks beyond an axis, and those of its other side
-        for axis in (panel.xaxis, panel.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in axis.get_major_ticks():
-                hidden |= {tick.label2, *([] if low <= tick.get_loc() <= high else [tick.label1])}
-        texts = [t for t in panel.findobj(Text) if t.get_text() and t not in hidden]
-        texts = [text for text in texts if text.get_visible()]
-        boxes += [(t.get_text(), Text.get_window_extent(t, renderer)) for t in texts]
-    assert len(boxes) > 3
-    for (name, box), (other, other_box) in itertools.combinations(boxes, 2):
-        assert not box.overlaps(other_box), (name, other)
+    n_texts, overlapping = texts_on_another(figure, figure.canvas.get_renderer())
+    assert n_texts > 3 and overlapping == []
 
 
 @pytest.mark.parametrize("kind", plot.FORMATS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import sys
 from xml.etree import ElementTree
@@ -10,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from helpers.cli import ROOT, files_in, python, succeeds
 from helpers.epochs import made_epochs, tell
+from helpers.figures import texts_on_another
 
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.tracking.history import History
@@ -129,7 +129,6 @@ def test_recall_and_mrr_over_list_lengths():
 def test_no_text_lies_on_another(lengths, n_seeds):
     """At the size and resolution that are written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
 
     values = tuple(1 - 1 / (1 + n) for n in lengths)
     tests = [Lengths("a test set with quite a long name.tsv", tuple(lengths), values, values)]
@@ -138,19 +137,8 @@ def test_no_text_lies_on_another(lengths, n_seeds):
         drawing = figure(history, tests)
         canvas = FigureCanvasAgg(drawing)
         canvas.draw()
-    renderer = canvas.get_renderer()
-    boxes = []
-    for panel in drawing.axes:
-        hidden = set()  # the labels of ticks beyond an axis, and those of its other side
-        for axis in (panel.xaxis, panel.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in axis.get_major_ticks():
-                hidden |= {tick.label2, *([] if low <= tick.get_loc() <= high else [tick.label1])}
-        texts = [text for text in panel.findobj(Text) if text.get_text() and text not in hidden]
-        boxes += [(text.get_text(), text.get_window_extent(renderer)) for text in texts]
-    assert len(boxes) > 20
-    for (name, box), (other, other_box) in itertools.combinations(boxes, 2):
-        assert not box.overlaps(other_box), (name, other)
+    n_texts, overlapping = texts_on_another(drawing, canvas.get_renderer())
+    assert n_texts > 20 and overlapping == []
 
 
 # --- files ----------------------------------------------------------------------------------------
