@@ -213,6 +213,11 @@ def test_ready_until_something_changes(machine: Machine):
     assert "no Python" in machine.complaint()
 
 
+@pytest.mark.parametrize("arguments", [["--cores"], ["--core", "--check"], ["setup"]])
+def test_arguments_that_mean_nothing(machine: Machine, arguments: list[str]):
+    assert "usage: python3 tools/bootstrap.py [--check | --core]" in machine.complaint(*arguments)
+
+
 def test_a_foreign_venv_is_left_alone(machine: Machine):
     machine.python("python3")
     machine.program("g++")

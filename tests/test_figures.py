@@ -157,6 +157,11 @@ def test_rows_of_ones_own(tmp_path):
     assert "my shop" in texts(tmp_path / "limit.svg")
 
 
+def test_the_docstring_names_all_pictures():
+    named = set(re.findall(r"``([\w*-]+\.svg)``", figures.__doc__))
+    assert {re.sub("search-.*", "search-*.svg", name) for name in NAMES} == named
+
+
 @pytest.mark.parametrize("arguments", [["--parts", "speed"], ["--parts"], ["-o"], ["--size", "3"]])
 def test_wrong_arguments(arguments):
     done = run(*arguments)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 
 import pytest
 from helpers.cli import ROOT, TEST, TRAIN, complaint, on_terminal, python, run_py, succeeds
 from helpers.searches import Folder
+
+from gru4rec_toolkit import messages
 
 SMALL = "layers=16,n_epochs=2,n_sample=64"
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -206,3 +210,23 @@ def test_a_verbose_search(searches):
     assert all(TIME.match(line) for line in said)
     assert [TIME.sub("", line) for line in said] == ["told to all", "told in detail"]
     assert "told in detail" not in searches[""][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("error: no file", "\x1b[31merror:\x1b[0m no file"),
+        ("2026-11-28 16:00:00 warning: late", "2026-11-28 16:00:00 \x1b[33mwarning:\x1b[0m late"),
+        ("note: it says error: no file", "note: it says error: no file"),
+        ("errors: none", "errors: none"),
+    ],
+)
+def test_a_message_is_coloured_by_what_it_begins_with(monkeypatch, text, shown):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = pty.openpty()
+    try:
+        with open(theirs, "w") as terminal:
+            assert messages.laid_out(text, terminal) == shown
+    finally:
+        os.close(ours)
