@@ -36,10 +36,11 @@ from process import DAY, FIRST_DAY, ClickProcess  # noqa: E402
 
 from benchmarks import pictures  # noqa: E402
 from benchmarks.parts import Runner, environment  # noqa: E402
-from gru4rec_toolkit import files  # noqa: E402
+from gru4rec_toolkit import files, messages  # noqa: E402
 from gru4rec_toolkit.arguments import Parser  # noqa: E402
 from gru4rec_toolkit.errors import InputError, run_cli  # noqa: E402
 from gru4rec_toolkit.ranks import recall_and_mrr  # noqa: E402
+from gru4rec_toolkit.search import report  # noqa: E402
 from gru4rec_toolkit.tracking import plot  # noqa: E402
 from gru4rec_toolkit.tracking.history import History  # noqa: E402
 from gru4rec_toolkit.tracking.libraries import import_library  # noqa: E402
@@ -358,7 +359,7 @@ PARTS = {
     "lengths": Part(["lengths"], SOURCE, 40),
     "curves": Part(["curves"], plot.SOURCE, 50),
     "limit": Part(["limit"], pictures.SOURCE, 1),
-    "search": Part([f"search-{name}" for name in SEARCH.values()], "paropt.py of GRU4Rec", 80),
+    "search": Part([f"search-{name}" for name in SEARCH.values()], report.SOURCE, 80),
 }
 
 
@@ -405,8 +406,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "search": lambda: search(sizes),
     }
     for i, name in enumerate(parts):
-        left = sum(PARTS[other].seconds for other in parts[i:])
-        tell(f"{i + 1} of {len(parts)}: {name}" + ("" if options.quick else f"; {left} s left"))
+        seconds = sum(PARTS[other].seconds for other in parts[i:])
+        left = "" if options.quick else f"; {seconds} s left"
+        messages.show(f"{i + 1} of {len(parts)}: {name}{left}")
         start = time.monotonic()
         with contextlib.redirect_stdout(sys.stderr):  # of models, which say how far they are
             drawn = draw[name]()
@@ -414,13 +416,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with files.replacing_all(paths) as written:
             for file, data in zip(written, drawn):
                 file.write(data)
-        tell(f"{name}: done ({time.monotonic() - start:.0f} s)")
+        messages.show(f"{name}: done ({time.monotonic() - start:.0f} s)")
         for path in paths:
             print(path, flush=True)
-
-
-def tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
