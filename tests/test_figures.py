@@ -31,6 +31,7 @@ TEXTS = {
         *("MRR@N (mean of 1 / rank)", *figures.LOOKS),
     },
     "limit": {"(% of the matrix products alone)", "rsc15", "rees46"},
+    "beside": {"Speed (mini-batches/s)", "training", "the official PyTorch port", "rees46"},
     "search-history": {"Trial", "MRR@20", "trial", "best so far"},
     "search-importances": {
         *("Importance for MRR@20 (PED-ANOVA, all sum up to 1)", "learning_rate", "layers"),
@@ -64,7 +65,7 @@ def test_all_pictures_are_drawn(drawn):
     assert sorted(files_in(folder)) == sorted(NAMES)
     assert done.lines == [str(folder / name) for name in NAMES]
     for i, part in enumerate(figures.PARTS, 1):
-        assert re.search(rf"^{i} of 4: {part}$", done.err, re.M), done.err
+        assert re.search(rf"^{i} of 5: {part}$", done.err, re.M), done.err
         assert re.search(rf"^{part}: done \(\d+ s\)$", done.err, re.M), done.err
 
 
@@ -90,8 +91,10 @@ def test_the_committed_pictures_are_ours():
 
 
 def test_the_committed_speed_is_that_of_the_committed_rows():
-    (picture,) = figures.limit(figures.read_rows(figures.ROWS))
-    assert points(picture) == points((figures.PICTURES / "limit.svg").read_bytes())
+    rows = figures.read_rows(figures.ROWS)
+    (limit,), (beside,) = figures.limit(rows), figures.beside(rows, ["the official PyTorch port"])
+    for name, picture in (("limit.svg", limit), ("beside.svg", beside)):
+        assert points(picture) == points((figures.PICTURES / name).read_bytes())
 
 
 def points(picture: bytes):
@@ -155,6 +158,21 @@ def test_rows_of_ones_own(tmp_path):
     done = succeeds(run("--parts", "limit", "-o", tmp_path, "--rows", path))
     assert done.lines == [str(tmp_path / "limit.svg")]
     assert "my shop" in texts(tmp_path / "limit.svg")
+
+
+def test_others_have_to_be_named(tmp_path):
+    """As many as were measured; a picture would give one's speed another's name."""
+    (row, *_) = figures.read_rows(figures.ROWS)
+    path, options = tmp_path / "rows.json", ["--parts", "beside", "-o", tmp_path / "new", "--rows"]
+    path.write_text(json.dumps([{**row, "others": [[3.0, None, 4.0], [5.0] * 3]}]))
+    said = "rsc15 was measured beside 2 others, and --others names 1"
+    assert said in complaint(run(*options, path))
+    done = succeeds(run(*options, path, "--others", "mine", "theirs"))
+    assert done.lines == [str(tmp_path / "new" / "beside.svg")]
+    assert {"theirs"} <= texts(tmp_path / "new" / "beside.svg")
+    for others in ([], None, [[]], [["fast"]], [3]):
+        path.write_text(json.dumps([{**row, "others": others}]))
+        assert "name each --other" in complaint(run(*options, path))
 
 
 def test_the_docstring_names_all_pictures():

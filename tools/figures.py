@@ -7,6 +7,7 @@ SVG files, some three minutes on two cores:
 - ``lengths.svg``: GRU4Rec, baselines and the best possible over the list length;
 - ``limit.svg``: the training's speed beside that of its matrix products, from rows that
   ``python -m benchmarks.training --json FILE`` has measured;
+- ``beside.svg``: its speed beside other implementations, from the same rows;
 - ``search-*.svg``: what ``paropt.py --plots`` draws of a small search.
 
 All is computed on the CPU. The same machine draws the same bytes again. ``--quick`` takes sizes of
@@ -267,6 +268,10 @@ def limit(rows: Sequence[Mapping[str, Any]]) -> list[bytes]:
     return [pictures.drawn(pictures.limit, "svg", rows)]
 
 
+def beside(rows: Sequence[Mapping[str, Any]], others: Sequence[str]) -> list[bytes]:
+    return [pictures.drawn(pictures.beside, "svg", rows, others)]
+
+
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Return rows that ``python -m benchmarks.training --json FILE`` has written.
 
@@ -287,6 +292,28 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
+def check_others(
+    rows: Sequence[Mapping[str, Any]], others: Sequence[str], path: str | os.PathLike
+) -> None:
+    """Raise an InputError unless every row has the rates of that many other implementations."""
+    for row in rows:
+        found = row.get("others")
+        found = found if isinstance(found, list) else []
+        measured = all(
+            isinstance(rates, list) and rates and all(x is None or is_rate(x) for x in rates)
+            for rates in found
+        )
+        if not measured or len(found) != len(others):
+            raise InputError(
+                f"--rows {path}: {row['parameters']} was measured beside {len(found)} others, and "
+                f"--others names {len(others)}; name each --other of that measurement"
+            )
+
+
+def is_rate(x: object) -> bool:
+    return isinstance(x, (int, float)) and 0 < x < math.inf
+
+
 def is_row(row: object) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("parameters"), str):
         return False
@@ -295,9 +322,7 @@ def is_row(row: object) -> bool:
     rounds = [row.get(name) for name in ROUNDS]
     if not all(isinstance(rates, list) and rates for rates in rounds):
         return False
-    is_number = all(
-        isinstance(x, (int, float)) and 0 < x < math.inf for rates in rounds for x in rates
-    )
+    is_number = all(is_rate(x) for rates in rounds for x in rates)
     return is_number and len({len(rates) for rates in rounds}) == 1
 
 
@@ -359,6 +384,7 @@ PARTS = {
     "lengths": Part(["lengths"], SOURCE, 40),
     "curves": Part(["curves"], plot.SOURCE, 50),
     "limit": Part(["limit"], pictures.SOURCE, 1),
+    "beside": Part(["beside"], pictures.SOURCE, 1),
     "search": Part([f"search-{name}" for name in SEARCH.values()], report.SOURCE, 80),
 }
 
@@ -381,6 +407,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="what `python -m benchmarks.training --json FILE` has written "
         "(default: benchmarks/measured/training.json)",
     )  # fmt: skip
+    parser.add_argument(
+        "--others", nargs="+", metavar="NAME", default=["the official PyTorch port"],
+        help="what each --other of that measurement was (default: the official PyTorch port)",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="sizes of seconds, to try it")
     options = parser.parse_args(arguments)
     sizes = QUICK if options.quick else FULL
@@ -390,7 +420,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import_library("matplotlib.figure", "tools/figures.py", "matplotlib")
     if "search" in options.parts:
         import_library("optuna", "tools/figures.py", "optuna")
-    rows = read_rows(options.rows) if "limit" in options.parts else []
+    rows = read_rows(options.rows) if {"limit", "beside"} & {*options.parts} else []
+    if "beside" in options.parts:
+        check_others(rows, options.others, options.rows)
     parts = [name for name in PARTS if name in options.parts]
     targets = {
         f"{file}.svg": (f"a picture of {PARTS[name].source}",
@@ -403,6 +435,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "lengths": lambda: lengths(sizes),
         "curves": lambda: curves(sizes),
         "limit": lambda: limit(rows),
+        "beside": lambda: beside(rows, options.others),
         "search": lambda: search(sizes),
     }
     for i, name in enumerate(parts):
