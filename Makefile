@@ -41,7 +41,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | \
 	    while IFS='|' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
 
-demo: setup-core ## make a click log, train on it, evaluate, save, load and evaluate again (a minute)
+demo: setup-core ## make a click log, train, evaluate, save, load, evaluate again (1 to 2 minutes with installing)
 	@$(PY) examples/quickstart/quickstart.py $(QUICKSTART_ARGS)
 
 test: setup ## run the tests
