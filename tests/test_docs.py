@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 from helpers.golden import GOLDEN
 
@@ -22,6 +23,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 }
+TUTORIAL = "docs/tutorial.md"
 # of the model that pages begin with
 MODEL = "loss=cross-entropy,final_act=softmax,layers=100,constrained_embedding=True,n_epochs=1"
 
@@ -30,8 +32,13 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
 
 
+def lines(block):
+    """Return the commands of a block; a backslash at the end of a line continues it."""
+    return block.replace("\\\n", "").splitlines()
+
+
 def commands(page):
-    return [line for block in blocks(page, "bash") for line in block.splitlines()]
+    return [line for block in blocks(page, "bash") for line in lines(block)]
 
 
 def pages_with(begin):
@@ -67,35 +74,39 @@ def run(folder, *arguments):
     return result.stdout
 
 
-@pytest.mark.parametrize("page", pages_with("python run.py"))
+def run_command(folder, line):
+    """Run a command of run.py, and look at its output."""
+    arguments = shlex.split(line)[2:]
+    output = run(folder, str(ROOT / "run.py"), *arguments)
+    if "--check" in arguments:
+        assert re.search(r"^\d+ warnings?, \d+ notes?$", output, re.MULTILINE)
+    elif "--recommend" in arguments:
+        assert "Recommendations written to: recommended.tsv" in output
+    elif "--export" in arguments:
+        assert output.endswith(f"Exporting model to: {arguments[-1]}\n")
+        assert (folder / arguments[-1]).exists()
+    else:
+        n_tests = len(re.findall(r"\.tsv", " ".join(arguments[arguments.index("-t") :])))
+        n_seeds = int(arguments[arguments.index("-ns") + 1]) if "-ns" in arguments else 1
+        assert output.count("Evaluation took") == n_tests * n_seeds
+        assert re.search(r"^Recall@20: \d\.\d{6} MRR@20: \d\.\d{6}$", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [p for p in pages_with("python run.py") if p != TUTORIAL])
 def test_the_run_commands(folder, page):
     """In the order of the page: a later one may load what an earlier one saved."""
     for line in commands(page):
-        if not line.startswith("python run.py"):
-            continue
-        arguments = shlex.split(line)[2:]
-        output = run(folder, str(ROOT / "run.py"), *arguments)
-        if "--check" in arguments:
-            assert re.search(r"^\d+ warnings?, \d+ notes?$", output, re.MULTILINE)
-        elif "--recommend" in arguments:
-            assert "Recommendations written to: recommended.tsv" in output
-        elif "--export" in arguments:
-            assert output.endswith(f"Exporting model to: {arguments[-1]}\n")
-            assert (folder / arguments[-1]).exists()
-        else:
-            n_tests = len(re.findall(r"\.tsv", " ".join(arguments[arguments.index("-t") :])))
-            n_seeds = int(arguments[arguments.index("-ns") + 1]) if "-ns" in arguments else 1
-            assert output.count("Evaluation took") == n_tests * n_seeds
-            assert re.search(r"^Recall@20: \d\.\d{6} MRR@20: \d\.\d{6}$", output, re.MULTILINE)
+        if line.startswith("python run.py"):
+            run_command(folder, line)
 
 
 def test_the_search_commands(folder):
     """One trial each, in a file instead of a server's database."""
     page = "docs/search.md"
     assert pages_with("python paropt.py") == [page]
-    lines = [shlex.split(line) for line in commands(page) if line.startswith("python paropt.py")]
-    assert len(lines) == 2
-    for _, _, *arguments in lines:
+    searches = [shlex.split(x) for x in commands(page) if x.startswith("python paropt.py")]
+    assert len(searches) == 2
+    for _, _, *arguments in searches:
         arguments[arguments.index("-nt") + 1] = "1"
         if "--storage" in arguments:
             arguments[arguments.index("--storage") + 1] = "sqlite:///study.db"
@@ -114,16 +125,16 @@ def test_the_search_commands(folder):
 
 
 def test_the_space_of_the_search(tmp_path):
-    (lines,) = blocks("docs/search.md", "json")
+    (content,) = blocks("docs/search.md", "json")
     path = tmp_path / "space.json"
-    path.write_text(lines)
+    path.write_text(content)
     assert [p.name for p in space.read_space(str(path))] == ["layers", "final_act"]
 
 
 # what a page's code is asked for after its last line
 ASKED = {
     "README.md": "assert items.shape == (20,) and len(recall) == len(mrr) == 2",
-    "docs/tutorial.md": "assert items.shape == scores.shape == (test.SessionId.nunique(), 20)",
+    TUTORIAL: "assert items.shape == scores.shape == (test.SessionId.nunique(), 20)",
     "docs/evaluation.md": "print(difference, groups, sep='\\n')",
     "docs/serving.md": (
         "found = gru.recommend([[first], [second]]).items\n"
@@ -133,16 +144,58 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_the_python_code(folder, page):
-    """One block of a page goes on where the one before it ends."""
+def run_code(folder, *code):
+    """Run Python code that imports from the checkout; return its output."""
     script = folder / "example.py"
     path = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-    script.write_text("".join([path, *blocks(page, "python"), ASKED[page]]))
-    output = run(folder, str(script))
+    script.write_text("".join([path, *code]))
+    return run(folder, str(script))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python") and p != TUTORIAL])
+def test_the_python_code(folder, page):
+    """One block of a page goes on where the one before it ends."""
+    output = run_code(folder, *blocks(page, "python"), ASKED[page])
     if page == "docs/evaluation.md":
         assert re.search(r"^NDCG@20 +0\.\d+ +0\.\d+ +-?0\.\d+", output, re.MULTILINE)
         assert re.search(r"^ +low +high +events +recall +mrr +ndcg$", output, re.MULTILINE)
+
+
+def clicks():
+    """Return the log that the tutorial begins with."""
+    parts = [pd.read_csv(GOLDEN / name, sep="\t") for name in ("train.tsv", "test.tsv")]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_tutorial_from_top_to_bottom(tmp_path):
+    """With nothing but the log: each step makes the files that later ones use."""
+    clicks().to_csv(tmp_path / "clicks.tsv", sep="\t", index=False)
+    pattern = r"^```(bash|python)\n(.*?)^```"
+    steps = re.findall(pattern, PAGES[TUTORIAL], re.MULTILINE | re.DOTALL)
+    last = [code for language, code in steps if language == "python"][-1]
+    for language, block in steps:
+        if language == "python":
+            run_code(tmp_path, block, ASKED[TUTORIAL] if block == last else "")
+            continue
+        for line in lines(block):
+            if line.startswith("python run.py"):
+                run_command(tmp_path, line)
+
+
+@pytest.mark.parametrize("form", [None, "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
+def test_the_split_of_the_tutorial(tmp_path, form):
+    """By time, whether times are seconds or dates; nobody sees what comes later."""
+    log = clicks()
+    seconds = log["Time"]
+    if form is not None:
+        log["Time"] = pd.to_datetime(seconds, unit="s").dt.strftime(form)
+    log.to_csv(tmp_path / "clicks.tsv", sep="\t", index=False)
+    run_code(tmp_path, blocks(TUTORIAL, "python")[0])
+    parts = [pd.read_csv(tmp_path / f"{p}.tsv", sep="\t") for p in ("train", "valid", "test")]
+    assert sum(map(len, parts)) == len(log)  # no session of this log goes on past a border
+    assert set(parts[0]["Time"]) <= set(log["Time"])
+    for part, later in zip(parts, parts[1:]):
+        assert len(later) > 100 and part["Time"].max() < later["Time"].min()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -152,6 +205,7 @@ def test_the_other_commands_are_targets_of_the_makefile_or_pip(page):
         words = line.split()
         known = (
             line.startswith(("python run.py", "python paropt.py", "optuna-dashboard"))
+            or line == "source .venv/bin/activate"
             or words[:2] == ["pip", "install"]
             or (words[0] == "make" and words[1] in targets)
         )
@@ -211,12 +265,12 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors, target
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("page", ["README.md", TUTORIAL])
 def test_the_ten_lines_of_a_log_are_read(tmp_path, page):
-    (lines,) = (block for block in blocks(page, "text") if block.startswith("SessionId"))
-    (tmp_path / "log.tsv").write_text(lines)
+    (rows,) = (block for block in blocks(page, "text") if block.startswith("SessionId"))
+    (tmp_path / "log.tsv").write_text(rows)
     log = events.read_events(str(tmp_path / "log.tsv"), announce=False)
-    assert len(lines.splitlines()) == 10 and len(log) == 9
+    assert len(rows.splitlines()) == 10 and len(log) == 9
     assert log.ItemId.iloc[-1] == "shoe-42"
 
 
