@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING
 
 from gru4rec_toolkit import messages
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
 
 
 def progress_bar(n_steps: int, what: str, unit: str = "mb", done: int = 0, leave: bool = True
@@ -16,6 +18,8 @@ def progress_bar(n_steps: int, what: str, unit: str = "mb", done: int = 0, leave
     It is in a notebook, else on standard error if that is a terminal, and nowhere if only warnings
     are wanted (`messages.is_quiet`). ``leave``: whether it stays when it is closed.
     """
+    from tqdm.auto import tqdm  # here, so that the help of command lines needs no package
+
     # without ipywidgets a notebook shows the bar of terminals; its standard error is none
     disable = False if "ipykernel.zmqshell" in sys.modules else None
     if messages.is_quiet():

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gru4rec_toolkit import compile_ahead, compile_directory, theano_patches, versions
-from gru4rec_toolkit.errors import InputError, one_line, shown
+from gru4rec_toolkit.errors import InputError, one_line, pip_install, shown
 from gru4rec_toolkit.machine import (
     APT,
     check_compiler,
@@ -189,7 +189,7 @@ def _import_theano(device: str | None) -> Setup:
             numpy = f"NumPy is {importlib.import_module('numpy').__version__}"
             raise InputError(
                 f"Theano cannot be imported: {one_line(err)}; of packages that do not fit each "
-                f"other ({numpy}) upgrade the older one, as with `pip install --upgrade scipy`"
+                f"other ({numpy}) upgrade the older one, as with `{pip_install('--upgrade scipy')}`"
             ) from err
         if not compile_directory.is_failure(err):
             raise

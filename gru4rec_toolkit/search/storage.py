@@ -18,7 +18,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import TrialState
 
 from gru4rec_toolkit import messages
-from gru4rec_toolkit.errors import InputError, one_line
+from gru4rec_toolkit.errors import InputError, one_line, pip_install
 from gru4rec_toolkit.search.journal import (
     SQLITE,
     DamagedJournal,
@@ -257,7 +257,7 @@ def _open_database(url: str, heartbeat: int) -> HeartbeatDatabase:
             reason = str(err.__cause__ or err)
             raise InputError(
                 f"--storage {shown}: {reason}; install the database's driver, for PostgreSQL with "
-                "`pip install psycopg2-binary`"
+                f"`{pip_install('psycopg2-binary')}`"
             ) from None
         except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, AssertionError) as err:
             cause = getattr(err, "orig", None) or err
