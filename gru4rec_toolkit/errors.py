@@ -89,6 +89,12 @@ def printable(text: str) -> str:
     )
 
 
+def check_no_directory(path: str, what: str = "") -> None:
+    """Raise an InputError if a path leads to a directory; ``what`` stands before the path."""
+    if os.path.isdir(path):
+        raise InputError(f"{what}{path}: this is a directory; give the path of a file")
+
+
 def check_regular(path: str, what: str = "") -> None:
     """Raise an InputError if a path leads to a pipe, a device or a socket.
 

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from importlib import metadata
+from pathlib import Path
 
 from gru4rec_toolkit.errors import InputError, missing_dependencies, pip_install
 
@@ -14,6 +15,14 @@ PYTHON = ((3, 8), (3, 14))
 # by package: the oldest version, and the first one that is too new; setup.py asks pip for the same
 PACKAGES = {"numpy": ("1.20", "3"), "pandas": ("2", "4")}
 THEANO = "1.0.5"
+
+
+def toolkit() -> str:
+    """Return the version of this toolkit: of the clone that it runs from, else as pip knows it."""
+    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    found = re.search(r'^name = "gru4rec"\nversion = "(.+)"$', text, re.MULTILINE)
+    return found[1] if found else _installed("gru4rec") or "of an unknown version"
 
 
 def check() -> None:
