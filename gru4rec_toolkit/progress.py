@@ -24,6 +24,10 @@ def progress_bar(n_steps: int, what: str, unit: str = "mb", done: int = 0, leave
     disable = False if "ipykernel.zmqshell" in sys.modules else None
     if messages.is_quiet():
         disable = True
+    # tqdm draws nothing on a terminal of no size, and ends the line of it
+    unknown = messages.has_unknown_size(sys.stderr)
+    size = {"ncols": messages.UNKNOWN_COLUMNS, "nrows": 24} if unknown else {}
     return tqdm(
-        total=n_steps, desc=what, unit=unit, initial=done, disable=disable, leave=leave
-    )
+        total=n_steps, desc=what, unit=unit, initial=done, disable=disable, leave=leave,
+        **size,
+    )  # fmt: skip
