@@ -250,24 +250,10 @@ class GRU4Rec(parameters.HasParameters):
         """Return the ids behind the item indices, in a read-only array; None without weights."""
         return self._read_only("item_ids")
 
-    @item_ids.setter
-    def item_ids(self, _: Any) -> NoReturn:
-        raise InputError(
-            "item_ids belong to the weights and cannot be set; fit the model to data with other "
-            "ids, or make it the model of other weights and ids with take(network, item_ids)"
-        )
-
     @property
     def support(self) -> np.ndarray | None:
         """Return the items' numbers of events in the training, in a read-only array, or None."""
         return self._read_only("support")
-
-    @support.setter
-    def support(self, _: Any) -> NoReturn:
-        raise InputError(
-            "support belongs to the items and cannot be set; give it with them, as in "
-            "take(gru.network, gru.item_ids, support)"
-        )
 
     def _read_only(self, name: str) -> Any:
         array = vars(self).get(name)
@@ -913,3 +899,21 @@ def _weight(name: str) -> property:
 
 for _name in _TABLES:
     setattr(GRU4Rec, _name, _weight(_name))
+
+
+def _refusing(sentence: str) -> Callable[[GRU4Rec, Any], NoReturn]:
+    """Return a setter that raises an InputError; in the class the site would call it writable."""
+
+    def refuse(model: GRU4Rec, value: Any) -> NoReturn:
+        raise InputError(sentence)
+
+    return refuse
+
+
+for _name, _sentence in {
+    "item_ids": "item_ids belong to the weights and cannot be set; fit the model to data with "
+    "other ids, or make it the model of other weights and ids with take(network, item_ids)",
+    "support": "support belongs to the items and cannot be set; give it with them, as in "
+    "take(gru.network, gru.item_ids, support)",
+}.items():
+    setattr(GRU4Rec, _name, vars(GRU4Rec)[_name].setter(_refusing(_sentence)))
