@@ -915,7 +915,7 @@ MISTAKES = {
     "seed": (("--seed", "-1"), "--seed: expected"),
     "column": (("-ik", "Product"), "Product"),
     "storage": (("--storage", "postgres//x"), "--storage postgres//x"),
-    "database": (("--storage", "nosuch://x/y"), "--storage nosuch://x/y: no such kind .*sqlite"),
+    "database": (("--storage", "nosuch://x/y"), "--storage nosuch://x/y: .*kind of .*sqlite"),
     "server": (("--storage", "postgresql://me:secret@127.0.0.1:1/x"), "me:\\*\\*\\*@.*check the"),
     "results": (("--results", "space.json"), "--results space.json"),
     "not a journal": (("--storage", "space.json"), "not a journal"),
