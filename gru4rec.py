@@ -174,39 +174,41 @@ class GRU4Rec(parameters.HasParameters):
     Parameters
     ----------
     **settings
-        Any of these, as values or as strings.
+        Any of these, as values or as strings:
 
-        loss : cross-entropy, xe_logit, bpr-max, bpr, top1, top1-max (default bpr-max)
-            Only cross-entropy and bpr-max are recommended.
-        final_act : softmax, softmax_logit, linear, relu, tanh, leaky-X, elu-X, selu-X-Y (linear)
-            cross-entropy needs softmax, xe_logit needs softmax_logit.
-        hidden_act : linear, relu, tanh, leaky-X, elu-X, selu-X-Y (tanh)
-        layers : list of int ([100])
-            GRU units of each layer.
-        n_epochs, batch_size : int (10, 32)
-        dropout_p_embed, dropout_p_hidden : float (0, 0)
-            Probability of dropping a unit of the input embedding, of the hidden states.
-        learning_rate, momentum, lmbd : float (0.1, 0, 0)
-            ``lmbd`` is the strength of the L2 penalty.
-        embedding : int or "layersize" (0)
-            Size of a separate input embedding; 0: one-hot input (or the shared embedding).
-        constrained_embedding : bool (False)
-            The matrix of output items is the input embedding too (shared embedding).
-        n_sample, sample_alpha : int, float (2048, 0.75)
-            Additional negative samples, drawn with probability support^sample_alpha.
-        bpreg, logq, smoothing : float (1, 0, 0)
-            Score regularisation of bpr-max, logQ correction, label smoothing of cross-entropy.
-        adapt, adapt_params : adagrad, rmsprop, adadelta, adam or None; list of float (adagrad, [])
-            Optimizer and its decay rates.
-        grad_cap, sigma, init_as_normal : float, float, bool (0, 0, False)
-            Cap of the gradients' common norm; scale (0: by fan-in and fan-out) and kind of the
-            initial weights.
-        train_random_order, time_sort : bool (False, True)
-            Order of the sessions: shuffled every epoch; by the time of the first event, else by id.
-        session_key, item_key, time_key : str (SessionId, ItemId, Time)
-            Columns of the data.
-        seed : int (42)
-            Initial weights, dropout, negatives and random orders follow from it.
+        - ``loss``: cross-entropy, xe_logit, bpr-max, bpr, top1, top1-max (default bpr-max).
+          Only cross-entropy and bpr-max are recommended.
+        - ``final_act``: softmax, softmax_logit, linear, relu, tanh, leaky-X, elu-X, selu-X-Y
+          (linear).
+          cross-entropy needs softmax, xe_logit needs softmax_logit.
+        - ``hidden_act``: linear, relu, tanh, leaky-X, elu-X, selu-X-Y (tanh).
+        - ``layers``: list of int ([100]).
+          GRU units of each layer.
+        - ``n_epochs, batch_size``: int (10, 32).
+        - ``dropout_p_embed, dropout_p_hidden``: float (0, 0).
+          Probability of dropping a unit of the input embedding, of the hidden states.
+        - ``learning_rate, momentum, lmbd``: float (0.1, 0, 0).
+          ``lmbd`` is the strength of the L2 penalty.
+        - ``embedding``: int or "layersize" (0).
+          Size of a separate input embedding; 0: one-hot input (or the shared embedding).
+        - ``constrained_embedding``: bool (False).
+          The matrix of output items is the input embedding too (shared embedding).
+        - ``n_sample, sample_alpha``: int, float (2048, 0.75).
+          Additional negative samples, drawn with probability support^sample_alpha.
+        - ``bpreg, logq, smoothing``: float (1, 0, 0).
+          Score regularisation of bpr-max, logQ correction, label smoothing of cross-entropy.
+        - ``adapt, adapt_params``: adagrad, rmsprop, adadelta, adam or None; list of float
+          (adagrad, []).
+          Optimizer and its decay rates.
+        - ``grad_cap, sigma, init_as_normal``: float, float, bool (0, 0, False).
+          Cap of the gradients' common norm; scale (0: by fan-in and fan-out) and kind of the
+          initial weights.
+        - ``train_random_order, time_sort``: bool (False, True).
+          Order of the sessions: shuffled every epoch; by the time of the first event, else by id.
+        - ``session_key, item_key, time_key``: str (SessionId, ItemId, Time).
+          Columns of the data.
+        - ``seed``: int (42).
+          Initial weights, dropout, negatives and random orders follow from it.
 
     Attributes
     ----------
@@ -248,24 +250,10 @@ class GRU4Rec(parameters.HasParameters):
         """Return the ids behind the item indices, in a read-only array; None without weights."""
         return self._read_only("item_ids")
 
-    @item_ids.setter
-    def item_ids(self, _: Any) -> NoReturn:
-        raise InputError(
-            "item_ids belong to the weights and cannot be set; fit the model to data with other "
-            "ids, or make it the model of other weights and ids with take(network, item_ids)"
-        )
-
     @property
     def support(self) -> np.ndarray | None:
         """Return the items' numbers of events in the training, in a read-only array, or None."""
         return self._read_only("support")
-
-    @support.setter
-    def support(self, _: Any) -> NoReturn:
-        raise InputError(
-            "support belongs to the items and cannot be set; give it with them, as in "
-            "take(gru.network, gru.item_ids, support)"
-        )
 
     def _read_only(self, name: str) -> Any:
         array = vars(self).get(name)
@@ -911,3 +899,21 @@ def _weight(name: str) -> property:
 
 for _name in _TABLES:
     setattr(GRU4Rec, _name, _weight(_name))
+
+
+def _refusing(sentence: str) -> Callable[[GRU4Rec, Any], NoReturn]:
+    """Return a setter that raises an InputError; in the class the site would call it writable."""
+
+    def refuse(model: GRU4Rec, value: Any) -> NoReturn:
+        raise InputError(sentence)
+
+    return refuse
+
+
+for _name, _sentence in {
+    "item_ids": "item_ids belong to the weights and cannot be set; fit the model to data with "
+    "other ids, or make it the model of other weights and ids with take(network, item_ids)",
+    "support": "support belongs to the items and cannot be set; give it with them, as in "
+    "take(gru.network, gru.item_ids, support)",
+}.items():
+    setattr(GRU4Rec, _name, vars(GRU4Rec)[_name].setter(_refusing(_sentence)))

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gru4rec_toolkit import arguments, machine, messages, parameters, theano_setup
-from gru4rec_toolkit.errors import InputError, missing_package, run_cli, shown
+from gru4rec_toolkit.errors import (
+    InputError,
+    check_no_directory,
+    check_regular,
+    missing_package,
+    run_cli,
+    shown,
+)
 from gru4rec_toolkit.search.settings import Settings
 from gru4rec_toolkit.search.space import (
     SearchParameter,
@@ -167,6 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: 60)",
     )
     arguments.add_verbosity(parser)
+    arguments.add_version(parser)
     return parser
 
 
@@ -193,10 +201,14 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
             raise InputError(f"{option}: expected {expected}, got {value}")
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed: expected an integer from 0 to 4294967295, got {args.seed}")
+    if args.plots is None and args.plots_format != "png":
+        raise InputError("--plots_format is about --plots; give --plots DIR")
     _check_texts(args)
     for path in (args.path, args.test):
-        if not os.path.isfile(path):
+        if not os.path.exists(path):
             raise InputError(f"{path}: no such file; check the path")
+        check_no_directory(path)
+        check_regular(path)
     fixed = parameters.parse_string(args.fixed_parameters) if args.fixed_parameters else {}
     columns = arguments.given_columns(args)
     for name in columns:

@@ -23,5 +23,17 @@ Rooms, and what each may import::
 
 The faces: ``run.py`` -> ``evaluation.py`` -> ``gru4rec.py`` -> ``custom_opt.py`` -> ``gpu_ops.py``
 -> ``ops/``; ``paropt.py`` -> ``search/``. Nothing here imports a face. Importing this package
-imports nothing else.
+imports nothing else; ``__version__`` is looked up when somebody asks for it.
 """
+
+TYPE_CHECKING = False  # as of typing, which is not imported
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name):
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from gru4rec_toolkit import versions
+
+        return versions.toolkit()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+import gru4rec_toolkit
 from gru4rec_toolkit.errors import InputError
 
 # ranks are computed as 32-bit integers
@@ -39,11 +41,26 @@ _SENTENCES = {
 }
 
 
+class _Version(argparse.Action):
+    """Prints the toolkit's version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"GRU4Rec {gru4rec_toolkit.__version__}")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that tells a mistake in one sentence, without the usage before it.
 
     Its `error`, and so the parsing, raises an `InputError` for `errors.run_cli` to print.
     """
+
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and keep the words for messages."""
+        self._given = sys.argv[1:] if args is None else [*args]
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise an InputError with a sentence, or one in the place of argparse's words."""
@@ -71,10 +88,20 @@ class Parser(argparse.ArgumentParser):
                 return sentence.format(*known.groups())
         return message
 
+    def _single_values(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Yield the options that take one value, each with that and the word that follows."""
+        for name, *words in zip(self._given, self._given[1:], self._given[2:]):
+            action = self._option_string_actions.get(name)
+            if action is not None and action.nargs is None:
+                yield name, (words[0], words[1])
+
     def _unknown(self, rest: str) -> str:
         """Return the sentence about arguments that nothing takes."""
         option = next((word for word in rest.split() if word.startswith("-")), None)
         if option is None:
+            for name, value in self._single_values():
+                if f"{rest} ".startswith(f"{value[1]} "):
+                    return f"{name}: expected one value, got {value[0]} {rest}; see {self.prog} -h"
             return f"expected no further arguments, got {rest}; see {self.prog} -h"
         option = option.partition("=")[0]
         known = [name for action in self._actions for name in action.option_strings]
@@ -196,3 +223,8 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="on standard error say in more detail what is done, and when",
     )
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add ``--version``, which prints it and ends the program."""
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
-from gru4rec_toolkit.errors import InputError, check_regular
+from gru4rec_toolkit.errors import InputError, check_no_directory, check_regular
 
 
 class Kind(NamedTuple):
@@ -112,6 +112,7 @@ def read(kind: Kind, path: str, section: str) -> tuple[dict[str, Any], dict[str,
     """
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"{kind.noun}: expected a path, got {type(path).__name__}")
+    check_no_directory(path, f"{kind.noun} ")
     check_regular(path, f"{kind.noun} ")
     try:
         with _opened(path) as (container, members):

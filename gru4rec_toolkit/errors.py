@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import stat
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
@@ -21,6 +23,8 @@ LONGEST_MESSAGE = 1500
 LONGEST_VALUE = 200
 # signals that end a program from outside: of kill and of clusters, and of a terminal that closes
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# packages that setup.py names, by the names that Python imports
+DEPENDENCIES = ("numpy", "pandas", "scipy", "scipy_openblas32", "theano", "tqdm")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # characters of standard output that may be in a buffer
 _MOST_UNSURE = 1 << 16
@@ -85,6 +89,12 @@ def printable(text: str) -> str:
     )
 
 
+def check_no_directory(path: str, what: str = "") -> None:
+    """Raise an InputError if a path leads to a directory; ``what`` stands before the path."""
+    if os.path.isdir(path):
+        raise InputError(f"{what}{path}: this is a directory; give the path of a file")
+
+
 def check_regular(path: str, what: str = "") -> None:
     """Raise an InputError if a path leads to a pipe, a device or a socket.
 
@@ -113,6 +123,30 @@ def one_line(err: BaseException) -> str:
     return " ".join(f"{type(err).__name__}: {err}".split())
 
 
+def pip_install(what: str) -> str:
+    """Return the command that installs something into this Python.
+
+    In an environment that is not activated ``pip`` would be that of another Python.
+    """
+    active = os.environ.get("VIRTUAL_ENV") or None
+    is_active = active and os.path.realpath(active) == os.path.realpath(sys.prefix)
+    if sys.prefix == sys.base_prefix or is_active:
+        return f"pip install {what}"
+    return f"{shlex.quote(sys.executable)} -m pip install {what}"
+
+
+def missing_dependencies(*names: str) -> InputError:
+    """Return the message about packages without which nothing runs: it is the wrong Python."""
+    several = len(names) > 1
+    found = f"{', '.join(names[:-1])} and {names[-1]}" if several else names[0]
+    subject = f"the packages {found} are" if several else f"the package {found} is"
+    root = Path(__file__).resolve().parents[1]
+    advice = "install the toolkit there with `pip install .`"
+    if (root / "Makefile").is_file():  # a clone
+        advice = f"run this with {root}/.venv/bin/python, which `make demo` makes, or {advice}"
+    return InputError(f"{subject} not installed in {sys.executable or 'this Python'}; {advice}")
+
+
 def missing_package(
     purpose: str, name: str, err: Exception, module: str | None = None
 ) -> InputError:
@@ -131,11 +165,11 @@ def missing_package(
     """
     if isinstance(err, ModuleNotFoundError) and err.name == (module or name):
         return InputError(
-            f"{purpose} needs the package {name}; install it with `pip install {name}`"
+            f"{purpose} needs the package {name}; install it with `{pip_install(name)}`"
         )
     return InputError(
         f"{purpose} needs the package {name}, which cannot be imported ({one_line(err)}); install "
-        f"it again with `pip install --force-reinstall {name}`"
+        f"it again with `{pip_install(f'--force-reinstall {name}')}`"
     )
 
 
@@ -148,7 +182,8 @@ def run_cli(main: Callable[[], None]) -> None:
         The program with the parsing of its arguments. An `InputError` that leaves it is printed as
         ``error: <message>`` on standard error with exit code 2; an interrupt (Ctrl-C) ends with
         exit code 130, SIGTERM with 143, a closed terminal (SIGHUP) with 129, each after what was
-        being written is removed; a full disk that nobody has explained with a sentence and 2; a
+        being written is removed; a package that is needed and missing with a sentence and 2, as
+        does a full disk that nobody has explained with a sentence and 2; a
         closed output pipe (``run.py ... | head``) ends silently, other output that cannot be
         written (``> /dev/full``) with a sentence, both with exit code 1.
     """
@@ -170,6 +205,10 @@ def run_cli(main: Callable[[], None]) -> None:
         _end(130, "interrupted")
     except BrokenPipeError:
         _end(1)
+    except ModuleNotFoundError as err:
+        if err.name not in DEPENDENCIES:
+            raise
+        _end(2, f"error: {missing_dependencies(err.name)}")
     except OSError as err:
         if err is output.error:
             _end(1, f"error: {output.problem()}")

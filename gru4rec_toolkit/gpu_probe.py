@@ -7,7 +7,9 @@ with a traceback there.
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -82,6 +84,14 @@ def find_problem(device: str) -> Problem | None:
     except Exception as err:  # pygpu raises its own and plain exceptions alike
         return Problem(action, _said(err))
     return None
+
+
+def has_no_driver(problem: Problem) -> bool:
+    """Tell whether a GPU is of no use because this machine has no driver of NVIDIA at all."""
+    if not re.search(r"Could not load .libcuda\b", problem.reason):
+        return False
+    traces = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/dxg")
+    return ctypes.util.find_library("cuda") is None and not any(map(os.path.exists, traces))
 
 
 def _compile(gpuarray, context) -> None:

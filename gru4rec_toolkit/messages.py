@@ -22,6 +22,7 @@ logger = logging.getLogger("gru4rec")
 _COLOURS = {"error": 31, "warning": 33}
 _KIND = re.compile(rf"((?:[\d-]{{10}} [\d:]{{8}} )?)({'|'.join(_COLOURS)}):")
 _NARROWEST = 20
+UNKNOWN_COLUMNS = 80
 
 
 def set_up(quiet: bool = False, verbose: bool = False) -> None:
@@ -84,6 +85,13 @@ def _wrapped(line: str, columns: int) -> str:
     )
 
 
+def has_unknown_size(stream: TextIO) -> bool:
+    """Tell whether a stream is a terminal that does not know its size, as of plain ``script``."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return stream.isatty() and not os.get_terminal_size(stream.fileno()).columns
+    return False
+
+
 def _columns(stream: TextIO) -> int | None:
     """Return how wide a terminal is; None if the stream is none."""
     try:
@@ -92,7 +100,7 @@ def _columns(stream: TextIO) -> int | None:
         columns = os.get_terminal_size(stream.fileno()).columns
     except (AttributeError, OSError, ValueError):  # a stream of somebody else's, or a closed one
         return None
-    return max(columns or 80, _NARROWEST)  # 0: a terminal that does not know
+    return max(columns or UNKNOWN_COLUMNS, _NARROWEST)  # 0: a terminal that does not know
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import argparse
 import os
 
 from gru4rec_toolkit import arguments, parameters
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, check_no_directory, check_regular
 from gru4rec_toolkit.tracking import options as tracking
 
 # options that mean nothing to a baseline, with their names in the parsed arguments
@@ -197,6 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="evaluate on the test set after every epoch too, one line an epoch (one test set)",
     )
     arguments.add_verbosity(parser)
+    arguments.add_version(parser)
     return parser
 
 
@@ -215,6 +216,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     elif args.parameter_string is args.parameter_file is args.retrain is None and not (
         args.load_model or args.check
     ):
+        _check_no_model(args)
         parser.error(
             "one of -ps, -pf, -l, --check, --retrain and --baseline is needed; see run.py -h"
         )
@@ -288,7 +290,33 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for path in [args.path, *args.test, args.retrain, args.validate]:
         if path is not None and not os.path.exists(path):
             raise InputError(f"{path}: no such file; check the path")
+        if path is not None:
+            check_no_directory(path)
+    _check_no_model(args)
     return args
+
+
+def _check_no_model(args: argparse.Namespace) -> None:
+    """Raise an InputError if PATH, which has to be training data, is a saved model."""
+    if args.load_model or not _may_be_model(args.path):
+        return
+    from gru4rec_toolkit import modelfile
+
+    if modelfile.is_model(args.path):
+        raise InputError(
+            f"{args.path}: this is a saved model; add -l to load it, or give training data as PATH "
+            "and the model to --retrain"
+        )
+
+
+def _may_be_model(path: str) -> bool:
+    """Tell by the first bytes whether a file may be a model, for which NumPy is worth its time."""
+    try:
+        check_regular(path)
+        with open(path, "rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except (OSError, ValueError):
+        return False
 
 
 def _check_checkpoint_options(args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gru4rec_toolkit import compile_ahead, compile_directory, theano_patches, versions
-from gru4rec_toolkit.errors import InputError, one_line, shown
+from gru4rec_toolkit.errors import InputError, one_line, pip_install, shown
 from gru4rec_toolkit.machine import (
     APT,
     check_compiler,
@@ -54,7 +54,7 @@ class Setup:
     threads : int
         Threads that compute.
     compile_dir : str
-        Directory of the compiled modules.
+        Directory of the compiled modules. Messages say the one above it, which is this user's.
     sgemm : str
         Name of BLAS's float32 matrix product in C; empty where there is no BLAS to link with.
     team : bool
@@ -80,8 +80,17 @@ class Setup:
     def __str__(self) -> str:
         return (
             f"device: {self.device} ({self.device_reason}); BLAS: {self.blas}, "
-            f"{self.threads} thread(s); compile directory: {self.compile_dir}"
+            f"{self.threads} thread(s); compile directory: {self._shown_dir()}"
         )
+
+    def _shown_dir(self) -> str:
+        """Return the part of the directory's path that tells where it is, from ~ on."""
+        path = Path(self.compile_dir)
+        if path.name.startswith("compiledir_"):  # of this system and these versions
+            path = path.parent
+        with contextlib.suppress(RuntimeError, ValueError):  # no home; not in it
+            return f"~/{path.relative_to(os.path.realpath(Path.home()))}"
+        return str(path)
 
 
 _setup: Setup | None = None
@@ -127,6 +136,7 @@ def configure(device: str | None = None) -> Setup:
         compile_ahead.apply()
         logger.info("%s", _setup)
         others = [f"{name} {sys.modules[name].__version__}" for name in ("numpy", "theano")]
+        logger.debug("compile directory: %s", _setup.compile_dir)
         logger.debug("Python %s, %s", platform.python_version(), ", ".join(others))
     if device not in (None, "auto", _setup.device):
         raise InputError(
@@ -189,7 +199,7 @@ def _import_theano(device: str | None) -> Setup:
             numpy = f"NumPy is {importlib.import_module('numpy').__version__}"
             raise InputError(
                 f"Theano cannot be imported: {one_line(err)}; of packages that do not fit each "
-                f"other ({numpy}) upgrade the older one, as with `pip install --upgrade scipy`"
+                f"other ({numpy}) upgrade the older one, as with `{pip_install('--upgrade scipy')}`"
             ) from err
         if not compile_directory.is_failure(err):
             raise
@@ -351,6 +361,9 @@ def _choose_device(wanted: str, source: str) -> tuple[str, str]:
     if wanted == "auto":
         if problem is None:
             return "cuda0", "found a CUDA GPU"
+        if gpu_probe.has_no_driver(problem):
+            logger.debug("no CUDA GPU: %s", problem.reason)
+            return "cpu", "no CUDA GPU: there is no driver, libcuda.so"
         failed = "" if problem.action == "be opened" else f"cuda0 cannot {problem.action}: "
         return "cpu", f"no CUDA GPU: {failed}{problem.reason}"
     if problem:

@@ -6,14 +6,23 @@ import importlib.util
 import re
 import sys
 from importlib import metadata
+from pathlib import Path
 
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, missing_dependencies, pip_install
 
 # the oldest and the newest
 PYTHON = ((3, 8), (3, 14))
 # by package: the oldest version, and the first one that is too new; setup.py asks pip for the same
 PACKAGES = {"numpy": ("1.20", "3"), "pandas": ("2", "4")}
 THEANO = "1.0.5"
+
+
+def toolkit() -> str:
+    """Return the version of this toolkit: of the clone that it runs from, else as pip knows it."""
+    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    found = re.search(r'^name = "gru4rec"\nversion = "(.+)"$', text, re.MULTILINE)
+    return found[1] if found else _installed("gru4rec") or "of an unknown version"
 
 
 def check() -> None:
@@ -27,6 +36,9 @@ def check() -> None:
     InputError
         Names everything that does not fit, and what to do, in one sentence.
     """
+    missing = [name for name in (*PACKAGES, "theano") if importlib.util.find_spec(name) is None]
+    if len(missing) > 1:  # nobody has installed the toolkit here
+        raise missing_dependencies(*missing)
     problems = [_of_python(), _of_theano(), *map(_of_package, PACKAGES)]
     found = [problem for problem in problems if problem]
     if found:
@@ -70,7 +82,8 @@ def _of_package(name: str) -> str | None:
     if installed and _numbers(lowest) <= _numbers(installed) < _numbers(too_new):
         return None
     what = f"{name} {installed} does not fit" if installed else f"{name} is not installed"
-    return f"{what}: `pip install '{name}>={lowest},<{too_new}'`"
+    wanted = f"'{name}>={lowest},<{too_new}'"
+    return f"{what}: `{pip_install(wanted)}`"
 
 
 def _installed(name: str) -> str | None:

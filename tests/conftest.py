@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pandas as pd
 import pytest
 from helpers.golden import CASES, GOLDEN
 from helpers.on_gpu import CUDA, DEVICES, OPENCL, gpu_of
+
+# hints say `pip install` alone, whether or not who starts the tests has activated the environment
+os.environ["VIRTUAL_ENV"] = sys.prefix
 
 
 @pytest.fixture(scope="module", params=DEVICES)

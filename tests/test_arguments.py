@@ -12,10 +12,11 @@ import sys
 import pytest
 from helpers.cli import ROOT, Done, complaint, python
 
+import gru4rec_toolkit
 import paropt
 import run
 from examples import reproduce
-from gru4rec_toolkit import arguments, errors, parameters
+from gru4rec_toolkit import arguments, errors, parameters, versions
 from gru4rec_toolkit.data import report
 from gru4rec_toolkit.errors import InputError
 
@@ -102,6 +103,25 @@ def test_help_imports_nothing_heavy(program):
     assert not modules & {"numpy", "pandas", "theano", "optuna"}
 
 
+@pytest.mark.parametrize("program", ["run.py", "paropt.py"])
+def test_the_version_imports_nothing_heavy(program, tmp_path):
+    done = python("-X", "importtime", ROOT / program, "--version", cwd=tmp_path)
+    assert (done.code, done.out) == (0, f"GRU4Rec {gru4rec_toolkit.__version__}\n")
+    modules = set(re.findall(r"^import time:.*\| +(\S+)$", done.err, re.M))
+    assert not modules & {"numpy", "pandas", "theano", "optuna", "tqdm"}
+
+
+def test_the_version_is_that_of_the_project(tmp_path, monkeypatch):
+    text = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{gru4rec_toolkit.__version__}"' in text
+    # of an installation, which has no pyproject.toml beside it
+    monkeypatch.setattr(versions, "__file__", str(tmp_path / "gru4rec_toolkit" / "versions.py"))
+    monkeypatch.setattr(versions, "_installed", {"gru4rec": "7.8"}.get)
+    assert gru4rec_toolkit.__version__ == "7.8"
+    with pytest.raises(AttributeError, match="no attribute 'no_such'"):
+        gru4rec_toolkit.no_such  # noqa: B018
+
+
 # --- mistakes of the command line -----------------------------------------------------------------
 
 
@@ -129,6 +149,9 @@ def parser() -> arguments.Parser:
         ("data -x", "program.py has no option -x; see program.py -h"),
         ("data --zzz 1 2", "program.py has no option --zzz; see program.py -h"),
         ("data other", "expected no further arguments, got other; see program.py -h"),
+        ("-n 5 data 10", "expected no further arguments, got 10; see program.py -h"),
+        ("data -n 5 10", "-n: expected one value, got 5 10; see program.py -h"),
+        ("data --share .5 1 2 --red", "--share: expected one value, got .5 1 2; see program.py -h"),
         ("data -n", "-n/--number: expected a value, got none"),
         ("data -n five", "-n/--number: expected a whole number, got 'five'"),
         ("data -n 1.5", "-n/--number: expected a whole number, got '1.5'"),

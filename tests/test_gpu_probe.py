@@ -5,10 +5,13 @@ The package pygpu of these tests stands in for the real one: it fails where and 
 
 from __future__ import annotations
 
+import ctypes.util
 import re
 
 import pytest
 from helpers.cli import ROOT, complaint, python, succeeds
+
+from gru4rec_toolkit import gpu_probe
 
 PYGPU = {
     "__init__.py": """
@@ -57,7 +60,7 @@ PYGPU = {
 CONFIGURE = """
 import logging, sys
 from gru4rec_toolkit.errors import run_cli
-logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+logging.basicConfig(stream=sys.stderr, level=sys.argv[2], format="%(message)s")
 from gru4rec_toolkit import theano_setup
 run_cli(lambda: print(theano_setup.configure(sys.argv[1]).device))
 """
@@ -111,9 +114,9 @@ def stand_in(tmp_path_factory):
     return directory
 
 
-def configure(stand_in, device, fails_at, says):
+def configure(stand_in, device, fails_at, says, level="INFO"):
     return python(
-        *("-c", CONFIGURE, device),
+        *("-c", CONFIGURE, device, level),
         cwd=stand_in,
         PYTHONPATH=f"{stand_in}:{ROOT}",
         THEANO_FLAGS=None,
@@ -137,6 +140,38 @@ def test_auto_goes_on_with_the_cpu_and_says_why(stand_in, fails_at, says, read):
     first = done.err.splitlines()[0]
     assert first.startswith("device: cpu (no CUDA GPU: ") and "Traceback" not in done.err
     assert re.search(read.replace("be opened: ", ""), first), first
+
+
+NO_LIBRARY = 'Could not load "libcuda.so": libcuda.so: cannot open shared object file'
+
+
+@pytest.mark.parametrize(
+    ("reason", "driver", "expected"),
+    [
+        (NO_LIBRARY, None, True),
+        (NO_LIBRARY, "library", False),
+        (NO_LIBRARY, "/proc/driver/nvidia", False),
+        (NO_LIBRARY, "/dev/dxg", False),
+        ('Could not load "libcublas.so": x', None, False),
+        ("CUDA_ERROR_NO_DEVICE", None, False),
+    ],
+)
+def test_a_machine_without_a_driver(monkeypatch, reason, driver, expected):
+    library = "libcuda.so.1" if driver == "library" else None
+    monkeypatch.setattr(gpu_probe.ctypes.util, "find_library", lambda name: library)
+    monkeypatch.setattr(gpu_probe.os.path, "exists", lambda path: path == driver)
+    assert gpu_probe.has_no_driver(gpu_probe.Problem("be opened", reason)) == expected
+
+
+@pytest.mark.skipif(bool(ctypes.util.find_library("cuda")), reason="this machine has a driver")
+def test_auto_is_brief_without_a_driver(stand_in):
+    """Nobody asked for a GPU; the whole reason is there with --verbose."""
+    done = succeeds(configure(stand_in, "auto", "opened", NO_LIBRARY))
+    start = "device: cpu (no CUDA GPU: there is no driver, libcuda.so); BLAS: "
+    assert done.err.splitlines()[0].startswith(start)
+    assert "make gpu" not in done.err
+    done = succeeds(configure(stand_in, "auto", "opened", NO_LIBRARY, level="DEBUG"))
+    assert "no CUDA GPU: GpuArrayException: Could not load" in done.err and "make gpu" in done.err
 
 
 def test_the_device_that_is_probed_is_the_one_that_is_used(stand_in):
@@ -177,6 +212,7 @@ def test_a_device_that_computes(opencl, tmp_path):
 @pytest.mark.usefixtures("opencl")
 def test_what_only_theano_refuses_is_one_sentence(tmp_path):
     flags = f"device={DEVICE},gpuarray.preallocate=1e9"
-    done = python("-c", CONFIGURE, DEVICE, cwd=tmp_path, PYTHONPATH=str(ROOT), THEANO_FLAGS=flags)
+    command = ("-c", CONFIGURE, DEVICE, "INFO")
+    done = python(*command, cwd=tmp_path, PYTHONPATH=str(ROOT), THEANO_FLAGS=flags)
     message = complaint(done)
     assert "preallocate" in message and message.endswith("use -d cpu to run on the CPU")

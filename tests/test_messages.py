@@ -82,6 +82,15 @@ def test_a_training_on_a_terminal(in_a_pipe, tmp_path):
     assert len(line) > 80  # else nothing has been wrapped
 
 
+def test_a_terminal_that_does_not_know_its_size(tmp_path):
+    """As plain `script` and some containers have one: bars of 80 columns, and no empty lines."""
+    command = (ROOT / "run.py", *TRAINING[:3])
+    done = succeeds(on_terminal(*command, "-d", "cpu", cwd=tmp_path, columns=0, whole=True))
+    (last,) = re.findall(r"\r(Epoch 1: 100%.*mb/s\])\n", done.err)
+    assert 70 <= len(last) <= 80
+    assert re.search(r"mb/s\]\nEpoch1 --> ", done.err)
+
+
 @pytest.mark.parametrize("columns", [80, 40])
 def test_an_error_on_a_terminal(tmp_path, columns):
     done = on_terminal(*MISTAKE, cwd=tmp_path, columns=columns)

@@ -975,9 +975,11 @@ def test_the_docstring_says_what_the_table_says():
     """Names and defaults of the parameters, in the order of the table."""
     doc = inspect.cleandoc(GRU4Rec.__doc__)  # from Python 3.13 on it comes like that
     text = doc[doc.index("**settings") : doc.index("Attributes")]
-    lines = re.findall(r"^ {4}(\w[\w, ]*) : .*\((?:default )?(.*)\)$", text, re.MULTILINE)
-    names = [name for line, _ in lines for name in line.split(", ")]
-    defaults = [value for _, line in lines for value in line.split(", ")]
+    # a list, since the site shows a definition list within another as one paragraph
+    items = [" ".join(item.split()) for item in text.split("\n    - ")[1:]]
+    found = [re.match(r"``([\w, ]+)``: .*?\((?:default )?([^)]*)\)\.(?: |$)", x) for x in items]
+    names = [name for item in found for name in item[1].split(", ")]
+    defaults = [value for item in found for value in item[2].split(", ")]
     assert names == list(parameters.PARAMETERS)
     table = [f"{p.default:g}" if isinstance(p.default, float) else str(p.default)
              for p in parameters.PARAMETERS.values()]  # fmt: skip

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -1105,6 +1106,31 @@ def test_a_model_with_a_name_that_the_encoding_lacks(job, tmp_path):
 
 def test_a_path_with_a_line_break(here):
     assert "two\\nlines: no such file" in complaint(here("two\nlines", "-l"))
+
+
+@pytest.mark.parametrize(
+    "options", [(".", "-ps", "n_epochs=1"), (".", "-l"), (TRAIN, "-ps", "n_epochs=1", "-t", ".")]
+)
+def test_a_directory_in_the_place_of_a_file(here, options):
+    assert complaint(here(*options)) == ".: this is a directory; give the path of a file"
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("-t", TEST), ("-ps", "n_epochs=1"), ("--check",), ("--baseline", "popularity")]
+)
+def test_a_model_in_the_place_of_training_data(here, job, options):
+    assert complaint(here(job.model, *options)) == (
+        f"{job.model}: this is a saved model; add -l to load it, or give training data as PATH and "
+        "the model to --retrain"
+    )
+
+
+def test_no_option_that_says_what_to_do(here, tmp_path):
+    """Nor a model: zip archives begin as models do."""
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("x", "")
+    for path in (TRAIN, "archive.zip", "nowhere", "."):
+        assert complaint(here(path)).startswith("one of -ps, -pf, -l, ")
 
 
 # --- wrong data -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,12 @@ def test_the_api_pages_have_the_docstrings(site):
     for name in ("fit", "recommend", "savemodel", "loadmodel", "get_params"):
         assert f'id="gru4rec.GRU4Rec.{name}"' in text
     assert text.count("doc-section-title") > 20  # parameters, results and errors of each
+
+
+def test_the_parameters_are_a_list(site):
+    """Each one is an item, and what cannot be set is not called writable."""
+    text = (site / "api" / "gru4rec" / "index.html").read_text()
+    items = re.findall(r"<li>\s*(?:<p>)?((?:<code>[\w, ]+</code>): .*?)</li>", text, re.DOTALL)
+    names = [name for item in items for name in re.search(">(.*?)<", item)[1].split(", ")]
+    assert names[:3] == ["loss", "final_act", "hidden_act"] and "seed" in names
+    assert "doc-label-property" in text and "doc-label-writable" not in text

@@ -170,9 +170,32 @@ run_cli(lambda: theano_setup.configure("cuda0"))
     assert settings == "float32 FAST_RUN False cvm cpu False"
     assert excluded == "local_dnn_reduction:local_cudnn_maxandargmax:local_dnn_argmax"
     assert re.fullmatch(
-        r"device: cpu \(asked for\); BLAS: \S.*, 1 thread\(s\); compile directory: /.*", report
+        r"device: cpu \(asked for\); BLAS: \S.*, 1 thread\(s\); compile directory: [/~].*", report
     )
     assert done.err.count(report) == 1  # logged once, by the first call
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("{home}/.cache/gru4rec-theano/ab/compiledir_Linux-6.1", "~/.cache/gru4rec-theano/ab"),
+        ("/scratch/ab/compiledir_Linux-6.1", "/scratch/ab"),
+        ("/scratch/mine", "/scratch/mine"),
+        ("{home}2/mine", "{home}2/mine"),
+    ],
+)
+def test_the_compile_directory_in_short(monkeypatch, tmp_path, path, shown):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path, shown = (text.format(home=tmp_path) for text in (path, shown))
+    setup = theano_setup.Setup("cpu", "asked for", "mine", 2, path, "sgemm_", True, "float32")
+    assert str(setup).endswith(f", 2 thread(s); compile directory: {shown}")
+
+
+def test_the_whole_compile_directory_with_verbose(tmp_path):
+    code = "logging.getLogger().setLevel(logging.DEBUG)\n"
+    code += "print(theano_setup.configure('cpu').compile_dir)"
+    done = succeeds(run(tmp_path, code))
+    assert f"compile directory: {done.lines[-1]}\n" in done.err
 
 
 def test_theano_flags_before_everything_else(tmp_path):
@@ -510,7 +533,8 @@ print(square(np.eye(3, dtype="float32") * 3).trace())
     )
     succeeds(done)
     assert "BLAS: scipy-openblas32 9.9" in done.lines[0]
-    assert f"compile directory: {home}" in done.lines[0]
+    shown = re.search("compile directory: (.*)", done.lines[0])[1]
+    assert re.fullmatch(r"~/\.cache/gru4rec-theano/\w{12}", shown)
     assert done.lines[1:] == ["product is right", "float32 False", "27.0"]
 
 

@@ -119,7 +119,7 @@ def test_theano_under_another_name(monkeypatch):
 
 def test_no_theano(monkeypatch):
     installed(monkeypatch, {})
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: {"theano": None}.get(name, name))
     with pytest.raises(InputError, match=r"^Theano is not installed, 1\.0\.5 is needed: "):
         versions.check()
 

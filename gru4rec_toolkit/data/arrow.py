@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gru4rec_toolkit.data.checks import as_times, check_columns, holds_dates
-from gru4rec_toolkit.errors import InputError, missing_package, one_line
+from gru4rec_toolkit.errors import InputError, missing_package, one_line, pip_install
 
 OLDEST = (14, 0, 1)  # pyarrow, as in pyproject.toml
 
@@ -81,7 +81,7 @@ def import_pyarrow(purpose: str):
         raise InputError(
             f"{purpose} needs pyarrow {'.'.join(map(str, OLDEST))} or later, since pyarrow "
             f"{pyarrow.__version__} runs code that a file can hold; install it with "
-            "`pip install -U pyarrow`"
+            f"`{pip_install('-U pyarrow')}`"
         )
     return pyarrow
 

@@ -156,8 +156,6 @@ def read_events(
             data, place = reader.read(path, keys)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: this is a directory; give the path of a file in it") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise InputError(
             f"{path}: the compressed file is damaged or cut short; copy or download it again"
@@ -211,6 +209,8 @@ def announce_loading(path: str | os.PathLike) -> None:
 
 def _reader(path: str) -> Reader:
     """Return the reader of a file; raise an InputError if its extension has none."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: this is a directory; give the path of a file in it")
     stem, extension = os.path.splitext(path.lower())
     if extension == ".gz":
         extension = os.path.splitext(stem)[1] + extension

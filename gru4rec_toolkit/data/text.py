@@ -23,7 +23,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 
 from gru4rec_toolkit.data.checks import as_times, check_columns, holds_dates
-from gru4rec_toolkit.errors import InputError, one_line
+from gru4rec_toolkit.errors import InputError, one_line, shortened
 
 MOST_DIGITS = 15  # decimal point included: a float64 holds fewer characters exactly
 SCAN_BYTES = 120 << 10  # from 128 kB on, malloc maps fresh pages for every array made of a block
@@ -255,6 +255,7 @@ def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
         The file cannot be read; the message names the line.
     """
     names = _read_header(file)
+    _check_separator(file, names, [*keys.values()])
     check_columns(names, keys, file.path)
     positions = [names.index(key) for key in keys.values()]
     parse = functools.partial(
@@ -451,6 +452,40 @@ def _read_header(file: TextFile) -> list[str]:
         return next(csv.reader([header]), [""])
     except csv.Error as err:  # a name is longer than it takes
         raise _not_separated(file, f"line 1: {err}") from None
+
+
+# how files that other programs export are separated, and the ending of the names of such files
+_SEPARATORS = {
+    "\t": ("tabs", ".tsv"), ",": ("commas", ".csv"),
+    ";": ("semicolons", None), "|": ("vertical bars", None), " ": ("blanks", None),
+}  # fmt: skip
+# a number or an ISO date, which no column is called, but an event holds
+_VALUE = re.compile(r"\s*[-+]?[0-9][0-9.eE+]*\s*|\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?")
+
+
+def _check_separator(file: TextFile, names: Sequence[str], keys: Sequence) -> None:
+    """Raise an InputError if the first line has another separator, or seems to be an event."""
+    if any(key in names for key in keys):
+        return
+    line = shortened(" ".join(f"{file.separator} ".join(names).split()), 100)
+    for separator, (kind, ending) in _SEPARATORS.items():
+        parts = [part.strip(' "') for part in names[0].split(separator)]
+        is_other = separator != file.separator and len(names) == 1
+        # a single column may have a name of two words
+        if is_other and (len(parts) > 2 or all(key in parts for key in keys)):
+            advice = "separate the columns by tabs (.tsv) or commas (.csv)"
+            if ending is not None:
+                advice = f"let its name end in {ending}{'.gz' if file.is_compressed else ''}"
+            raise InputError(
+                f"{file.path}: expected {_SEPARATORS[file.separator][0]} between the columns, but "
+                f"the first line seems to be separated by {kind}: {line}; {advice}"
+            )
+    if any(_VALUE.fullmatch(name) for name in names):
+        wanted = ", ".join(shortened(" ".join(str(key).split()), 80) for key in keys)
+        raise InputError(
+            f"{file.path}: the first line has to name the columns ({wanted}), but seems to be an "
+            f"event: {line}; put a line of names before it"
+        )
 
 
 def _read_through(file: TextFile) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, pip_install
 from gru4rec_toolkit.search import space as space_
 from gru4rec_toolkit.search.space import SearchParameter, grid_values
 
@@ -35,7 +35,7 @@ def check_sampler(name: str, space: Sequence[SearchParameter]) -> None:
         if importlib.util.find_spec(package) is None:
             raise InputError(
                 f"--sampler {name} needs the package {package}; install it with "
-                f"`pip install {package}`, or choose tpe, random or grid"
+                f"`{pip_install(package)}`, or choose tpe, random or grid"
             )
     if name == "grid":
         grid_size(space)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+WIDEST = 80  # columns of the tables on standard output
 RESULTS, BEST = "results.tsv", "best_parameters.py"
 # first bytes of our files: nothing else is replaced
 KINDS = {
@@ -54,13 +55,22 @@ def best_first(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def best_table(
     trials: Sequence[FrozenTrial], space: Sequence[SearchParameter], metric: str, most: int = 5
 ) -> str:
-    """Return the best trials as a table with their metric and parameters."""
+    """Return the best trials as a table with their metric and parameters.
+
+    Where it is wider than `WIDEST`, further columns are below it, with the trials' numbers again.
+    """
     rows = [("BEST", "TRIAL", metric, *(p.name for p in space))]
     for place, trial in enumerate(best_first(trials)[:most], start=1):
         values = texts(trial, space)
         chosen = (values.get(p.name, "") for p in space)
         rows.append((str(place), str(trial.number), f"{trial.value:.6f}", *chosen))
-    return aligned(rows)
+    widths = [max(map(len, column)) + 2 for column in zip(*rows)]
+    parts = [[0, 1]]
+    for i in range(2, len(widths)):
+        if len(parts[-1]) > 2 and sum(widths[j] for j in [*parts[-1], i]) > WIDEST + 2:
+            parts.append([0, 1])
+        parts[-1].append(i)
+    return "\n".join(aligned([[row[i] for i in part] for row in rows]) for part in parts)
 
 
 def results_table(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Union
 
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError, check_regular, shortened
+from gru4rec_toolkit.parameters.table import suggestion
 
 if TYPE_CHECKING:
     import optuna
@@ -264,8 +265,10 @@ def _read_parameter(line: str, where: str) -> SearchParameter:
             fail(f"field {field!r} is missing; name, dtype and values are needed")
     name, dtype, values = fields["name"], fields["dtype"], fields["values"]
     if not isinstance(name, str) or name not in parameters.PARAMETERS:
+        close = suggestion(name) if isinstance(name, str) else None
+        meant = f", did you mean {close}?" if close else ""
         fail(
-            f"unknown parameter {_told(name)}; the parameters are "
+            f"unknown parameter {_told(name)}{meant}; the parameters are "
             f"{', '.join(parameters.PARAMETERS)}"
         )
     if dtype not in DTYPES:

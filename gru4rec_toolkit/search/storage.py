@@ -18,7 +18,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import TrialState
 
 from gru4rec_toolkit import messages
-from gru4rec_toolkit.errors import InputError, one_line
+from gru4rec_toolkit.errors import InputError, one_line, pip_install
 from gru4rec_toolkit.search.journal import (
     SQLITE,
     DamagedJournal,
@@ -31,6 +31,10 @@ from gru4rec_toolkit.search.undertaker import MISSED_HEARTBEATS, queue_again
 logger = logging.getLogger("gru4rec")
 # workers that make an empty database's tables at the same time get in each other's way
 OPENING_TRIES = 8
+KINDS = (
+    "write sqlite:///FILE, postgresql://USER:PASSWORD@HOST/DATABASE or mysql+pymysql://..., or the "
+    "path of a journal file"
+)
 # what Optuna raises when it replays a record whose contents it cannot use
 _UNUSABLE = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
@@ -169,9 +173,7 @@ def _parsed(url: str) -> tuple[str, str | None]:
         parsed = sqlalchemy.engine.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise InputError(
-            "--storage: not a database URL; write sqlite:///FILE, "
-            "postgresql://USER:PASSWORD@HOST/DATABASE or mysql+pymysql://..., or the path of a "
-            "journal file"
+            f"--storage: not a database URL; {KINDS}"
         ) from None
     shown = parsed.render_as_string(hide_password=True)
     if parsed.get_backend_name() != "sqlite":
@@ -253,11 +255,15 @@ def _open_database(url: str, heartbeat: int) -> HeartbeatDatabase:
                 grace_period=MISSED_HEARTBEATS * heartbeat,
                 **options,
             )
-        except (ImportError, sqlalchemy.exc.NoSuchModuleError) as err:
+        except sqlalchemy.exc.NoSuchModuleError:
+            raise InputError(
+                f"--storage {shown}: there is no such kind of database; {KINDS}"
+            ) from None
+        except ImportError as err:
             reason = str(err.__cause__ or err)
             raise InputError(
                 f"--storage {shown}: {reason}; install the database's driver, for PostgreSQL with "
-                "`pip install psycopg2-binary`"
+                f"`{pip_install('psycopg2-binary')}`"
             ) from None
         except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, AssertionError) as err:
             cause = getattr(err, "orig", None) or err

@@ -296,14 +296,16 @@ def _draw_lengths(panel: Any, tests: Sequence[Lengths]) -> None:
         panel.plot(test.lengths, test.recall, "-o", color=_colour(i), markersize=5)
         panel.plot(test.lengths, test.mrr, "--s", color=_colour(i), markersize=4)
     shown = sorted({n for test in tests for n in test.lengths})
-    if shown[-1] >= 10 * shown[0]:
+    is_log = shown[-1] >= 10 * shown[0]
+    if is_log:
         panel.set_xscale("log")
     panel.set_xticks(_apart(shown), [str(n) for n in _apart(shown)])
     panel.minorticks_off()
     panel.set_ylim(bottom=0)
     title = f"Test set: {shortened(tests[0].name, 40)}" if len(tests) == 1 else "Test sets"
     panel.set_title(title, loc="left")
-    panel.set(xlabel="List length N (items)", ylabel="Recall@N, MRR@N")
+    label = "List length N (items, log scale)" if is_log else "List length N (items)"
+    panel.set(xlabel=label, ylabel="Recall@N, MRR@N")
     for i, test in enumerate(tests if len(tests) > 1 else ()):
         panel.plot([], [], "-", color=_colour(i), linewidth=3, label=shortened(test.name, 30))
     colour = _colour(0) if len(tests) == 1 else "0.3"

@@ -146,7 +146,7 @@ def test_lines_may_end_as_on_windows_and_begin_with_a_byte_order_mark(tmp_path):
         ("SessionId\tItem\tTime\n1\t1\t1\n", ['"ItemId"', "SessionId, Item, Time", "-ik"]),
         ("Session\tItemId\tTime\n1\t1\t1\n", ['"SessionId"', "-sk"]),
         ("SessionId\tItemId\tt\n1\t1\t1\n", ['"Time"', "-tk"]),
-        ("SessionId,ItemId,Time\n1,1,1\n", ['"SessionId"', "SessionId,ItemId,Time"]),
+        ("SessionId,ItemId,Time\n1,1,1\n", ["tabs", "commas: SessionId,ItemId,Time"]),
         ("\n" + HEADER, ['"SessionId"']),
         ("Time\t" + HEADER + "1\t1\t1\t1\n", ['"Time"', "more than once"]),
         (HEADER + "1\t1\t1\n1\t1\tx\n1\t1\ty\n", ['"Time"', "'x'", "line 3"]),
@@ -238,6 +238,44 @@ def test_the_columns_are_listed_up_to_twenty(tmp_path, n_columns, end):
         f'{path}: there is no column "SessionId", the columns are: {", ".join(names[:20])}{end}; '
         "name the session column with -sk (session_key)"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "sentence"),
+    [
+        ("a.tsv", "SessionId,ItemId,Time", "expected tabs between the columns, .* by commas: S"),
+        ("a.tsv", '"SessionId","ItemId","Time"', "by commas: .*; let its name end in .csv$"),
+        ("a.txt", "session,item,time", "by commas: session,item,time; let its name end in .csv$"),
+        ("a.csv", "SessionId;ItemId;Time", "expected commas .* semicolons: .* by tabs .* or comm"),
+        ("a.csv", '"SessionId";"ItemId";"Time"', "seems to be separated by semicolons: "),
+        ("a.csv", "SessionId\tItemId\tTime", "by tabs: .*; let its name end in .tsv$"),
+        ("a.tsv", "1\t2\t3", r"name the columns \(SessionId, ItemId, Time\), .* event: 1 2 3; put"),
+        ("a.csv", "a7,b2,2014-04-07T10:51:09Z", "event: a7, b2, 2014-04-07T10:51:09Z; put a line"),
+        ("a.tsv", "Session Id\tItem", "there is no column"),
+        ("a.tsv", "Session Id", "there is no column"),
+        ("a.tsv", "1\tItemId\tTime", "there is no column"),
+    ],
+)
+def test_first_lines_without_the_columns(tmp_path, name, header, sentence):
+    """Another separator, or none of the names, is told as such."""
+    path = write(tmp_path / name, f"{header}\n1\t2\t3\n")
+    with pytest.raises(InputError, match=sentence) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_another_separator_in_a_compressed_file(tmp_path):
+    path = tmp_path / "a.tsv.gz"
+    path.write_bytes(gzip.compress(b"SessionId,ItemId,Time\n1,2,3\n"))
+    with pytest.raises(InputError, match=r"by commas: .*; let its name end in \.csv\.gz$"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a", "a.tsv", "a.parquet"])
+def test_a_directory(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="this is a directory; give the path of a file in it"):
+        read(tmp_path / name)
 
 
 # --- other kinds of text --------------------------------------------------------------------------

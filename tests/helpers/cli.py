@@ -84,8 +84,8 @@ def on_terminal(
     ``err`` of the result is all that the terminal was sent.
     """
     ours, theirs = pty.openpty()
-    # a terminal that does not know its size has empty progress bars
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    # 0 columns: one that does not know its size
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24 if columns else 0, columns, 0, 0))
     with tempfile.TemporaryFile() as file:
         process = subprocess.Popen(
             [sys.executable, *map(str, args)],

@@ -131,7 +131,9 @@ BAD_LINES = {
     "no number": ('{"name": "momentum", "dtype": "float", "values": [0, NaN]}', "NaN is no"),
     "unknown field": ({"name": "layers", "dtype": "int", "values": [1, 2], "steps": 1}, "'steps'"),
     "field missing": ({"name": "layers", "values": [1, 2]}, "'dtype' is missing"),
-    "unknown parameter": ({"name": "layer", "dtype": "int", "values": [1, 2]}, "'layer'"),
+    "unknown parameter": (
+        {"name": "layrs", "dtype": "int", "values": [1, 2]}, "'layrs', did you mean layers?; the p",
+    ),
     "name no text": ({"name": ["layers"], "dtype": "int", "values": [1, 2]}, "unknown parameter"),
     "unknown dtype": ({"name": "layers", "dtype": "integer", "values": [1, 2]}, "'integer'"),
     "dtype no text": ({"name": "layers", "dtype": ["int"], "values": [1, 2]}, "expected dtype"),

@@ -114,9 +114,11 @@ def test_recall_and_mrr_over_list_lengths():
     ]
     assert (panel.get_title("left"), panel.get_xlabel()) == (
         "Test set: a.tsv",
-        "List length N (items)",
+        "List length N (items, log scale)",
     )
     assert legend(panel) == ["Recall@N", "MRR@N"]
+    (panel,) = figure(History(), [Lengths("a.tsv", (5, 20), (0.3, 0.5), (0.2, 0.25))]).axes
+    assert (panel.get_xscale(), panel.get_xlabel()) == ("linear", "List length N (items)")
     tests.append(Lengths("b.tsv", (20,), (0.4,), (0.2,)))
     *_, panel = figure(history_of(made_epochs()), tests).axes
     assert legend(panel) == ["a.tsv", "b.tsv", "Recall@N", "MRR@N"]
