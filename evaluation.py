@@ -9,6 +9,7 @@ such ranks.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import logging
 import os
@@ -31,6 +32,7 @@ from gru4rec_toolkit.significance import breakdown, compare
 # what imports Theano is imported where it is used: baselines do without
 if TYPE_CHECKING:
     from gru4rec import GRU4Rec
+    from gru4rec_toolkit.model.replay import Continuation
 
 __all__ = ["breakdown", "compare", "evaluate_gpu", "evaluate_sessions_batch", "ranks"]
 
@@ -56,11 +58,14 @@ def evaluate_gpu(
     extra: Sequence[str] = (),
     ranks_path: str | os.PathLike | None = None,
     force: bool = False,
+    user_key: str | None = None,
+    history: pd.DataFrame | sessions.SessionLog | None = None,
 ) -> tuple[list[float], ...]:
     """Evaluate a model on test sessions (on whatever device Theano runs).
 
     Test events on items that the training did not see are dropped first. The state starts from zero
-    for every session. Memory is bounded by batch_size, whatever the number of items.
+    for every session, unless there are users or a history. Memory is bounded by batch_size,
+    whatever the number of items; with a history it also takes the states of all sequences.
 
     Parameters
     ----------
@@ -106,6 +111,15 @@ def evaluate_gpu(
         part, whole or not at all.
     force : bool
         Replace an existing file there that is no file of ranks, too.
+    user_key : str, optional
+        Column of the users: the state is carried from one session of a user to the next, as in a
+        training with this parameter. The first event of a session is no target nevertheless.
+    history : DataFrame or SessionLog, optional
+        Events before the test, such as the training data, with the same columns: every session of
+        the test, or with ``user_key`` every user, starts from the state that its own events there
+        leave. They are replayed once, the last ``max_sequence`` of each. The first event of the
+        test is a target where its session has begun in the history. Needs a `GRU4Rec`; a SessionLog
+        has to be indexed with ``keep_session_ids=True``, and so has the test's then.
 
     Returns
     -------
@@ -131,9 +145,9 @@ def evaluate_gpu(
     )
     if ranks_path is not None:
         tablefile.check_writable(tablefile.RANKS, ranks_path, force)
-    keys = (session_key, item_key, time_key)
+    keys = (session_key, item_key, time_key, user_key)
     keep_ids = ranks_path is not None
-    task = _Task(gru, _own_scorer(gru), test_data, items, keys, batch_size, keep_ids)
+    task = _Task(gru, _own_scorer(gru), test_data, items, keys, batch_size, keep_ids, history)
     found = task.metrics(cut_off, mode, extra)
     if isinstance(gru, Baseline) and mode == "standard":
         _warn_of_ties(*task.counts(), cut_off)
@@ -181,7 +195,8 @@ def evaluate_sessions_batch(
     cut_off, batch_size, mode, extra = parameters.check_arguments(
         cut_off=cut_off, batch_size=batch_size, mode=mode, extra=extra
     )
-    task = _Task(pr, scorer, test_data, items, (session_key, item_key, time_key), batch_size)
+    keys = (session_key, item_key, time_key, None)
+    task = _Task(pr, scorer, test_data, items, keys, batch_size)
     return task.metrics(cut_off, mode, extra)
 
 
@@ -194,6 +209,8 @@ def ranks(
     time_key: str = "Time",
     batch_size: int = 100,
     mode: str = "standard",
+    user_key: str | None = None,
+    history: pd.DataFrame | sessions.SessionLog | None = None,
 ) -> pd.DataFrame:
     """Return the rank of every target: what `compare` and `breakdown` work on.
 
@@ -202,17 +219,18 @@ def ranks(
     model : GRU4Rec, Baseline, or any model that `evaluate_sessions_batch` takes
     test_data : DataFrame or SessionLog
         As for `evaluate_gpu`; a log has to be indexed with ``keep_session_ids=True``.
-    items, session_key, item_key, time_key, batch_size, mode
+    items, session_key, item_key, time_key, batch_size, mode, user_key, history
         As for `evaluate_gpu`.
 
     Returns
     -------
     DataFrame
-        One row for each event that is predicted, by session id, then by time, with the columns:
+        One row for each event that is predicted, by session id, then by time (with users by user,
+        then by session and time), with the columns:
 
         - SessionId, ItemId: of the target; integers, or strings
         - Position: of the target among the events of its session that are on items of the training,
-          int64; the first that is predicted has 2
+          those of the history included, int64; the first that is predicted has 2
         - Better, Equal: how many other items have a higher and the same score, int64
         - Rank: by the mode; int64, float64 in the median mode
 
@@ -231,8 +249,8 @@ def ranks(
     else:
         _check_predicts(model, "model")
         scorer = model
-    keys = (session_key, item_key, time_key)
-    task = _Task(model, scorer, test_data, items, keys, batch_size, keep_session_ids=True)
+    keys = (session_key, item_key, time_key, user_key)
+    task = _Task(model, scorer, test_data, items, keys, batch_size, True, history)
     (table,) = task.tables(mode, task.log.n_events)
     return table
 
@@ -256,16 +274,49 @@ class _Task:
         scorer: Any,
         test_data: pd.DataFrame | sessions.SessionLog,
         items: Ids | None,
-        keys: tuple[str, str, str],
+        keys: tuple[str, str, str, str | None],
         batch_size: int,
         keep_session_ids: bool = False,
+        history: pd.DataFrame | sessions.SessionLog | None = None,
     ) -> None:
         self.model, self.scorer, self.batch_size = model, scorer, batch_size
-        self.log = _indexed(test_data, keys, model.item_ids, keep_session_ids)
+        self.log = _indexed(test_data, keys, model.item_ids, keep_session_ids, history is not None)
+        self.continued: Continuation | None = None
+        if self.log.user_offsets is not None or history is not None:
+            self._go_on(history, keys)
         self.candidates: np.ndarray | None = None
         if items is not None:
             self.candidates = np.unique(sessions.known_items(model.item_ids, items, "items"))
         self._counts: tuple[np.ndarray, np.ndarray] | None = None
+
+    def _go_on(
+        self,
+        history: pd.DataFrame | sessions.SessionLog | None,
+        keys: tuple[str, str, str, str | None],
+    ) -> None:
+        """Let the test's sequences go on from their histories."""
+        if isinstance(self.model, Baseline) or self.scorer is not None:
+            raise InputError(
+                f"history, user_key: {type(self.model).__name__} predicts in a way of its own, and "
+                "states are those of a GRU4Rec's network; leave them out"
+            )
+        from gru4rec_toolkit.model.replay import Continuation
+
+        past = history
+        if past is not None:
+            past = _log_of(past, keys, self.model.item_ids, "history", keep_session_ids=True)
+        self.continued = Continuation(self.model.network, self.log, past)
+        self.log = self.continued.test.log
+
+    @functools.cached_property
+    def _initial(self) -> list[np.ndarray] | None:
+        """Return the states that the log's sequences begin with, None for zeros."""
+        return None if self.continued is None else self.continued.states()
+
+    @functools.cached_property
+    def _counting(self) -> np.ndarray | slice:
+        """Return which steps of the schedule predict a target, as an index of all."""
+        return slice(None) if self.continued is None else self.continued.counting(self.batch_size)
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Count the items of higher and of equal score for each target.
@@ -279,7 +330,10 @@ class _Task:
             elif self.scorer is None:
                 from gru4rec_toolkit.model import ranking
 
-                self._counts = ranking.count_ranks(self.model.network, *arguments)
+                found = ranking.count_ranks(
+                    self.model.network, *arguments, initial=self._initial
+                )
+                self._counts = found[0][self._counting], found[1][self._counting]
             else:
                 self._counts = _count_by_prediction(self.scorer, self.model.item_ids, *arguments)
         return self._counts
@@ -325,7 +379,8 @@ class _Task:
         if self.scorer is None:
             from gru4rec_toolkit.model.toplists import top_lists
 
-            return top_lists(self.model.network, *arguments, length)
+            lists = top_lists(self.model.network, *arguments, length, self._initial)
+            return lists if self.continued is None else _counting(lists, self._counting)
         return _lists_by_prediction(self.scorer, self.model.item_ids, *arguments, length)
 
     def tables(self, mode: str, n_rows: int) -> Iterator[pd.DataFrame]:
@@ -334,13 +389,19 @@ class _Task:
         better, equal = self.counts()
         if not isinstance(self.model, Baseline):
             order = schedule.training_order(log, time_sort=False)
-            by_log = np.argsort(schedule.target_positions(log, order, self.batch_size))
+            positions = schedule.target_positions(log, order, self.batch_size)
+            by_log = np.argsort(positions[self._counting])
             better, equal = better[by_log].astype(np.int64), equal[by_log].astype(np.int64)
         # in the order of the log: which of the equal ones gets which random rank depends on it
         rank = np.empty(len(better), dtype=np.float64 if mode == "median" else np.int64)
         rank[np.lexsort((equal, better))] = _ranks_in_order(self.model, better, equal, mode)
-        is_target = np.ones(log.n_events, dtype=bool)
-        is_target[log.offsets[:-1]] = False
+        if self.continued is None:
+            is_target = np.ones(log.n_events, dtype=bool)
+            is_target[log.offsets[:-1]] = False
+            first_positions = np.ones(log.n_sessions, dtype=np.int64)
+        else:
+            test = self.continued.test
+            is_target, first_positions = test.is_target, test.positions
         targets = np.flatnonzero(is_target)
         for start in range(0, len(targets), n_rows):
             part = slice(start, start + n_rows)
@@ -348,7 +409,7 @@ class _Task:
             of = np.searchsorted(log.offsets, events, side="right") - 1
             columns = (
                 log.session_ids[of],  # type: ignore[index]  # `_indexed` asked for them
-                events - log.offsets[of] + 1,
+                events - log.offsets[of] + first_positions[of],
                 log.item_ids[log.items[events]],
                 better[part],
                 equal[part],
@@ -357,6 +418,14 @@ class _Task:
             # with their types: pandas 3 would try to make its own strings of objects
             series = (pd.Series(values, dtype=values.dtype) for values in columns)
             yield pd.DataFrame(dict(zip(tablefile.RANKS.columns, series)))
+
+
+def _counting(lists: Iterator[np.ndarray], counts: np.ndarray | slice) -> Iterator[np.ndarray]:
+    """Yield the rows of lists (M, length) that count, by a flag for each row of all."""
+    begin = 0
+    for rows in lists:
+        yield rows[counts[begin : begin + len(rows)]]  # type: ignore[index]  # an array here
+        begin += len(rows)
 
 
 def _count_by_prediction(
@@ -458,29 +527,46 @@ def _share_of_events(model: Any) -> np.ndarray:
 
 def _indexed(
     test_data: pd.DataFrame | sessions.SessionLog,
-    keys: tuple[str, str, str],
+    keys: tuple[str, str, str, str | None],
     item_ids: Ids,
     keep_session_ids: bool,
+    has_history: bool = False,
 ) -> sessions.SessionLog:
     """Return test data as a log of the model's items that has something to predict."""
-    if isinstance(test_data, sessions.SessionLog):
-        log = test_data
-        sessions.check_fit(log, item_ids, "test data")
-        if keep_session_ids and log.session_ids is None:
-            raise InputError(
-                "test data: the log was indexed without the sessions' ids, which ranks need; index "
-                "it with index_sessions(..., keep_session_ids=True)"
-            )
-    else:
-        log = sessions.index_sessions(
-            test_data,
-            *keys,
-            item_ids=item_ids,
-            source="test data",
-            keep_session_ids=keep_session_ids,
-        )
-    sessions.check_test_log(log, "test data")
+    keep_session_ids = keep_session_ids or has_history
+    log = _log_of(test_data, keys, item_ids, "test data", keep_session_ids)
+    if log.user_offsets is None and not has_history:
+        sessions.check_test_log(log, "test data")
     return log
+
+
+def _log_of(
+    data: pd.DataFrame | sessions.SessionLog,
+    keys: tuple[str, str, str, str | None],
+    item_ids: Ids,
+    source: str,
+    keep_session_ids: bool,
+) -> sessions.SessionLog:
+    """Return data as a log of the model's items, or check that it is one."""
+    session_key, item_key, time_key, user_key = keys
+    if not isinstance(data, sessions.SessionLog):
+        return sessions.index_sessions(
+            *(data, session_key, item_key, time_key, item_ids, source),
+            keep_session_ids=keep_session_ids,
+            user_key=user_key,
+        )
+    sessions.check_fit(data, item_ids, source)
+    if keep_session_ids and data.session_ids is None:
+        raise InputError(
+            f"{source}: the log was indexed without the sessions' ids, which ranks and histories "
+            "need; index it with index_sessions(..., keep_session_ids=True)"
+        )
+    if user_key is not None and data.user_offsets is None:
+        raise InputError(
+            f"{source}: the log was indexed without users; index it with "
+            "index_sessions(..., user_key=...)"
+        )
+    return data
 
 
 def _own_scorer(gru: GRU4Rec | Baseline) -> Any:

@@ -20,7 +20,7 @@ import pandas as pd
 
 import custom_opt
 from gru4rec_toolkit import modelfile, parameters, tablefile
-from gru4rec_toolkit.data import sessions
+from gru4rec_toolkit.data import sequences, sessions
 from gru4rec_toolkit.data.ids import Ids, extend_item_ids
 from gru4rec_toolkit.errors import InputError, TrainingDiverged, shown
 from gru4rec_toolkit.model import losses, memory, weights
@@ -205,8 +205,18 @@ class GRU4Rec(parameters.HasParameters):
           initial weights.
         - ``train_random_order, time_sort``: bool (False, True).
           Order of the sessions: shuffled every epoch; by the time of the first event, else by id.
+        - ``bptt``: int (1).
+          Steps through which gradients flow back, and after which the weights change.
+        - ``dropout_mask``: step, sequence (step).
+          Whether every step has a mask of its own, or every sequence one for all of its steps.
+        - ``max_sequence, long_sequences``: int, windows or last (0, windows).
+          Most events of a sequence in training (0: any number); longer ones are cut into windows,
+          or to their last events.
         - ``session_key, item_key, time_key``: str (SessionId, ItemId, Time).
           Columns of the data.
+        - ``user_key, session_border``: str or None, carry or reset (None, carry).
+          Column of the users, whose sessions follow each other in one sequence; what happens to
+          the state between two of them.
         - ``seed``: int (42).
           Initial weights, dropout, negatives and random orders follow from it.
 
@@ -453,8 +463,14 @@ class GRU4Rec(parameters.HasParameters):
             weights.check_values(self.weights(), settings, len(self.item_ids))
             item_ids = extend_item_ids(self.item_ids, data, self.item_key, "training data")
         log = sessions.index_sessions(
-            data, *self._keys, item_ids=item_ids, source="training data", announce=True
+            data,
+            *self._keys,
+            item_ids=item_ids,
+            source="training data",
+            announce=True,
+            user_key=self.user_key,
         )
+        log = sequences.of_training(log, settings)
         sessions.check_training_log(log, self.batch_size, "training data")
         n_drawn = 0 if self.negative_sampler else sample_store
         with memory.explained(settings, log.n_items, n_drawn):
@@ -494,7 +510,7 @@ class GRU4Rec(parameters.HasParameters):
                 f"validation: {type(self).__name__} predicts in a way of its own; evaluate it in "
                 "after_epoch"
             )
-        return Validator(validation, network, item_ids, self._keys)
+        return Validator(validation, network, item_ids, self._keys, self.user_key)
 
     def _kept_state(self) -> dict[str, np.ndarray]:
         self.trained_network()
@@ -646,6 +662,7 @@ class GRU4Rec(parameters.HasParameters):
         k: int = 20,
         exclude_seen: bool = False,
         items: Ids | None = None,
+        history: pd.DataFrame | None = None,
     ) -> Recommendations:
         """Return the best next items of sessions.
 
@@ -661,9 +678,13 @@ class GRU4Rec(parameters.HasParameters):
         k : int
             Length of the lists; at most all items to choose from are in one.
         exclude_seen : bool
-            Leave out the items of the session itself.
+            Leave out the items of the session itself, and of its history.
         items : sequence of item ids, optional
             Choose from these only. Default: all items of the training.
+        history : DataFrame, optional
+            Events before the sessions, with the columns that the model was trained with: a session
+            starts from the state that its own events there leave; those of its user, if the model
+            was trained with ``user_key``.
 
         Returns
         -------
@@ -685,8 +706,7 @@ class GRU4Rec(parameters.HasParameters):
         """
         scorer = self._ready_scorer("recommend")
         k, exclude_seen = parameters.check_arguments(k=k, exclude_seen=exclude_seen)
-        log = batches.running_sessions(sessions, self._keys, self.item_ids)
-        log.announce()
+        log = self._running(sessions, history)
         candidates = scorer.candidates(items)
         parts = list(batches.recommendations(scorer, log, k, exclude_seen, candidates))
         if not parts:
@@ -702,6 +722,7 @@ class GRU4Rec(parameters.HasParameters):
         k: int = 20,
         exclude_seen: bool = False,
         force: bool = False,
+        history: pd.DataFrame | None = None,
     ) -> None:
         """Write the best next items of sessions to a file, whole or not at all.
 
@@ -713,8 +734,8 @@ class GRU4Rec(parameters.HasParameters):
         path : str
             ``.parquet`` (needs pyarrow) or ``.tsv``. An earlier file of recommendations is
             replaced.
-        sessions, k, exclude_seen
-            As for `recommend`; a DataFrame.
+        sessions, k, exclude_seen, history
+            As for `recommend`; sessions are a DataFrame.
         force : bool
             Replace an existing file of another kind, too.
 
@@ -730,10 +751,21 @@ class GRU4Rec(parameters.HasParameters):
         if not isinstance(sessions, pd.DataFrame):
             raise InputError(f"sessions: expected a DataFrame, got {shown(sessions, 60)}")
         tablefile.check_writable(tablefile.RECOMMENDATIONS, path, force)
-        log = batches.running_sessions(sessions, self._keys, self.item_ids)
-        log.announce()
+        log = self._running(sessions, history)
         tables = batches.tables(scorer, log, k, exclude_seen)
         tablefile.write(tablefile.RECOMMENDATIONS, path, tables, force)
+
+    def _running(self, sessions: Any, history: pd.DataFrame | None) -> batches.RunningSessions:
+        p = self.trained_network().settings
+        # where borders reset the state, sessions are on their own
+        user_key = None if p.session_border == "reset" else self.user_key
+        if history is not None and not isinstance(history, pd.DataFrame):
+            raise InputError(f"history: expected a DataFrame, got {shown(history, 60)}")
+        log = batches.running_sessions(
+            sessions, self._keys, self.item_ids, history, user_key, p.max_sequence
+        )
+        log.announce()
+        return log
 
     def session(self, state: bytes | None = None) -> Session:
         """Return a running session, to which clicks come one by one.

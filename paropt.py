@@ -107,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_primary_metric(parser, "is maximised")
     arguments.add_tie_mode(parser, parameters.TIE_MODES)
     arguments.add_columns(parser)
+    arguments.add_user_column(parser)
     add(
         "--study",
         metavar="NAME",
@@ -342,7 +343,7 @@ def _check_data(settings: Settings) -> None:
     named = {**parameters.defaults(), **settings.fixed, **settings.columns}
     keys = (named["session_key"], named["item_key"], named["time_key"])
     for path in (settings.train, settings.test):
-        events.read_events(path, *keys, announce=False)
+        events.read_events(path, *keys, announce=False, user_key=named["user_key"])
 
 
 def _check_set_up(settings: Settings) -> None:

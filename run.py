@@ -133,6 +133,17 @@ def _keys(gru: GRU4Rec | Baseline) -> tuple[str, str, str]:
     return gru.session_key, gru.item_key, gru.time_key
 
 
+def _user_key(gru: GRU4Rec | Baseline) -> str | None:
+    # a baseline has no users, and a variant need not
+    return getattr(gru, "user_key", None)
+
+
+def _read_events(gru: GRU4Rec | Baseline, path: str, announce: bool = False) -> pd.DataFrame:
+    from gru4rec_toolkit.data import events
+
+    return events.read_events(path, *_keys(gru), announce=announce, user_key=_user_key(gru))
+
+
 def _load(
     model_class: type[GRU4Rec], args: argparse.Namespace
 ) -> tuple[GRU4Rec, dict[str, SessionLog]]:
@@ -151,7 +162,7 @@ def _fit_baseline(args: argparse.Namespace) -> tuple[Baseline, dict[str, Session
     print(f"Creating baseline {args.baseline}")
     model = baselines.BASELINES[args.baseline]()
     model.set_params(**args.settings)
-    data, logs, _ = _read_data(model, args)
+    data, logs, *_ = _read_data(model, args)
     print("Started training", flush=True)
     start = time.perf_counter()
     model.fit(data)
@@ -231,6 +242,7 @@ def _train(
         options["validation"] = Validation(
             *(read.validation, args.measure, args.eval_type, args.primary_metric),
             source=args.validate,
+            history=read.history,
         )
     print("Started training", flush=True)
     start = time.perf_counter()
@@ -248,18 +260,19 @@ def _train(
 
 
 class _Read(NamedTuple):
-    """What was read: the training data, the test sets' indices, the sessions of a validation."""
+    """What was read: the training data, the test sets' indices, a validation and its history."""
 
     data: pd.DataFrame
     logs: dict[str, SessionLog]
     validation: pd.DataFrame | None
+    history: pd.DataFrame | None
 
 
 def _read_data(gru: GRU4Rec | Baseline, args: argparse.Namespace) -> _Read:
-    from gru4rec_toolkit.data import events, ids
+    from gru4rec_toolkit.data import ids
 
     print("Loading training data...")
-    data = events.read_events(args.path, *_keys(gru))
+    data = _read_events(gru, args.path, announce=True)
     # before a long training, to find out whether they can be used after it
     logs = {}
     if args.test:
@@ -269,9 +282,11 @@ def _read_data(gru: GRU4Rec | Baseline, args: argparse.Namespace) -> _Read:
         if not args.evaluated:
             _read_sessions(gru, args, known, announce=False)  # not kept: they may be many
     validation = None
+    history = None
     if args.validate is not None:
-        validation = events.read_events(args.validate, *_keys(gru), announce=False)
-    return _Read(data, logs, validation)
+        validation = _read_events(gru, args.validate)
+        history = None if args.history is None else _read_events(gru, args.history)
+    return _Read(data, logs, validation, history)
 
 
 def _save(gru: GRU4Rec, args: argparse.Namespace) -> None:
@@ -354,6 +369,8 @@ def _inputs(args: argparse.Namespace) -> dict[str, str]:
     inputs.update((f"the test set {path}", path) for path in args.test)
     if args.validate is not None:
         inputs["the sessions of --validate"] = args.validate
+    if args.history is not None:
+        inputs["the events of --history"] = args.history
     if args.checkpoint is not None:
         from gru4rec_toolkit.model.checkpoint import FILE_NAME
 
@@ -370,20 +387,27 @@ def _index_test_sets(
 ) -> dict[str, SessionLog]:
     """Read every test set once, and keep its index, which is small beside the table itself."""
     paths = dict.fromkeys(args.evaluated)
-    return {path: _index_test_set(gru, path, args, item_ids) for path in paths}
+    logs = {path: _index_test_set(gru, path, args, item_ids) for path in paths}
+    if paths and args.history is not None:
+        logs[args.history] = _index_test_set(gru, args.history, args, item_ids)
+    return logs
 
 
 def _index_test_set(
     gru: GRU4Rec | Baseline, path: str, args: argparse.Namespace, item_ids: Ids
 ) -> SessionLog:
-    from gru4rec_toolkit.data import events, sessions
+    from gru4rec_toolkit.data import sessions
 
-    data = events.read_events(path, *_keys(gru), announce=False)
-    keep_ids = args.ranks is not None
     log = sessions.index_sessions(
-        data, *_keys(gru), item_ids=item_ids, source=path, keep_session_ids=keep_ids
+        _read_events(gru, path),
+        *_keys(gru),
+        item_ids=item_ids,
+        source=path,
+        keep_session_ids=args.ranks is not None or args.history is not None,
+        user_key=_user_key(gru),
     )
-    sessions.check_test_log(log, path)
+    if args.history is None:
+        sessions.check_test_log(log, path)
     return log
 
 
@@ -417,8 +441,11 @@ def _metrics(
     import evaluation
     from gru4rec_toolkit.data import sessions
 
-    if not sessions.fits(logs[path], gru.item_ids):  # a variant's fit may choose its items itself
-        logs[path] = _index_test_set(gru, path, args, gru.item_ids)
+    for used in (path, *([] if args.history is None else [args.history])):
+        if not sessions.fits(logs[used], gru.item_ids):  # a variant's fit may choose its items
+            logs[used] = _index_test_set(gru, used, args, gru.item_ids)
+    if args.history is not None:
+        options["history"] = logs[args.history]
     return evaluation.evaluate_gpu(
         gru, logs[path], cut_off=args.measure, mode=args.eval_type, **options
     )
@@ -428,10 +455,10 @@ def _read_sessions(
     gru: GRU4Rec | Baseline, args: argparse.Namespace, item_ids: Ids, announce: bool = True
 ) -> pd.DataFrame:
     """Return the sessions of --recommend; they have to know some of the model's items."""
-    from gru4rec_toolkit.data import events, ids, sessions
+    from gru4rec_toolkit.data import ids, sessions
 
     (path,) = args.test
-    data = events.read_events(path, *_keys(gru), announce=announce)
+    data = _read_events(gru, path, announce)
     if (ids.item_indices(item_ids, data[gru.item_key]) < 0).all():
         raise sessions.none_known(path, len(item_ids), gru.item_key)
     return data
@@ -441,7 +468,10 @@ def _recommend(gru: GRU4Rec, args: argparse.Namespace) -> None:
     print("Loading sessions...")
     data = _read_sessions(gru, args, gru.item_ids)
     start = time.perf_counter()
-    gru.write_recommendations(args.recommend, data, args.k, args.exclude_seen, args.force)
+    options = {} if args.history is None else {"history": _read_events(gru, args.history)}
+    gru.write_recommendations(
+        args.recommend, data, args.k, args.exclude_seen, args.force, **options
+    )
     print(f"Recommending took {time.perf_counter() - start:.2f}s")
     print(f"Recommendations written to: {args.recommend}")
 

@@ -12,6 +12,7 @@ Rooms, and what each may import::
     baselines/  other methods, evaluated as the model is                -> data, parameters
 
     run_options.py -> tracking/, arguments.py; seeds.py, variants.py: of run.py    -> parameters/
+    split.py: the command line of data/splits.py                               -> data, files.py
     ranks.py: the targets' ranks, Recall and MRR                               -> nothing
     significance.py -> tablefile.py, parameters/                                -> data, files.py
     files.py  parameters/  modelfile.py -> container.py            -> errors, processes

@@ -121,9 +121,20 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_user_column(parser: argparse.ArgumentParser) -> None:
+    """Add ``-uk``, which `given_columns` reads where it is."""
+    parser.add_argument(
+        "-uk",
+        "--user_key",
+        metavar="UK",
+        help="column of user ids: the state is carried from one session of a user to the next",
+    )
+
+
 def given_columns(args: argparse.Namespace) -> dict[str, str]:
     """Return the columns that the command line names, as parameters of the model."""
-    named = {name: getattr(args, name) for name in ("session_key", "item_key", "time_key")}
+    names = ("session_key", "item_key", "time_key", "user_key")
+    named = {name: getattr(args, name, None) for name in names}
     return {name: column for name, column in named.items() if column is not None}
 
 

@@ -22,6 +22,8 @@ GRU4REC_OPTIONS = {
     "-ns": "n_seeds",
     "--keep_optimizer": "keep_optimizer",
     "-s": "save_model",
+    "-uk": "user_key",
+    "--history": "history",
     "-ss": "sample_store_size",
     "--sample_store_on_cpu": "sample_store_on_cpu",
     "-g": "gru4rec_model",
@@ -109,6 +111,12 @@ def build_parser() -> argparse.ArgumentParser:
         "file of another kind",
     )
     arguments.add_test_sets(parser, help="one or more test sets")
+    add(
+        "--history",
+        metavar="HISTORY_PATH",
+        help="events before the test sets, such as the training data: each of their sessions, or "
+        "with -uk users, starts from the state that its own events there leave",
+    )
     arguments.add_list_lengths(parser, "-m", "--measure", help="list lengths of Recall and MRR")
     arguments.add_tie_mode(parser, parameters.TIE_MODES)
     add(
@@ -182,6 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_model_class(parser)
     arguments.add_device(parser)
     arguments.add_columns(parser)
+    arguments.add_user_column(parser)
     tracking.add(parser)
     arguments.add_primary_metric(parser, "-lpm prints and --validate decides by")
     add(
@@ -261,6 +270,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     # the sessions of --recommend need nothing to predict
     args.evaluated = args.test if args.recommend is None else []
     tracking.check(args)
+    if args.check and (args.user_key is not None or args.history is not None):
+        option = "-uk" if args.user_key is not None else "--history"
+        raise InputError(f"{option} is about a model; leave it out with --check")
+    if args.history is not None and not args.test and args.validate is None:
+        raise InputError(
+            "--history is where test sets go on from: give one with -t, or sessions with --validate"
+        )
     if args.export is not None and args.check:
         raise InputError("--export writes a trained model; leave it out with --check")
     written = (args.save_model, args.ranks, args.recommend, args.export, args.log_file, args.plot)
@@ -287,7 +303,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if args.baseline is None and not has_base and args.gru4rec_model == "gru4rec":
         # a variant has defaults of its own: set_params checks beside them, once it is imported
         parameters.check_combination({**parameters.defaults(), **args.settings})
-    for path in [args.path, *args.test, args.retrain, args.validate]:
+    for path in [args.path, *args.test, args.retrain, args.validate, args.history]:
         if path is not None and not os.path.exists(path):
             raise InputError(f"{path}: no such file; check the path")
         if path is not None:

@@ -234,8 +234,11 @@ def breakdown(
     else:
         values = ranks["Position"].to_numpy(dtype=np.int64)
         if by == "length":
-            codes = pd.factorize(ranks["SessionId"])[0]
-            values = np.bincount(codes)[codes] + 1  # the first event is not predicted
+            # what its last target is; a history that a session goes on from counts
+            codes, ids = pd.factorize(ranks["SessionId"])
+            lengths = np.zeros(len(ids), dtype=np.int64)
+            np.maximum.at(lengths, codes, values)
+            values = lengths[codes]
         uppers = np.unique(values)[: groups - 1]
     code = np.searchsorted(uppers, values)
     found = pd.DataFrame({"code": code, "value": values})

@@ -241,6 +241,17 @@ def test_serving_of_two_sizes():
     assert done.returncode == 2 and "expected ITEMSxUNITS, such as 40000x100" in done.stderr
 
 
+def test_gradients_through_time(tmp_path):
+    """Enough of the process to see that the state is taught to carry the key."""
+    file = tmp_path / "rows.json"
+    sizes = ["--rounds", "1", "--steps", "8"]
+    table = run("benchmarks.bptt", *SMALL, *sizes, "--lengths", "1", "8", "--json", str(file))
+    rows = json.loads(file.read_text())
+    recall = {row["bptt"]: row["recall"] for row in rows if "recall" in row}
+    assert recall[1] < 0.3 and recall[8] > 0.6, table
+    assert [row["bptt"] for row in rows if "microseconds" in row] == [1, 8]
+
+
 def test_modes_beside_the_plain_step():
     table = run("benchmarks.modes", *SMALL, "--rounds", "1", "--steps", "5")
     assert re.search(r"^cross-entropy +\d+ +1\.00 \(1\.00 to 1\.00\)$", table, re.MULTILINE)

@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from helpers.cli import environment
 from helpers.golden import GOLDEN
 
 from gru4rec_toolkit.data import events
@@ -41,6 +42,9 @@ def commands(page):
     return [line for block in blocks(page, "bash") for line in lines(block)]
 
 
+TOOL = "python -m gru4rec_toolkit."
+
+
 def pages_with(begin):
     """Return the pages that have a command which begins so."""
     return [page for page in PAGES if any(line.startswith(begin) for line in commands(page))]
@@ -68,7 +72,9 @@ def folder(tmp_path, trained):
 
 def run(folder, *arguments):
     result = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=600
+        *([sys.executable, *arguments],),
+        **{"cwd": folder, "env": environment(PYTHONPATH=str(ROOT))},
+        **{"capture_output": True, "text": True, "timeout": 600},
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -96,6 +102,8 @@ def run_command(folder, line):
 def test_the_run_commands(folder, page):
     """In the order of the page: a later one may load what an earlier one saved."""
     for line in commands(page):
+        if line.startswith(TOOL):
+            run(folder, *shlex.split(line)[1:])
         if line.startswith("python run.py"):
             run_command(folder, line)
 
@@ -136,6 +144,7 @@ ASKED = {
     "README.md": "assert items.shape == (20,) and len(recall) == len(mrr) == 2",
     TUTORIAL: "assert items.shape == scores.shape == (test.SessionId.nunique(), 20)",
     "docs/evaluation.md": "print(difference, groups, sep='\\n')",
+    "docs/sequences.md": "assert len(items) == after.SessionId.nunique() and mrr[0] < recall[0]",
     "docs/serving.md": (
         "found = gru.recommend([[first], [second]]).items\n"
         "assert [[ids[i] for i in row] for row in top_items] == found.tolist()"
@@ -204,7 +213,7 @@ def test_the_other_commands_are_targets_of_the_makefile_or_pip(page):
     for line in commands(page):
         words = line.split()
         known = (
-            line.startswith(("python run.py", "python paropt.py", "optuna-dashboard"))
+            line.startswith(("python run.py", "python paropt.py", "optuna-dashboard", TOOL))
             or line == "source .venv/bin/activate"
             or words[:2] == ["pip", "install"]
             or (words[0] == "make" and words[1] in targets)

@@ -250,8 +250,9 @@ def test_dropout_keeps_the_mean_and_drops_the_share(model, train_data, p):
     log = sessions.index_sessions(train_data)
     run = training.Training(model.network, log, 0, True)
     x = tt.fmatrix()
-    next_step = [(run.steps_done, run.steps_done + 1)]
-    dropped = theano.function([x], run._dropout(x, p), updates=next_step)
+    counter = run.dropout.steps_done
+    of_step = run.dropout.of_step(0, [])
+    dropped = theano.function([x], of_step(x, p), updates=[(counter, counter + 1)])
     ones = np.ones((400, 500), dtype=np.float32)
     first, second = dropped(ones), dropped(ones)
     kept = (first != 0).mean()

@@ -48,8 +48,8 @@ def ops(monkeypatch):
     compiled = []
     compile_step = training.Training.compile
 
-    def spy(self):
-        step = compile_step(self)
+    def spy(self, *n_steps):
+        step = compile_step(self, *n_steps)
         compiled.append([node.op for node in step.maker.fgraph.toposort()])
         return step
 

@@ -50,6 +50,11 @@ MODULES = {
     "data/schedule.py": ["tests/data/test_sessions.py"],
     "data/sessions.py": ["tests/data/test_sessions.py"],
     "data/ids.py": ["tests/data/test_sessions.py"],
+    "data/sequences.py": ["tests/data/test_sequences.py"],
+    "data/splits.py": ["tests/data/test_splits.py"],
+    "data/histories.py": ["tests/test_histories.py", "-k", "not elsewhere and not run_py"],
+    "model/replay.py": ["tests/test_histories.py", "-k", "not elsewhere and not run_py"],
+    "model/dropout.py": ["tests/model/test_bptt.py", "-k", "mask or same_steps"],
     "baselines/counting.py": [
         "tests/baselines/test_baselines.py",
         "tests/baselines/test_counting.py",

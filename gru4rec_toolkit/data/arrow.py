@@ -14,13 +14,13 @@ OLDEST = (14, 0, 1)  # pyarrow, as in pyproject.toml
 
 
 def read_arrow(path: str, keys: dict[str, str], kind: str) -> pd.DataFrame:
-    """Read three columns of a Parquet or Feather file; the others stay on the disk.
+    """Read some columns of a Parquet or Feather file; the others stay on the disk.
 
     Parameters
     ----------
     path : str
     keys : dict
-        Names of the columns by role: session, item, time.
+        Names of the columns by role: session, item, time, perhaps user.
     kind : str
         ``Parquet`` or ``Feather`` (version 2, that is, an Arrow file).
 

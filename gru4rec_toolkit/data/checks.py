@@ -14,12 +14,20 @@ import pandas as pd
 
 from gru4rec_toolkit.errors import InputError, shortened, shown
 
-OPTIONS = {"session": "-sk", "item": "-ik", "time": "-tk"}
+_COUNT = {3: "three", 4: "four"}
+OPTIONS = {"session": "-sk", "item": "-ik", "time": "-tk", "user": "-uk"}
 
 
-def column_keys(session_key: str, item_key: str, time_key: str) -> dict[str, str]:
-    """Return the columns' names by role; raise an InputError at one that names no column."""
+def column_keys(
+    session_key: str, item_key: str, time_key: str, user_key: str | None = None
+) -> dict[str, str]:
+    """Return the columns' names by role; raise an InputError at one that names no column.
+
+    Users are a role only where they have a column.
+    """
     keys = {"session": session_key, "item": item_key, "time": time_key}
+    if user_key is not None:
+        keys["user"] = user_key
     for role, key in keys.items():
         try:
             hash(key)
@@ -33,6 +41,10 @@ def column_keys(session_key: str, item_key: str, time_key: str) -> dict[str, str
 
 def row_place(row: int) -> str:
     return f"row {row}"
+
+
+def _listed(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def check_columns(names: Sequence, keys: dict[str, str], source: str) -> None:
@@ -51,8 +63,8 @@ def check_columns(names: Sequence, keys: dict[str, str], source: str) -> None:
             raise InputError(f'{source}: column "{key}" appears more than once; rename the others')
         if list(keys.values()).count(key) > 1:
             raise InputError(
-                f'{source}: session, item and time have to be three columns, but "{key}" is to be '
-                f"more than one of them; name the {role} column with {option}"
+                f"{source}: {_listed(list(keys))} have to be {_COUNT[len(keys)]} columns, but "
+                f'"{key}" is to be more than one of them; name the {role} column with {option}'
             )
 
 
@@ -95,7 +107,14 @@ def check_events(
         As `as_times` gives them. It can be the frame's own memory: do not write.
     """
     check_ids(data, keys, source, place)
-    key = keys["time"]
+    times = checked_times(data, keys["time"], source, place)
+    return data[keys["session"]], data[keys["item"]], times
+
+
+def checked_times(
+    data: pd.DataFrame, key: str, source: str, place: Callable[[int], str]
+) -> np.ndarray:
+    """Return a column of times as numbers (`as_times`); raise an InputError at one that is none."""
     column = data[key]
     times = as_times(column)
     if times.dtype == np.float64 and not np.isfinite(times).all():
@@ -106,7 +125,7 @@ def check_events(
             "finite number, such as seconds since 1970, or an ISO date, such as "
             "2014-04-07T10:51:09Z; convert or leave out such times"
         )
-    return data[keys["session"]], data[keys["item"]], times
+    return times
 
 
 def as_times(column: pd.Series, are_dates: bool | None = None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Event tables: reading them from files.
 
-`read_events` reads the three columns that matter from a file, and checks what they hold (`checks`).
+`read_events` reads the columns that matter from a file, and checks what they hold (`checks`).
 `READERS` says how, by the file's extension: text, pickled DataFrames, Parquet and Feather, and what
 `register` adds.
 """
@@ -36,9 +36,9 @@ class Reader:
     kind : str
         What such a file is called: "Loading data from TAB separated file".
     read : callable
-        Takes a path and the columns' names by role (session, item, time). Returns a DataFrame with
-        these columns at least, one row an event, and a function that names the place of a row,
-        given its position, for messages.
+        Takes a path and the columns' names by role (session, item, time, perhaps user). Returns a
+        DataFrame with these columns at least, one row an event, and a function that names the place
+        of a row, given its position, for messages.
     """
 
     kind: str
@@ -90,9 +90,9 @@ def register(
     extension : str
         For example ``.jsonl``, or ``.jsonl.gz``.
     read : callable
-        Takes a path and the columns' names by role (session, item, time). Returns a DataFrame with
-        these columns at least, one row an event, which is checked like any other. It raises an
-        `InputError` for a file that it cannot use.
+        Takes a path and the columns' names by role (session, item, time, perhaps user). Returns a
+        DataFrame with these columns at least, one row an event, which is checked like any other. It
+        raises an `InputError` for a file that it cannot use.
     kind : str
         What such a file is called, in "Loading data from JSON lines: log.jsonl".
 
@@ -109,6 +109,7 @@ def read_events(
     item_key: str = "ItemId",
     time_key: str = "Time",
     announce: bool = True,
+    user_key: str | None = None,
 ) -> pd.DataFrame:
     """Read the events of a file, and check them.
 
@@ -124,11 +125,13 @@ def read_events(
         Names of the three columns that are read.
     announce : bool
         Say on standard output what is being loaded.
+    user_key : str, optional
+        Name of a fourth one, of users' ids.
 
     Returns
     -------
     pandas.DataFrame
-        One row an event, in the order of the file, with the three columns only. Time is int64 where
+        One row an event, in the order of the file, with these columns only. Time is int64 where
         it was integer, else float64; dates, also in text (ISO 8601), become seconds since 1970 in
         UTC. Ids in text are int64 if every one of the column is a plain decimal integer, else a
         category of strings; ids in other files keep their type, but for strings in Parquet and
@@ -142,7 +145,7 @@ def read_events(
     path = os.fspath(path)
     if not path:
         raise InputError("the path of a click log is empty; give that of a file")
-    keys = column_keys(session_key, item_key, time_key)
+    keys = column_keys(session_key, item_key, time_key, user_key)
     reader = _reader(path)
     if announce:
         announce_loading(path)
@@ -172,6 +175,8 @@ def read_events(
         ) from None
     session, item, times = check_events(data, keys, path, place)
     columns = {session_key: session.array, item_key: item.array, time_key: times}
+    if user_key is not None:
+        columns[user_key] = data[user_key].array
     seconds = time.perf_counter() - began
     logger.debug("%s: %d events read and checked in %.2f s", path, len(times), seconds)
     return pd.DataFrame(columns, copy=False)

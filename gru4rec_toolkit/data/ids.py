@@ -40,7 +40,7 @@ def extend_item_ids(
     _, ids = by_first_appearance(*split_ids(data[item_key], source))
     item_ids = canonical_ids(item_ids)
     new = ids[find_ids(ids, item_ids) < 0]
-    return np.concatenate(_same_type(item_ids, new)) if len(new) else item_ids
+    return np.concatenate(same_type(item_ids, new)) if len(new) else item_ids
 
 
 def item_indices(item_ids: Ids, values: Ids) -> np.ndarray:
@@ -125,7 +125,7 @@ def _plain_id(value: object) -> int | str:
     return int(number) if is_number and number % 1 == 0 else str(value)
 
 
-def _same_type(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def same_type(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Convert integers to strings where only one of two canonical arrays has integers."""
     if left.dtype != right.dtype:
         left, right = (
@@ -137,7 +137,7 @@ def _same_type(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def find_ids(ids: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
     """Return the position of each of `ids` in `item_ids`, -1 where it is missing."""
-    ids, item_ids = _same_type(ids, item_ids)
+    ids, item_ids = same_type(ids, item_ids)
     return pd.Index(item_ids, dtype=item_ids.dtype).get_indexer(pd.Index(ids, dtype=ids.dtype))
 
 

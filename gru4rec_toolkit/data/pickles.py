@@ -107,13 +107,13 @@ _MASKED = {
 
 
 def read_pickle(path: str, keys: dict[str, str]) -> pd.DataFrame:
-    """Read three columns of a pickled DataFrame without trusting the file.
+    """Read some columns of a pickled DataFrame without trusting the file.
 
     Parameters
     ----------
     path : str
     keys : dict
-        Names of the columns by role: session, item, time.
+        Names of the columns by role: session, item, time, perhaps user.
 
     Returns
     -------

@@ -27,16 +27,20 @@ class Block:
     inputs, targets : int32 arrays (K, M)
         Item index of each event and of the event after it.
     ends : int8 array (K, M)
-        1 where the target is the last event of its session: reset the state after this step.
+        1 where the state is reset after this step, as where the target is the last event of its
+        sequence.
     kept : int64 array (M,)
         Rows of the previous block that go on as this block's rows, so ``H = H[kept]`` carries the
         hidden states over; for the first block ``arange(M)``.
+    begins : int32 array (K, M)
+        1 + the index of the sequence whose first event the input is; 0 where it is none's.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     ends: np.ndarray
     kept: np.ndarray
+    begins: np.ndarray
 
 
 def training_order(
@@ -57,12 +61,13 @@ def training_order(
     int64 array
         Session indices; sessions of one event are left out, they have no next item to predict.
     """
-    sessions = np.flatnonzero(np.diff(log.offsets) > 1)
+    sequences = log.sequences
+    usable = np.flatnonzero(sequences.lengths > 1)
     if rng is not None:
-        return rng.permutation(sessions)
+        return rng.permutation(usable)
     if time_sort:
-        return sessions[np.argsort(log.start_times[sessions], kind="stable")]
-    return sessions
+        return usable[np.argsort(sequences.start_times[usable], kind="stable")]
+    return usable
 
 
 def schedule_blocks(
@@ -97,8 +102,8 @@ def schedule_blocks(
     order = _with_steps(log, order)
     n_slots = min(batch_size, len(order))
     heap = list(range(n_slots))
-    placements = _place_sessions(log, order, heap)
-    active = np.zeros((4, 0), dtype=np.int64)
+    placements = _place_sequences(log, order, heap)
+    active = np.zeros((5, 0), dtype=np.int64)
     exhausted = False
     slots = np.arange(n_slots)
     begin = 0
@@ -130,7 +135,7 @@ def count_steps(log: SessionLog, order: np.ndarray, batch_size: int, min_rows: i
     if n_slots < max(min_rows, 1):
         return 0
     heap = list(range(n_slots))
-    for _ in _place_sessions(log, order, heap):
+    for _ in _place_sequences(log, order, heap):
         pass
     # once sessions run out, slots stay empty, until too few are left
     return sorted(heap, reverse=True)[max(min_rows, 1) - 1] // n_slots
@@ -153,10 +158,10 @@ def target_positions(log: SessionLog, order: np.ndarray, batch_size: int) -> np.
 def _with_steps(log: SessionLog, order: np.ndarray) -> np.ndarray:
     """Leave out the sessions of one event."""
     order = np.asarray(order, dtype=np.int64)
-    return order[log.offsets[order + 1] - log.offsets[order] > 1]
+    return order[log.sequences.lengths[order] > 1]
 
 
-def _place_sessions(log: SessionLog, order: np.ndarray, heap: list[int]) -> Iterator[np.ndarray]:
+def _place_sequences(log: SessionLog, order: np.ndarray, heap: list[int]) -> Iterator[np.ndarray]:
     """Assign sessions to slots, `SESSIONS_AT_ONCE` at a time.
 
     Parameters
@@ -168,18 +173,18 @@ def _place_sessions(log: SessionLog, order: np.ndarray, heap: list[int]) -> Iter
 
     Yields
     ------
-    int64 array (4, n)
-        First step, step after the last, slot, and position of the first event in ``log.items``, a
-        column a session. First steps never decrease.
+    int64 array (5, n)
+        First step, step after the last, slot, position of the first event in ``log.items``, and
+        index, a column a sequence. First steps never decrease.
     """
     n_slots, replace = len(heap), heapq.heapreplace
+    firsts, lengths = log.sequences.firsts, log.sequences.lengths
     for i in range(0, len(order), SESSIONS_AT_ONCE):
-        sessions = order[i : i + SESSIONS_AT_ONCE]
-        first_event = log.offsets[sessions]
-        n_steps = log.offsets[sessions + 1] - first_event - 1
+        placed = order[i : i + SESSIONS_AT_ONCE]
+        first_event, n_steps = firsts[placed], lengths[placed] - 1
         keys = [replace(heap, heap[0] + busy) for busy in (n_steps * n_slots).tolist()]
         start, slot = np.divmod(np.array(keys, dtype=np.int64), n_slots)
-        yield np.stack((start, start + n_steps, slot, first_event))
+        yield np.stack((start, start + n_steps, slot, first_event, placed))
 
 
 def _fill_block(
@@ -189,8 +194,8 @@ def _fill_block(
 
     Parameters
     ----------
-    active : int64 array (4, n)
-        As `_place_sessions` gives them: the sessions that end after `begin`.
+    active : int64 array (5, n)
+        As `_place_sequences` gives them: the sessions that end after `begin`.
     previous_slots : int64 array
         Slots of the previous block's rows.
 
@@ -201,7 +206,7 @@ def _fill_block(
         Slots of its rows.
     """
     active = active[:, active[0] < end]
-    start, stop, slot, first_event = active[:, np.argsort(active[2], kind="stable")]
+    start, stop, slot, first_event, index = active[:, np.argsort(active[2], kind="stable")]
     # a slot's sessions follow each other without gaps: concatenated they fill (M, K) exactly
     low = np.maximum(start, begin)
     n_steps = np.minimum(stop, end) - low
@@ -210,6 +215,11 @@ def _fill_block(
     events += np.arange(len(events))
     ends = np.zeros(len(events), dtype=np.int8)
     ends[after[stop <= end] - 1] = 1
+    if log.sequences.resets is not None:
+        ends[log.sequences.resets[events + 1]] = 1
+    begins = np.zeros(len(events), dtype=np.int32)
+    is_first = start >= begin
+    begins[(after - n_steps)[is_first]] = 1 + index[is_first]
     slots = slot[np.r_[True, slot[1:] != slot[:-1]]]
 
     def by_step(cells: np.ndarray) -> np.ndarray:
@@ -219,6 +229,7 @@ def _fill_block(
         inputs=by_step(log.items[events]),
         targets=by_step(log.items[events + 1]),
         ends=by_step(ends),
+        begins=by_step(begins),
         kept=np.searchsorted(previous_slots, slots).astype(np.int64, copy=False),
     )
     return block, slots

@@ -20,6 +20,7 @@ from gru4rec_toolkit.data.ids import (
     sortable_ids,
     split_ids,
 )
+from gru4rec_toolkit.data.sequences import Sequences, of_log
 from gru4rec_toolkit.errors import InputError, shown
 
 # --- indexing -------------------------------------------------------------------------------------
@@ -43,6 +44,14 @@ class SessionLog:
         The id behind each item index.
     session_ids : int64 array or object array of str (n_sessions,), or None
         The id of each session, if they were kept.
+    user_offsets : int64 array (n_users + 1,) or None
+        User u has the sessions ``user_offsets[u]`` to before ``user_offsets[u + 1]``, in the order
+        of their first events; None where the users are not known.
+    user_ids : int64 array or object array of str (n_users,), or None
+        The id of each user, if the sessions' were kept.
+    sequences : Sequences
+        What a state runs through: the sessions, or the users' histories, if nothing else was asked
+        for.
     """
 
     items: np.ndarray
@@ -51,6 +60,13 @@ class SessionLog:
     end_times: np.ndarray
     item_ids: np.ndarray
     session_ids: np.ndarray | None = None
+    user_offsets: np.ndarray | None = None
+    user_ids: np.ndarray | None = None
+    cut: Sequences | None = None
+
+    @functools.cached_property
+    def sequences(self) -> Sequences:
+        return of_log(self) if self.cut is None else self.cut
 
     @property
     def n_events(self) -> int:
@@ -87,6 +103,7 @@ def index_sessions(
     source: str = "data",
     announce: bool = False,
     keep_session_ids: bool = False,
+    user_key: str | None = None,
 ) -> SessionLog:
     """Turn a DataFrame of events into integer arrays; the frame itself is left as it is.
 
@@ -105,7 +122,9 @@ def index_sessions(
     announce : bool
         Say on standard output whether the data had to be sorted.
     keep_session_ids : bool
-        Keep the id of each session, which only tables of ranks need.
+        Keep the ids of sessions and users, which only tables of ranks and histories need.
+    user_key : str, optional
+        Name of the column of users' ids: a user's sessions follow each other in the log.
 
     Returns
     -------
@@ -114,12 +133,16 @@ def index_sessions(
     Raises
     ------
     InputError
-        There is no event or no known item, a column is missing, a value is missing, or a time is
-        not a number.
+        There is no event or no known item, a column is missing, a value is missing, a time is not a
+        number, or a session belongs to two users.
     """
-    keys = column_keys(session_key, item_key, time_key)
+    keys = column_keys(session_key, item_key, time_key, user_key)
     session_column, item_column, times = check_events(data, keys, source, row_place)
     sessions = sortable_ids(session_column, source)
+    users = None
+    if user_key is not None:
+        users = check_users(data, keys, source)
+    rows: np.ndarray | None = None  # of the frame, of the events as they are kept and ordered
     codes, ids = split_ids(item_column, source)
     if item_ids is None:
         items, item_ids = by_first_appearance(codes, ids)
@@ -130,12 +153,12 @@ def index_sessions(
         if not known.any():
             raise none_known(source, len(item_ids), item_key)
         if not known.all():
+            rows = np.flatnonzero(known)
             items, sessions, times = items[known], sessions[known], times[known]
-            if keep_session_ids:
-                session_column = session_column[known]
+            users = None if users is None else users[known]
 
-    columns = f"{session_key}, {time_key}"
-    if is_sorted(sessions, times):
+    columns = f"{session_key}, {time_key}" if user_key is None else f"{user_key}, {time_key}"
+    if users is None and is_sorted(sessions, times):
         if announce:
             print(f"The dataframe is already sorted by {columns}")
     else:
@@ -143,22 +166,81 @@ def index_sessions(
             print(f"The dataframe is not sorted by {columns}, sorting now")
         began = time.perf_counter()
         order = np.lexsort((times, sessions))  # stable: ties keep the order of the frame
+        if users is not None:
+            order = _by_user(order, sessions, users, times)
+            users = users[order]
         items, sessions, times = items[order], sessions[order], times[order]
-        if keep_session_ids:
-            session_column = session_column.iloc[order]
+        rows = order if rows is None else rows[order]
         if announce:
             print(f"Data is sorted in {time.perf_counter() - began:.2f}s")
     starts = np.flatnonzero(np.r_[True, sessions[1:] != sessions[:-1]])
+    user_offsets = None
+    if users is not None:
+        of_sessions = users[starts]
+        user_offsets = np.flatnonzero(np.r_[True, of_sessions[1:] != of_sessions[:-1], True])
+
+    def ids_at(key: str, events: np.ndarray) -> np.ndarray:
+        return canonical_ids(data[key].iloc[events if rows is None else rows[events]].to_numpy())
+
     return SessionLog(
         items=items.astype(np.int32),
         offsets=np.append(starts, len(items)).astype(np.int64, copy=False),
         start_times=times[starts],
         end_times=times[np.append(starts[1:], len(times)) - 1],
         item_ids=item_ids,
-        session_ids=(
-            canonical_ids(session_column.iloc[starts].to_numpy()) if keep_session_ids else None
+        session_ids=ids_at(session_key, starts) if keep_session_ids else None,
+        user_offsets=user_offsets,
+        user_ids=(
+            ids_at(user_key, starts[user_offsets[:-1]])
+            if keep_session_ids and user_key is not None and user_offsets is not None
+            else None
         ),
     )
+
+
+def check_users(data: pd.DataFrame, keys: dict[str, str], source: str) -> np.ndarray:
+    """Return numbers in the order of the users; raise an InputError at a session of two users.
+
+    Parameters
+    ----------
+    data : DataFrame
+    keys : dict
+        Columns by role, "session" and "user" among them.
+    source : str
+    """
+    sessions, users = (sortable_ids(data[keys[role]], source) for role in ("session", "user"))
+    order = np.argsort(sessions, kind="stable")
+    same_session = sessions[order][1:] == sessions[order][:-1]
+    strange = same_session & (users[order][1:] != users[order][:-1])
+    if not strange.any():
+        return users
+    session, user = keys["session"], keys["user"]
+    pair = data.iloc[order[int(strange.argmax()) :][:2]]
+    raise InputError(
+        f"{source}: session {shown(pair[session].iloc[0])} belongs to two users, "
+        f"{shown(pair[user].iloc[0])} and {shown(pair[user].iloc[1])}; give each session to one in "
+        f'column "{user}" (-uk), or make session ids that are unique'
+    )
+
+
+def _by_user(
+    order: np.ndarray, sessions: np.ndarray, users: np.ndarray, times: np.ndarray
+) -> np.ndarray:
+    """Return the order of events by user, a user's sessions in the order of their first events.
+
+    Parameters
+    ----------
+    order : int array (n_events,)
+        That by session, then by time.
+    sessions, users, times : arrays (n_events,)
+        As they are before they are ordered.
+    """
+    sessions, users, times = sessions[order], users[order], times[order]
+    is_start = np.r_[True, sessions[1:] != sessions[:-1]]
+    starts, of = np.flatnonzero(is_start), np.cumsum(is_start) - 1
+    place = np.empty(len(starts), dtype=np.int64)
+    place[np.lexsort((times[starts], users[starts]))] = np.arange(len(starts))
+    return order[np.argsort(place[of], kind="stable")]
 
 
 def known_items(item_ids: np.ndarray, values: Ids, source: str) -> np.ndarray:
@@ -229,15 +311,16 @@ def check_training_log(log: SessionLog, batch_size: int, source: str) -> None:
     """Raise an InputError if mini-batches of `batch_size` sessions cannot be made of the log."""
     if log.n_sessions == 1:
         raise InputError(f"{source}: there is only one session in it; training takes many sessions")
-    n_usable = int(np.count_nonzero(np.diff(log.offsets) > 1))
+    n_usable = int(np.count_nonzero(log.sequences.lengths > 1))
     if n_usable == 0:
         raise InputError(
             f"{source}: all sessions have one event only, so there is no next item to learn from; "
             "check that the session column is the right one (-sk)"
         )
     if n_usable < batch_size:
+        kind = "sessions" if log.user_offsets is None else "users"
         raise InputError(
-            f"{source}: batch_size is {batch_size}, but only {n_usable} sessions have two or more "
+            f"{source}: batch_size is {batch_size}, but only {n_usable} {kind} have two or more "
             f"events; set batch_size to {n_usable} or less"
         )
 

@@ -234,14 +234,14 @@ class NeedsExactParser(Exception):
 
 
 def read_text(file: TextFile, keys: dict[str, str]) -> pd.DataFrame:
-    """Read three columns; ids are int64 or categories, never a Python string an event.
+    """Read some columns; ids are int64 or categories, never a Python string an event.
 
     Parameters
     ----------
     file : TextFile
         The first line names the columns.
     keys : dict
-        Names of the columns by role: session, item, time.
+        Names of the columns by role: session, item, time, perhaps user.
 
     Returns
     -------

@@ -306,6 +306,8 @@ class Checkpoints:
 def data_digest(log: SessionLog) -> str:
     """Return a checksum of all of a log that a training depends on."""
     arrays = {"items": log.items, "offsets": log.offsets, "start_times": log.start_times}
+    if log.user_offsets is not None:
+        arrays["user_offsets"] = log.user_offsets
     return digest({**arrays, **container.encode("item_ids", log.item_ids)})
 
 

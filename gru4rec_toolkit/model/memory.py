@@ -28,7 +28,8 @@ def needed(settings: Values, n_items: int, n_store_ids: int) -> dict[str, int]:
     copies = 1 + len(optimizers.STATES.get(settings.adapt or "", ())) + (settings.momentum > 0)
     on_cpu = theano_setup.configure().device == "cpu"
     ids = n_store_ids if settings.n_sample else 0
-    scores = 2 * settings.batch_size * (settings.batch_size + settings.n_sample)
+    # all steps of a window are kept until its gradient is known
+    scores = 2 * settings.bptt * settings.batch_size * (settings.batch_size + settings.n_sample)
     return {
         "parameters": int(FLOAT * n_weights * copies),
         "store": ids * (ID_ON_CPU if on_cpu else ID_ON_GPU),
@@ -51,7 +52,8 @@ def explained(settings: Values, n_items: int, n_store_ids: int) -> Iterator[None
             f"not enough memory on {theano_setup.configure().device}: the parameters of {n_items} "
             f"items with the optimizer's states take {sizes['parameters']} (layers, embedding, "
             f"adapt and momentum shrink them), the store of negatives up to {sizes['store']} "
-            f"(sample_store, -ss), a mini-batch's scores {sizes['scores']} (batch_size, n_sample)"
+            f"(sample_store, -ss), a mini-batch's scores {sizes['scores']} (batch_size, n_sample, "
+            "bptt)"
         ) from err
 
 

@@ -121,20 +121,27 @@ class SampleStore:
         self.n_distinct.tag.target = "cpu"
         self.row = theano.shared(np.int64(0), name="negative_row")
 
-    def negatives(self) -> tuple[tt.TensorVariable, tt.TensorVariable | None]:
-        """Return the present row's ids (K,) and copies (K,), None if nothing is merged."""
+    def negatives(self, after: int = 0) -> tuple[tt.TensorVariable, tt.TensorVariable | None]:
+        """Return ids (K,) and copies (K,), None if nothing is merged, so many rows after `row`."""
+        row = self.row + after if after else self.row
         if not self._merge:
-            return self.samples[self.row], None
-        n = self.n_distinct[self.row]
-        return self.samples[self.row, :n], self.copies[self.row, :n]
+            return self.samples[row], None
+        n = self.n_distinct[row]
+        return self.samples[row, :n], self.copies[row, :n]
 
-    def serve(self, n_steps: int, n_steps_left: int) -> int:
+    def serve(self, n_steps: int, n_steps_left: int, window: int = 1) -> int:
         """Make negatives ready for up to ``n_steps`` steps; return for how many.
 
-        ``n_steps_left`` is how many the whole training may still take, so that a short training
-        does not draw ids that it will never use.
+        Parameters
+        ----------
+        n_steps : int
+        n_steps_left : int
+            How many the whole training may still take, so that a short training does not draw ids
+            that it will never use.
+        window : int
+            If there are fewer, there are a multiple of so many, at least one.
         """
-        n_served = self._serve(n_steps, n_steps_left)
+        n_served = self._serve(n_steps, n_steps_left, window)
         self.n_served += n_served
         return n_served
 
@@ -143,20 +150,34 @@ class SampleStore:
         self._draw.skip(n_batches)  # type: ignore[attr-defined]
         self._held, self._used, self.n_served = None, 0, n_batches
 
-    def _serve(self, n_steps: int, n_steps_left: int) -> int:
+    def _serve(self, n_steps: int, n_steps_left: int, window: int) -> int:
         if self.n_batches == 0:
             self._upload(self._fresh(n_steps))
             return n_steps
-        if self._held is None or self._used == len(self._held.ids):
-            self._held = self._fresh(max(n_steps, min(self.n_batches, n_steps_left)))
-            self._used = 0
+        held = 0 if self._held is None else len(self._held.ids) - self._used
+        if self._held is None or held < min(n_steps, window):
+            n_batches = max(n_steps, min(self.n_batches, n_steps_left))
+            self._held, self._used = self._refilled(held, n_batches), 0
+            held = len(self._held.ids)
             if self.on_device:
                 self._upload(self._held)
-        n_served = min(n_steps, len(self._held.ids) - self._used)
+        n_served = n_steps if n_steps <= held else held // window * window
         if not self.on_device:
             self._upload(_Rows(*(a[self._used : self._used + n_served] for a in self._held)))
         self._used += n_served
         return n_served
+
+    def _refilled(self, n_left: int, n_batches: int) -> _Rows:
+        """Return so many rows, of which the first are those that are left and not yet used."""
+        if n_left == 0 or self._held is None:
+            return self._fresh(n_batches)
+        if hasattr(self._draw, "skip"):
+            # the same again: they follow from their number
+            self._draw.skip(self.n_served)
+            return self._fresh(n_batches)
+        left = [rows[-n_left:].copy() for rows in self._held]  # the memory is used again
+        fresh = self._fresh(n_batches - n_left)
+        return _Rows(*(np.concatenate(pair) for pair in zip(left, fresh)))
 
     def _fresh(self, n_batches: int) -> _Rows:
         if self.on_device and hasattr(self._draw, "draw_on_device"):

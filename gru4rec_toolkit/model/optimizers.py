@@ -11,14 +11,16 @@ velocity keeps the last occurrence's value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from gru4rec_toolkit import parameters
 from gru4rec_toolkit.errors import InputError
 from gru4rec_toolkit.ops import base, library
-from gru4rec_toolkit.ops.updates.op import Update, has_method
+from gru4rec_toolkit.ops.updates.op import Update, has_method, most_look_ups
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
@@ -85,11 +87,41 @@ STATES = {
 }
 
 
-def _zeros_like(parameter: theano.compile.SharedVariable, name: str):
-    value = parameter.get_value(borrow=True)
-    zeros = library.empty(value.shape, value.dtype)
+# states that several graphs of one training share, by parameter and name; see `shared_states`
+_shared: contextvars.ContextVar[dict | None] = contextvars.ContextVar("states", default=None)
+
+
+@contextlib.contextmanager
+def shared_states(made: dict) -> Iterator[None]:
+    """Let `training_updates` go on with the states of parameters that an earlier call has made.
+
+    Parameters
+    ----------
+    made : dict
+        Empty for the first graph, and what it has become then for the others.
+    """
+    token = _shared.set(made)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def _made_once(parameter: theano.compile.SharedVariable, name: str, shape: tuple[int, ...]):
+    """Return a state of a parameter, zero at first."""
+    made = _shared.get()
+    if made is not None and (parameter, name) in made:
+        return made[parameter, name]
+    zeros = library.empty(shape, parameter.dtype)
     zeros[...] = 0
-    return theano.shared(zeros, name=f"{parameter.name}_{name}", borrow=True)
+    state = theano.shared(zeros, name=f"{parameter.name}_{name}", borrow=True)
+    if made is not None:
+        made[parameter, name] = state
+    return state
+
+
+def _zeros_like(parameter: theano.compile.SharedVariable, name: str):
+    return _made_once(parameter, name, parameter.get_value(borrow=True).shape)
 
 
 def states_of(parameter: theano.compile.SharedVariable, method: str | None) -> list:
@@ -97,8 +129,7 @@ def states_of(parameter: theano.compile.SharedVariable, method: str | None) -> l
     states = [_zeros_like(parameter, name) for name in STATES.get(method or "", ())]
     if method == "adam":
         n_rows = parameter.get_value(borrow=True).shape[0]
-        zeros = np.zeros(n_rows, dtype=theano.config.floatX)
-        states.append(theano.shared(zeros, name=f"{parameter.name}_adam_time"))
+        states.append(_made_once(parameter, "adam_time", (n_rows,)))
     return states
 
 
@@ -296,10 +327,23 @@ def training_updates(
     return updates
 
 
+def _joined(lookups: list, gradients: list) -> tuple[list, list]:
+    """Return look-ups as one, with the gradients of its rows, in the same order."""
+    rows, indices, weights = zip(*lookups)
+    weighted = None
+    if any(w is not None for w in weights):
+        ones = [tt.ones_like(i, dtype=theano.config.floatX) for i in indices]
+        weighted = tt.concatenate([one if w is None else w for w, one in zip(weights, ones)])
+    look_up = (tt.concatenate(rows), tt.concatenate(indices), weighted)
+    return [look_up], [tt.concatenate(gradients)]
+
+
 def _fused_updates(
     parameter, lookups, gradients, method, rates, learning_rate, momentum, lmbd
 ) -> list:
     """The same as `_updates`, in one pass."""
+    if len(lookups) > most_look_ups():
+        lookups, gradients = _joined(lookups, gradients)
     tables = [parameter, *states_of(parameter, method)]
     if momentum > 0:
         tables.append(_zeros_like(parameter, "velocity"))

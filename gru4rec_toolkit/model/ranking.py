@@ -25,6 +25,7 @@ def count_ranks(
     candidates: np.ndarray | None,
     batch_size: int,
     counter: RankCounter | None = None,
+    initial: list[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count, for every predicted event, the other items of higher and of equal score.
 
@@ -39,14 +40,16 @@ def count_ranks(
         Sessions that are evaluated in parallel.
     counter : RankCounter, optional
         What `rank_counter` made of the same arguments, where a network is evaluated several times.
+    initial : list of arrays (n_sequences, units), optional
+        The layers' states that the log's sequences begin with. Default: zeros.
 
     Returns
     -------
     better, equal : two int64 arrays (n_predicted,)
     """
     order = schedule.training_order(log, time_sort=False)
-    counter = counter or rank_counter(network, log, candidates, batch_size)
-    counter.reset_states()
+    counter = counter or rank_counter(network, log, candidates, batch_size, initial is not None)
+    counter.reset_states(initial)
     counts = []
     n_steps = schedule.count_steps(log, order, batch_size)
     with progress_bar(n_steps, "Evaluation") as progress:
@@ -58,11 +61,15 @@ def count_ranks(
 
 
 def rank_counter(
-    network, log: sessions.SessionLog, candidates: np.ndarray | None, batch_size: int
+    network,
+    log: sessions.SessionLog,
+    candidates: np.ndarray | None,
+    batch_size: int,
+    goes_on: bool = False,
 ) -> RankCounter:
-    """Compile what `count_ranks` runs."""
+    """Compile what `count_ranks` runs, ``goes_on`` with states that sequences begin with."""
     n_used = len(schedule.training_order(log, time_sort=False))
-    return RankCounter(network, candidates, min(batch_size, n_used))
+    return RankCounter(network, candidates, min(batch_size, n_used), goes_on)
 
 
 class RankCounter:
@@ -73,11 +80,14 @@ class RankCounter:
     come from different matrix products and may differ in the last bit.
     """
 
-    def __init__(self, network, candidates: np.ndarray | None, n_rows: int) -> None:
+    def __init__(
+        self, network, candidates: np.ndarray | None, n_rows: int, goes_on: bool = False
+    ) -> None:
         zeros = np.zeros((1, 1), dtype=theano.config.floatX)
         self.network, self.n_rows = network, n_rows
         self.block = UploadedBlock()
         self.states = network.zero_states(n_rows)
+        self.initial = network.zero_states(1) if goes_on else None
         self.hidden, self.target_scores = theano.shared(zeros), theano.shared(zeros[0])
         # one row a step of the block, so that a GPU is waited for only once a block
         self.better, self.equal = (
@@ -98,7 +108,8 @@ class RankCounter:
     def _compile_advance(self):
         """Compile one event of each session: new states, scores of the targets with biases."""
         network, targets = self.network, self.block.targets
-        new_states = network.hidden(network.input_table[self.block.inputs], self.states)
+        states = self.block.entered(self.states, self.initial)
+        new_states = network.hidden(network.input_table[self.block.inputs], states)
         hidden = new_states[-1]
         # a product with all targets, of which the diagonal counts: the same kind of product as for
         # the blocks of items, so equal rows get equal scores
@@ -137,14 +148,15 @@ class RankCounter:
         updates.append((self.item_block, self.item_block + 1))
         return theano.function([], [], updates=updates).fn
 
-    def reset_states(self) -> None:
-        """Set all states to zero, as before the first block."""
+    def reset_states(self, initial: list[np.ndarray] | None = None) -> None:
+        """Set all states to zero, as before the first block, and take those of sequences."""
         for h, n in zip(self.states, self.network.settings.layers):
             h.set_value(np.zeros((self.n_rows, n), dtype=theano.config.floatX), borrow=True)
+        set_initial(self.initial, initial)
 
     def run_block(self, block: schedule.Block) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return (better, equal), each (M,), for every step of the block."""
-        self.block.upload(block, self.states)
+        self.block.upload(block, self.states, begins=self.initial is not None)
         for counts in (self.better, self.equal):
             counts.set_value(np.zeros(block.inputs.shape, dtype=np.int64), borrow=True)
         for step in range(len(block.inputs)):
@@ -152,3 +164,9 @@ class RankCounter:
             self.advance()
             self.count(n_calls=self.n_item_blocks)
         return list(zip(self.better.get_value(), self.equal.get_value()))
+
+
+def set_initial(shared: list | None, initial: list[np.ndarray] | None) -> None:
+    """Give `UploadedBlock.entered` the states (n_sequences, units) that sequences begin with."""
+    for variable, states in zip(shared or [], initial or []):
+        variable.set_value(np.concatenate([np.zeros_like(states[:1]), states]), borrow=True)

@@ -11,7 +11,7 @@ from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data import schedule, sessions
 from gru4rec_toolkit.model import losses
 from gru4rec_toolkit.model.block import UploadedBlock
-from gru4rec_toolkit.model.ranking import ITEM_BLOCK, STEP_BLOCK
+from gru4rec_toolkit.model.ranking import ITEM_BLOCK, STEP_BLOCK, set_initial
 from gru4rec_toolkit.ops.topk.op import best_items, top_k
 from gru4rec_toolkit.progress import progress_bar
 from gru4rec_toolkit.theano_setup import tensor as tt
@@ -24,6 +24,7 @@ def top_lists(
     candidates: np.ndarray | None,
     batch_size: int,
     length: int,
+    initial: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the lists of each step of the sessions.
 
@@ -41,6 +42,8 @@ def top_lists(
         Sessions that are listed for in parallel.
     length : int
         N, at most the number of candidates.
+    initial : list of arrays (n_sequences, units), optional
+        The layers' states that the log's sequences begin with. Default: zeros.
 
     Yields
     ------
@@ -50,7 +53,10 @@ def top_lists(
     order = schedule.training_order(log, time_sort=False)
     block, states = UploadedBlock(), network.zero_states(min(batch_size, len(order)))
     hidden = theano.shared(np.zeros((1, 1), dtype=theano.config.floatX))
-    new_states = network.hidden(network.input_table[block.inputs], states)
+    begin_with = None if initial is None else network.zero_states(1)
+    set_initial(begin_with, initial)
+    before = block.entered(states, begin_with)
+    new_states = network.hidden(network.input_table[block.inputs], before)
     goes_on = block.goes_on.dimshuffle(0, "x")
     updates = [(h, new * goes_on) for h, new in zip(states, new_states)]
     updates += [(hidden, new_states[-1]), (block.step, block.step + 1)]
@@ -61,7 +67,7 @@ def top_lists(
     n_steps = schedule.count_steps(log, order, batch_size)
     with progress_bar(n_steps, "Lists") as progress:
         for steps in schedule.schedule_blocks(log, order, batch_size, STEP_BLOCK):
-            block.upload(steps, states)
+            block.upload(steps, states, begins=initial is not None)
             for _ in steps.inputs:
                 advance()
                 of_step = hidden.get_value()

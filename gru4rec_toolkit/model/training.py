@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from gru4rec_toolkit.errors import InputError, TrainingDiverged
 from gru4rec_toolkit.model import losses, optimizers
 from gru4rec_toolkit.model.block import UploadedBlock
 from gru4rec_toolkit.model.checkpoint import Checkpoints
-from gru4rec_toolkit.model.dropout import dropout
+from gru4rec_toolkit.model.dropout import Dropout
 from gru4rec_toolkit.model.negatives import SampleStore, checked, expected_distinct
 from gru4rec_toolkit.model.validation import Course
 from gru4rec_toolkit.ops.sampling import sampler
@@ -108,19 +108,15 @@ class Training:
         course: Course | None = None,
         keep_optimizer: bool = False,
     ) -> None:
-        # not at the top: sorted imports would put it before Theano is configured
-        from theano.sandbox.rng_mrg import MRG_RandomStreams
-
         self.network, self.log = network, log
         self.course = Course() if course is None else course
         self.keep_optimizer = keep_optimizer
         self.parameters = p = network.settings
         order_seed, sample_seed, dropout_seed = np.random.SeedSequence(p.seed).spawn(3)
         self.order_rng = np.random.default_rng(order_seed) if p.train_random_order else None
-        self.dropout_seed = int(dropout_seed.generate_state(1)[0] >> 1)
-        self.dropout_rng = MRG_RandomStreams(self.dropout_seed)
-        self.n_dropouts = 0
-        self.steps_done = theano.shared(np.int64(0), name="steps_done")
+        self.dropout = Dropout(
+            int(dropout_seed.generate_state(1)[0] >> 1), p.dropout_mask, p.batch_size
+        )
         self.store = None
         if p.n_sample:
             if negative_sampler:
@@ -141,8 +137,10 @@ class Training:
         self.min_rows = 1 if self.store else 2
         self._planned: tuple[np.ndarray, int] | None = None
         self.block = UploadedBlock()
-        self.costs = theano.shared(np.zeros(BLOCK_STEPS, dtype=theano.config.floatX), name="costs")
-        self.states = network.zero_states(0)
+        self.block_steps = max(BLOCK_STEPS // p.bptt, 1) * p.bptt
+        costs = np.zeros(self.block_steps, dtype=theano.config.floatX)
+        self.costs = theano.shared(costs, name="costs")
+        self.states = [*network.zero_states(0), *self.dropout.states]
         self.steps_per_second = 1
         # where the training is: epochs that are done, blocks of the next one, and what is printed
         # at its end
@@ -150,25 +148,52 @@ class Training:
         self.seconds = 0.0
         self.costs_of_epoch: list[np.ndarray] = []
         self.rows_of_epoch: list[np.ndarray] = []
-        self.step_function = self.compile()
+        log_support = np.log(np.maximum(log.support, 1)).astype(theano.config.floatX)
+        self.log_support = theano.shared(log_support[:, None], name="log_support")
+        # the window of steps of every length, which all work on the same states
+        self.functions = self._compile_all()
 
-    def compile(self):
-        """Compile one training step."""
+    def _compile_all(self) -> dict[int, Any]:
+        """Compile windows of steps, by their length, the longest first."""
+        made: dict = {}
+        n_steps = self.parameters.bptt
+        if n_steps == 1:
+            logger.info("compiling the training step: on the first run some ten seconds, later one")
+        else:
+            logger.info("compiling windows of up to %d steps: some second for each step", n_steps)
+        began = time.perf_counter()
+        with optimizers.shared_states(made):
+            functions = {n: self.compile(n) for n in window_lengths(n_steps)}
+        logger.debug("the training step was compiled in %.2f s", time.perf_counter() - began)
+        return functions
+
+    def compile(self, n_steps: int = 1):
+        """Compile one update of the weights, by the gradient through so many steps."""
         block, p = self.block, self.parameters
-        negatives = self.store.negatives() if self.store else None
-        log_support = np.log(np.maximum(self.log.support, 1)).astype(theano.config.floatX)
-        cost, new_states, looked_up = self.network.cost(
-            block.inputs,
-            block.targets,
-            negatives,
-            self.states,
-            self._dropout,
-            theano.shared(log_support[:, None], name="log_support"),
-        )
+        n_layers, states = len(p.layers), self.states
+        costs: list = []
+        lookups: dict[Any, list] = {}
+        for n in range(n_steps):
+            step, keys = block.after(n), states[n_layers:]
+            cost, new_states, looked_up = self.network.cost(
+                step.inputs,
+                step.targets,
+                self.store.negatives(n) if self.store else None,
+                states[:n_layers],
+                self.dropout.of_step(n, keys),
+                self.log_support,
+            )
+            # the gradient ends where a session does, as the state does
+            goes_on = step.goes_on.dimshuffle(0, "x")
+            states = [new * goes_on for new in new_states]
+            states += self.dropout.after_step(n, keys, step.goes_on)
+            costs.append(cost)
+            for table, of_step in looked_up:
+                lookups.setdefault(table, []).extend(of_step)
         updates = optimizers.training_updates(
-            cost,
+            sum(costs) / np.float32(n_steps) if n_steps > 1 else costs[0],
             self.network.dense_parameters(),
-            looked_up,
+            list(lookups.items()),
             p.adapt,
             p.adapt_params,
             p.learning_rate,
@@ -176,40 +201,40 @@ class Training:
             p.lmbd,
             p.grad_cap,
         )
-        goes_on = block.goes_on.dimshuffle(0, "x")
-        updates += [(h, new * goes_on) for h, new in zip(self.states, new_states)]
-        updates += [(self.costs, tt.set_subtensor(self.costs[block.step], cost))]
-        updates += [(block.step, block.step + 1), (self.steps_done, self.steps_done + 1)]
-        if self.store:
-            updates += [(self.store.row, self.store.row + 1)]
-        logger.info("compiling the training step: on the first run some ten seconds, later one")
-        began = time.perf_counter()
-        function = theano.function([], [], updates=updates)
-        logger.debug("the training step was compiled in %.2f s", time.perf_counter() - began)
-        return function
+        updates += list(zip(self.states, states))
+        all_costs = self.costs
+        for n, cost in enumerate(costs):
+            row = block.step + n if n else block.step
+            all_costs = tt.set_subtensor(all_costs[row], cost)
+        updates += [(self.costs, all_costs)]
+        counters = [block.step, self.dropout.steps_done, *([self.store.row] if self.store else [])]
+        updates += [(counter, counter + n_steps) for counter in counters]
+        return theano.function([], [], updates=updates)
 
     def reset_states(self) -> None:
         """Set all states to zero, as at the beginning of an epoch."""
         for h, n in zip(self.states, self.parameters.layers):
             zeros = np.zeros((self.parameters.batch_size, n), dtype=theano.config.floatX)
             h.set_value(zeros, borrow=True)
+        self.dropout.reset()
+
+    @property
+    def step_function(self):
+        """Return the compiled step; with ``bptt`` a window of so many steps."""
+        return self.functions[self.parameters.bptt]
 
     def run_steps(self, n: int) -> None:
-        """Run n steps of the block without leaving Theano."""
-        self.step_function.fn(n_calls=n)
-
-    def _dropout(self, x: tt.TensorVariable, p: float) -> tt.TensorVariable:
-        """Apply dropout; every place in the graph and every step has its own mask."""
-        if p <= 0:
-            return x
-        self.n_dropouts += 1
-        seed = self.dropout_seed + (self.n_dropouts << 32)
-        return dropout(x, float(p), seed, self.steps_done, self.dropout_rng)
+        """Run n steps of the block without leaving Theano, in windows as long as can be."""
+        for length, function in self.functions.items():
+            n_windows, n = divmod(n, length)
+            if n_windows:
+                function.fn(n_calls=n_windows)
 
     def variables(self) -> dict[str, theano.compile.SharedVariable]:
         """Return what a step changes and the next one needs, by name."""
-        inputs = self.step_function.maker.expanded_inputs
-        changed = [i.variable for i in inputs if i.update is not None]
+        inputs = [i for f in self.functions.values() for i in f.maker.expanded_inputs]
+        # each once: the functions share nearly all of them
+        changed = list(dict.fromkeys(i.variable for i in inputs if i.update is not None))
         # the block and the store are made again; the losses are read after each block
         others = [self.costs, self.block.step, *([self.store.row] if self.store else [])]
         found: dict[str, theano.compile.SharedVariable] = {}
@@ -386,7 +411,9 @@ class Training:
         """
         p, log, epoch = self.parameters, self.log, self.epoch
         order, n_steps = self._plan()
-        blocks = schedule.schedule_blocks(log, order, p.batch_size, BLOCK_STEPS, self.min_rows)
+        blocks = schedule.schedule_blocks(
+            log, order, p.batch_size, self.block_steps, self.min_rows
+        )
         if self.block_number == 0:
             self.reset_states()
         done = sum(map(len, self.costs_of_epoch))
@@ -434,15 +461,17 @@ class Training:
             served = n_steps - done
             if self.store:
                 # for the whole rest of the block, so that the draws do not depend on timing
-                served = self.store.serve(served, steps_left - done)
+                served = self.store.serve(served, steps_left - done, self.parameters.bptt)
             self._run_about_a_second_at_a_time(served, progress)
             done += served
         return self.costs.get_value()[:n_steps].astype(np.float64)
 
     def _run_about_a_second_at_a_time(self, n_steps: int, progress) -> None:
         """Run steps; Ctrl-C and the progress bar wait for Python in between."""
+        bptt = self.parameters.bptt
         while n_steps:
-            n = min(n_steps, self.steps_per_second)
+            # whole windows, whatever the time, so that the weights do not depend on it
+            n = min(n_steps, max(self.steps_per_second // bptt, 1) * bptt)
             start = time.perf_counter()
             self.run_steps(n)
             seconds = max(time.perf_counter() - start, 1e-6)
@@ -462,6 +491,16 @@ class Training:
             f"for batch_size {p.batch_size}, or bpreg ({p.bpreg}) with an unbounded "
             f"final_act ({p.final_act}): lower them, or set grad_cap"
         )
+
+
+def window_lengths(bptt: int) -> list[int]:
+    """Return the lengths of windows of steps, the longest first.
+
+    A block is cut into windows of ``bptt`` steps. What is left of it takes shorter ones, of powers
+    of two, so that few lengths have to be compiled.
+    """
+    powers = [1 << i for i in range(bptt.bit_length()) if 1 << i < bptt]
+    return [bptt, *reversed(powers)]
 
 
 def _check_fit(

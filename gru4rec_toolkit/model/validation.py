@@ -15,6 +15,7 @@ from gru4rec_toolkit.data.ids import Ids
 from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.model import ranking
 from gru4rec_toolkit.model.checkpoint import data_digest
+from gru4rec_toolkit.model.replay import Continuation
 from gru4rec_toolkit.ranks import ranks_in_order, recall_and_mrr
 from gru4rec_toolkit.tracking.epochs import Callback, Epoch
 
@@ -43,6 +44,8 @@ class Validation:
         Sessions that are evaluated in parallel; does not change the metrics.
     source : str
         What the data is called in messages.
+    history : DataFrame, optional
+        Events before the data, as for `evaluation.evaluate_gpu`.
 
     Raises
     ------
@@ -63,8 +66,9 @@ class Validation:
         metric: str = "recall",
         batch_size: int = 100,
         source: str = "validation data",
+        history: pd.DataFrame | None = None,
     ) -> None:
-        self.data, self.source = data, source
+        self.data, self.source, self.history = data, source, history
         self.cut_off, self.mode, self.metric, self.batch_size = parameters.check_arguments(
             cut_off=cut_off, mode=mode, metric=metric, batch_size=batch_size
         )
@@ -94,22 +98,44 @@ class Validator:
     """
 
     def __init__(
-        self, validation: Validation, network, item_ids: Ids, keys: tuple[str, str, str]
+        self,
+        validation: Validation,
+        network,
+        item_ids: Ids,
+        keys: tuple[str, str, str],
+        user_key: str | None = None,
     ) -> None:
         self.validation, self.network = validation, network
-        self.log = sessions.index_sessions(
-            validation.data, *keys, item_ids=item_ids, source=validation.source
-        )
-        sessions.check_test_log(self.log, validation.source)
+
+        def index(data: pd.DataFrame, source: str) -> sessions.SessionLog:
+            return sessions.index_sessions(
+                *(data, *keys, item_ids, source),
+                keep_session_ids=validation.history is not None,
+                user_key=user_key,
+            )
+
+        self.log = index(validation.data, validation.source)
+        self._continued: Continuation | None = None
+        if validation.history is not None or user_key is not None:
+            past = validation.history
+            past = None if past is None else index(past, "history")
+            self._continued = Continuation(network, self.log, past)
+            self.log = self._continued.test.log
+        else:
+            sessions.check_test_log(self.log, validation.source)
         self._counter: ranking.RankCounter | None = None
 
     def metrics(self) -> dict[str, float]:
         """Return Recall@N and MRR@N by name, in the order of the list lengths."""
         asked = self.validation
         arguments = (self.network, self.log, None, asked.batch_size)
+        initial = None if self._continued is None else self._continued.states()
         if self._counter is None:
-            self._counter = ranking.rank_counter(*arguments)
-        counts = ranking.count_ranks(*arguments, self._counter)
+            self._counter = ranking.rank_counter(*arguments, goes_on=initial is not None)
+        counts = ranking.count_ranks(*arguments, self._counter, initial)
+        if self._continued is not None:
+            counting = self._continued.counting(asked.batch_size)
+            counts = counts[0][counting], counts[1][counting]
         rank = ranks_in_order(*counts, asked.mode, self.network.settings.seed)
         found = {}
         for n, recall, mrr in zip(asked.cut_off, *recall_and_mrr(rank, asked.cut_off)):

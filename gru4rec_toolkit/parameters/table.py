@@ -245,6 +245,13 @@ def _function(value: Any) -> Callable | None:
     return value
 
 
+def _limit(value: Any) -> int:
+    number = _integer(0)(value)
+    if number == 1:
+        raise ValueError
+    return number
+
+
 def _path(value: Any) -> str | None:
     if value is None:
         return None
@@ -280,6 +287,13 @@ def _activation(*extra: str) -> Callable[[Any], str]:
 
 
 LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator, which draws the initial weights, takes no more
+# steps of one graph: it is unrolled, and compiling it takes minutes by then
+LONGEST_WINDOW = 256
+# what has a dropout mask of its own
+DROPOUT_MASKS = ("step", "sequence")
+# what happens to the state where a session ends and its user goes on, and to sequences too long
+BORDERS = ("carry", "reset")
+LONG_SEQUENCES = ("windows", "last")
 _YES_NO = "True or False"
 _SHARE = "a number of at least 0 and less than 1"
 _POSITIVE = "a number of 0 or more"
@@ -320,9 +334,21 @@ PARAMETERS: dict[str, Parameter] = {
     "init_as_normal": Parameter(False, _boolean, _YES_NO),
     "train_random_order": Parameter(False, _boolean, _YES_NO),
     "time_sort": Parameter(True, _boolean, _YES_NO),
+    "bptt": Parameter(
+        1, _integer(1, LONGEST_WINDOW), f"a number of steps from 1 to {LONGEST_WINDOW}"
+    ),
+    "dropout_mask": Parameter("step", _choice(*DROPOUT_MASKS), one_of(DROPOUT_MASKS)),
+    "max_sequence": Parameter(0, _limit, "a number of events, 2 or more, or 0: no limit"),
+    "long_sequences": Parameter("windows", _choice(*LONG_SEQUENCES), one_of(LONG_SEQUENCES)),
     "session_key": Parameter("SessionId", _column, "the name of the column of session ids"),
     "item_key": Parameter("ItemId", _column, "the name of the column of item ids"),
     "time_key": Parameter("Time", _column, "the name of the column of time stamps"),
+    "user_key": Parameter(
+        None,
+        lambda value: None if value in (None, "None") else _column(value),
+        "the name of the column of user ids, or None",
+    ),
+    "session_border": Parameter("carry", _choice(*BORDERS), one_of(BORDERS)),
     "seed": Parameter(42, _integer(0, LARGEST_SEED), f"an integer from 0 to {LARGEST_SEED}"),
 }
 

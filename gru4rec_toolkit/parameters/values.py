@@ -44,9 +44,15 @@ class _Fields(NamedTuple):
     init_as_normal: bool
     train_random_order: bool
     time_sort: bool
+    bptt: int
+    dropout_mask: str
+    max_sequence: int
+    long_sequences: str
     session_key: str
     item_key: str
     time_key: str
+    user_key: str | None
+    session_border: str
     seed: int
 
 
@@ -158,9 +164,15 @@ class HasParameters:
     init_as_normal: bool
     train_random_order: bool
     time_sort: bool
+    bptt: int
+    dropout_mask: str
+    max_sequence: int
+    long_sequences: str
     session_key: str
     item_key: str
     time_key: str
+    user_key: str | None
+    session_border: str
     seed: int
 
     # all values as they are set now; immutable

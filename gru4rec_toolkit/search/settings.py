@@ -96,7 +96,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "-m, -pm": settings.metric_name,
         "-e": settings.eval_type,
         "-g": Path(settings.model).name,
-        "-ik, -sk, -tk": settings.columns,
+        "-ik, -sk, -tk, -uk": settings.columns,
         # the longest one last: Optuna's dashboard shows the first 1024 characters
         "-opf": [parameter.as_json() for parameter in settings.space],
     }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from gru4rec_toolkit.data.checks import check_events, column_keys, row_place
-from gru4rec_toolkit.data.ids import item_indices, sortable_ids
+from gru4rec_toolkit.data.histories import check_order, end_times
+from gru4rec_toolkit.data.ids import canonical_ids, find_ids, item_indices, sortable_ids
+from gru4rec_toolkit.data.sessions import SessionLog, index_sessions
 from gru4rec_toolkit.errors import InputError, shown
+from gru4rec_toolkit.model import replay
 from gru4rec_toolkit.progress import progress_bar
 from gru4rec_toolkit.serving.topk import Scorer
 from gru4rec_toolkit.tablefile import RECOMMENDATIONS
@@ -42,12 +45,18 @@ class RunningSessions:
         The sessions' ids, ascending; None where they came as lists.
     n_unknown : int
         Events on other items, which were left out.
+    owners : (n,) array or None
+        Ids of what a state is carried through: the sessions, or their users; None as for ids.
+    start_times : (n,) array or None
+        Times of the sessions' first events; None as for ids.
     """
 
     items: np.ndarray
     offsets: np.ndarray
     ids: np.ndarray | None
     n_unknown: int
+    owners: np.ndarray | None = None
+    start_times: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -64,12 +73,74 @@ class RunningSessions:
 
 
 def running_sessions(
-    sessions: Any, keys: tuple[str, str, str], item_ids: np.ndarray
+    sessions: Any,
+    keys: tuple[str, str, str],
+    item_ids: np.ndarray,
+    history: pd.DataFrame | None = None,
+    user_key: str | None = None,
+    max_sequence: int = 0,
 ) -> RunningSessions:
-    """Return sessions, given as lists of ids of items or as a DataFrame of events."""
+    """Return sessions, given as lists of ids of items or as a DataFrame of events.
+
+    Parameters
+    ----------
+    sessions : DataFrame or list of lists
+    keys : tuple of str
+        Columns of sessions, items and times.
+    item_ids : (n_items,) array
+    history : DataFrame, optional
+        Events before the sessions, with the same columns: those with a session's id come before its
+        own, and with ``user_key`` those of its user, and of the user's earlier sessions.
+    user_key : str, optional
+        Column of the users.
+    max_sequence : int
+        Most events of a history that count, its last ones; 0: all.
+    """
     if isinstance(sessions, pd.DataFrame):
-        return _of_events(sessions, keys, item_ids)
+        log = _of_events(sessions, keys, item_ids, user_key)
+        if history is None and user_key is None:
+            return log
+        past = None
+        if history is not None:
+            past = index_sessions(history, *keys, item_ids, "history", False, True, user_key)
+        return _after(past, log, max_sequence)
+    if history is not None:
+        raise InputError("history: sessions have to be a DataFrame, whose ids it is found by")
     return _of_lists(sessions, item_ids)
+
+
+def _after(past: SessionLog | None, log: RunningSessions, max_sequence: int) -> RunningSessions:
+    """Return sessions with the events before them, of their owners."""
+    owners, start_times = log.owners, log.start_times
+    assert owners is not None and start_times is not None
+    codes = np.unique(owners, return_inverse=True)[1].reshape(-1)
+    of = np.full(len(log), -1)
+    if past is not None:
+        ids = past.session_ids if past.user_offsets is None else past.user_ids
+        assert ids is not None
+        of = find_ids(owners, ids)
+        if not (of >= 0).any():
+            raise InputError(
+                "history: none of the sessions' histories is in it; ids have to be the same in both"
+            )
+        first = np.full(codes.max() + 1, np.inf)
+        np.minimum.at(first, codes, start_times)
+        kind = "sessions" if past.user_offsets is None else "users"
+        check_order(owners, first[codes], end_times(past)[of], of >= 0, kind, "history")
+    found: list[np.ndarray] = [log.items[:0]] * len(log)
+    before, owner = log.items[:0], -1
+    for session in np.lexsort((start_times, codes)).tolist():
+        if codes[session] != owner:
+            owner, before = codes[session], log.items[:0]
+            if past is not None and of[session] >= 0:
+                sequences = past.sequences
+                before = past.items[sequences.firsts[of[session]] : sequences.stops[of[session]]]
+        own = log.items[log.offsets[session] : log.offsets[session + 1]]
+        kept = before[-max_sequence:] if max_sequence else before
+        found[session] = np.concatenate([kept, own])
+        before = np.concatenate([before, own])
+    offsets = np.append(0, np.cumsum([len(events) for events in found])).astype(np.int64)
+    return replace(log, items=np.concatenate([*found, log.items[:0]]), offsets=offsets)
 
 
 def _of_lists(sessions: Any, item_ids: np.ndarray) -> RunningSessions:
@@ -93,18 +164,19 @@ def _of_lists(sessions: Any, item_ids: np.ndarray) -> RunningSessions:
 
 
 def _of_events(
-    data: pd.DataFrame, keys: tuple[str, str, str], item_ids: np.ndarray
+    data: pd.DataFrame, keys: tuple[str, str, str], item_ids: np.ndarray, user_key: str | None
 ) -> RunningSessions:
-    session_column, item_column, times = check_events(
-        data, column_keys(*keys), "sessions", row_place
-    )
+    columns = column_keys(*keys, user_key)
+    session_column, item_column, times = check_events(data, columns, "sessions", row_place)
     ids, codes = np.unique(sortable_ids(session_column, "sessions"), return_inverse=True)
     codes = codes.reshape(-1)
     order = np.lexsort((times, codes))  # stable: ties keep the order of the frame
     first = np.r_[True, codes[order][1:] != codes[order][:-1]]
     ids = session_column.to_numpy()[order[first]]
     known = item_indices(item_ids, item_column)[order]
-    return _without_unknown(known, codes[order], len(ids), ids)
+    log = _without_unknown(known, codes[order], len(ids), ids)
+    owners = ids if user_key is None else data[user_key].to_numpy()[order[first]]
+    return replace(log, owners=canonical_ids(owners), start_times=times[order[first]])
 
 
 def _without_unknown(known: np.ndarray, codes: np.ndarray, n: int, ids) -> RunningSessions:
@@ -142,7 +214,10 @@ def recommendations(
             rows = rows[lengths[rows] > 0]
             if len(rows) == 0:
                 break
-            hidden = _run(scorer, log.items, offsets[rows], lengths[rows])
+            *_, hidden = replay.run(
+                lambda items, *states: scorer.advance(items, [*states]),
+                *(scorer.sizes, log.items, offsets[rows], lengths[rows]),
+            )
             seen: Sequence[np.ndarray] = [
                 np.unique(log.items[a : a + n]) if exclude_seen else log.items[:0]
                 for a, n in zip(offsets[rows], lengths[rows])
@@ -179,14 +254,3 @@ def tables(
             yield pd.DataFrame(dict(zip(RECOMMENDATIONS.columns, series)))
             begin += n
             progress.update(n)
-
-
-def _run(scorer: Scorer, items: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the last layer's states (m, units) after all events of sessions, longest first."""
-    states = scorer.zero_states(len(starts))
-    for step in range(lengths[0]):
-        m = int(np.count_nonzero(lengths > step))  # the others have ended and keep their states
-        new_states = scorer.advance(items[starts[:m] + step], [h[:m] for h in states])
-        for h, new in zip(states, new_states):
-            h[:m] = new
-    return states[-1]

@@ -13,9 +13,8 @@ from gru4rec_toolkit import parameters
 from gru4rec_toolkit.data.ids import Ids, Positions
 from gru4rec_toolkit.data.sessions import known_items
 from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.model import replay
 from gru4rec_toolkit.model.toplists import Ranker
-from gru4rec_toolkit.theano_setup import tensor as tt
-from gru4rec_toolkit.theano_setup import theano
 
 # Theano neither compiles nor runs a function for two threads at a time
 one_at_a_time = threading.RLock()
@@ -61,7 +60,7 @@ class Scorer:
 
     def zero_states(self, n: int) -> list[np.ndarray]:
         """Return the states (n, units) of n sessions without events, one array a layer."""
-        return [np.zeros((n, size), dtype=theano.config.floatX) for size in self.sizes]
+        return replay.zero_states(self.sizes, n)
 
     def advance(self, items: np.ndarray, states: list[np.ndarray]) -> list[np.ndarray]:
         """Return the states (m, units) after one more event on items (m,) of each session."""
@@ -70,10 +69,7 @@ class Scorer:
 
     @functools.cached_property
     def _advance(self):
-        items = tt.ivector("items")
-        states = [tt.matrix(f"H{i}") for i in range(len(self.sizes))]
-        new_states = self.network.hidden(self.network.input_table[items], states)
-        return theano.function([items, *states], new_states, allow_input_downcast=False)
+        return replay.step_function(self.network)
 
     @functools.cached_property
     def fingerprint(self) -> int:

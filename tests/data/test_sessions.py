@@ -211,7 +211,7 @@ def test_the_schedule_is_streamed():
     """The first block of a long log must not wait for the placement of all sessions."""
     log = make_log(np.full(50_000, 3))
     placed = []
-    original = schedule._place_sessions
+    original = schedule._place_sequences
 
     def counting(*args):
         for part in original(*args):
@@ -219,7 +219,7 @@ def test_the_schedule_is_streamed():
             yield part
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedule, "_place_sessions", counting)
+        patch.setattr(schedule, "_place_sequences", counting)
         assert isinstance(next(schedule_blocks(log, np.arange(50_000), 10, 100)), Block)
     assert sum(placed) <= schedule.SESSIONS_AT_ONCE
 

@@ -134,7 +134,10 @@ FIT = """
     training.BLOCK_STEPS = 16
     functions = []
     compile_step = training.Training.compile
-    training.Training.compile = lambda self: functions.append(compile_step(self)) or functions[-1]
+    def compile_and_keep(self, *n_steps):
+        functions.append(compile_step(self, *n_steps))
+        return functions[-1]
+    training.Training.compile = compile_and_keep
     settings = {"dropout_p_embed": 0.1, "dropout_p_hidden": 0.1, **json.loads(sys.argv[1])}
     gru = GRU4Rec(layers=[16], batch_size=8, n_epochs=2, n_sample=32, constrained_embedding=True,
                   **settings)

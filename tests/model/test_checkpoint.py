@@ -46,6 +46,7 @@ MODELS = {
     "no samples": {**XE, "logq": 0.0, "n_sample": 0, "embedding": 5, "adapt": "rmsprop"},
     "adadelta": {"adapt": "adadelta", "grad_cap": 0.5, "final_act": "elu-0.5"},
     "sgd": {"adapt": None, "learning_rate": 0.05},
+    "windows": {"bptt": 3, "dropout_mask": "sequence", "dropout_p_hidden": 0.3, "adapt": "adam"},
 }
 
 
@@ -124,7 +125,7 @@ def test_interrupted_anywhere(data, tmp_path, monkeypatch, capsys, name, n_block
 @settings(max_examples=6, deadline=None)
 @given(
     ends=st.lists(st.integers(1, 25), min_size=1, max_size=3),
-    name=st.sampled_from(["plain", "adam, momentum, random order"]),
+    name=st.sampled_from(["plain", "adam, momentum, random order", "windows"]),
     store=st.sampled_from([0, 100, 1000, 10**6]),
 )
 def test_failures_between_checkpoints(data, tmp_path_factory, ends, name, store):
@@ -528,15 +529,30 @@ with files.locked("{checkpoint.LOCK_NAME}"):
     assert os.listdir(tmp_path) == [checkpoint.FILE_NAME]
 
 
+def test_other_users_are_other_data(data, tmp_path, monkeypatch):
+    """The same events in the same order, but other sessions follow each other in one sequence."""
+    starts = data.groupby("SessionId")["Time"].transform("min")
+    data = data.assign(SessionId=(starts * 1000 + data["SessionId"] % 1000).rank(method="dense"))
+    pairs, alone = (data.assign(UserId=data["SessionId"] // n) for n in (2, 1))
+    options = {"checkpoint": str(tmp_path), "resume": True}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, interrupt)
+        with pytest.raises(Interrupted):
+            fitted({"user_key": "UserId"}, pairs, **options)
+    with pytest.raises(InputError, match="on other data"):
+        fitted({"user_key": "UserId"}, alone, **options)
+    fitted({"user_key": "UserId"}, pairs, **options)
+
+
 def test_a_training_that_ended_while_another_compiled(data, tmp_path, monkeypatch):
     """What it has left is not begun anew by mistake."""
     compile_step = training.Training.compile
 
-    def other_first(self):
+    def other_first(self, *n_steps):
         with monkeypatch.context() as patch:
             patch.setattr(training.Training, "compile", compile_step)
             fitted({}, data, checkpoint=str(tmp_path))
-        return compile_step(self)
+        return compile_step(self, *n_steps)
 
     monkeypatch.setattr(training.Training, "compile", other_first)
     with pytest.raises(InputError, match="holds the state of an earlier training"):

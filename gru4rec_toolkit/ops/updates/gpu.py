@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gru4rec_toolkit.ops.base import cpp, cpp_enum
 from gru4rec_toolkit.ops.gpu_base import GpuKernelOp
-from gru4rec_toolkit.ops.updates.op import METHODS, Update
+from gru4rec_toolkit.ops.updates.op import METHODS, MOST_ON_GPU, Update
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
@@ -37,8 +37,8 @@ class GpuUpdate(GpuKernelOp):
         self._of_one = Update(method, momentum, l2)  # the same for one parameter
         self.n_tables = self._of_one.n_tables
         self.FUNCTION = f"apply_update<{cpp_enum(method or 'sgd')}>"
-        if any(len(lookups) > 2 for lookups in weighted):
-            raise ValueError("a GPU's update of rows takes at most two look-ups")
+        if any(len(lookups) > MOST_ON_GPU for lookups in weighted):
+            raise ValueError(f"a GPU's update of rows takes at most {MOST_ON_GPU} look-ups")
         if inplace:
             firsts = [start for start, _ in self._spans()]
             at = [first + i for first in firsts for i in range(self.n_tables)]

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from gru4rec_toolkit.ops import library
 from gru4rec_toolkit.ops.base import KernelOp, cpp_enum
 from gru4rec_toolkit.theano_setup import tensor as tt
 from gru4rec_toolkit.theano_setup import theano
 
 # in the order of the enums in kernels.h
 METHODS = (None, "adagrad", "rmsprop", "adadelta", "adam")
+# look-ups of one parameter that a GPU's kernel takes
+MOST_ON_GPU = 2
 
 
 def has_method(method: str | None) -> bool:
     """Tell whether the kernels know an optimizer."""
     return method in METHODS
+
+
+def most_look_ups() -> float:
+    """Return how many look-ups of a parameter the kernels of the device take."""
+    return math.inf if library.usable() else MOST_ON_GPU
 
 
 # ---------------------------------------------------------------------------- optimizers
