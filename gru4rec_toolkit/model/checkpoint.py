@@ -29,6 +29,7 @@ from gru4rec_toolkit.errors import (
     end_at_signal,
     shown,
 )
+from gru4rec_toolkit.parameters import defaults
 
 if TYPE_CHECKING:
     from gru4rec_toolkit.model.training import Training
@@ -336,7 +337,8 @@ def _difference(state: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None
     if state.get("validation") != mine["validation"]:
         return "with another validation (its sessions, list lengths, ties or metric)"
     theirs = state.get("parameters")
-    theirs = theirs if isinstance(theirs, dict) else {}
+    # one that was written before there was a parameter was trained with its default
+    theirs = {**defaults(), **theirs} if isinstance(theirs, dict) and theirs else {}
     for name, value in mine["parameters"].items():
         if theirs.get(name) != value:
             return f"with {name}={shown(theirs.get(name))}, but now it is {shown(value)}"

@@ -30,7 +30,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec import GRU4Rec
-from gru4rec_toolkit import container
+from gru4rec_toolkit import container, parameters
 from gru4rec_toolkit.errors import InputError, Interrupted
 from gru4rec_toolkit.model import checkpoint, training
 
@@ -527,6 +527,24 @@ with files.locked("{checkpoint.LOCK_NAME}"):
     assert os.listdir(tmp_path) == [checkpoint.LOCK_NAME]
     fitted({}, data, checkpoint=str(tmp_path))
     assert os.listdir(tmp_path) == [checkpoint.FILE_NAME]
+
+
+def test_a_checkpoint_older_than_a_parameter(data, tmp_path, monkeypatch):
+    """It was written by a training with the parameter's default."""
+    whole = fitted({}, data)
+    as_dict = parameters.Values.as_dict
+    with monkeypatch.context() as patch:
+        new = {"bptt", "dropout_mask", "user_key"}
+        patch.setattr(
+            *(parameters.Values, "as_dict"),
+            lambda self: {n: v for n, v in as_dict(self).items() if n not in new},
+        )
+        stop_after(patch, 3, interrupt)
+        with pytest.raises(Interrupted):
+            fitted({}, data, checkpoint=str(tmp_path))
+    with pytest.raises(InputError, match="with bptt=1, but now it is 2"):
+        fitted({"bptt": 2}, data, checkpoint=str(tmp_path), resume=True)
+    assert equal(whole, fitted({}, data, checkpoint=str(tmp_path), resume=True))
 
 
 def test_other_users_are_other_data(data, tmp_path, monkeypatch):
