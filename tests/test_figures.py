@@ -25,7 +25,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 SMALLEST_TEXT = 8
 # axes and series of each picture
 TEXTS = {
-    "curves": {"Epoch", "Loss (mean per mini-batch)", "Recall@N", "MRR@N", "List length N (items)"},
+    "curves": {
+        *("Epoch", "Loss (mean per mini-batch)", "Recall@N", "MRR@N"),
+        "List length N (items, log scale)",
+    },
     "lengths": {
         *("List length N (items)", "Recall@N (share of the next clicks)"),
         *("MRR@N (mean of 1 / rank)", *figures.LOOKS),
