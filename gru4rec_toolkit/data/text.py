@@ -469,7 +469,7 @@ def _check_separator(file: TextFile, names: Sequence[str], keys: Sequence) -> No
         return
     line = shortened(" ".join(f"{file.separator} ".join(names).split()), 100)
     for separator, (kind, ending) in _SEPARATORS.items():
-        parts = [part.strip(' "') for part in names[0].split(separator)]
+        parts = [part.strip(' "') for part in (names or [""])[0].split(separator)]
         is_other = separator != file.separator and len(names) == 1
         # a single column may have a name of two words
         if is_other and (len(parts) > 2 or all(key in parts for key in keys)):
