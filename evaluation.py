@@ -302,9 +302,13 @@ class _Task:
             )
         from gru4rec_toolkit.model.replay import Continuation
 
-        past = history
-        if past is not None:
-            past = _log_of(past, keys, self.model.item_ids, "history", keep_session_ids=True)
+        past = None
+        if history is not None:
+            past = sessions.as_log(
+                *(history, keys[:3], self.model.item_ids, "history"),
+                keep_session_ids=True,
+                user_key=keys[3],
+            )
         self.continued = Continuation(self.model.network, self.log, past)
         self.log = self.continued.test.log
 
@@ -380,7 +384,7 @@ class _Task:
             from gru4rec_toolkit.model.toplists import top_lists
 
             lists = top_lists(self.model.network, *arguments, length, self._initial)
-            return lists if self.continued is None else _counting(lists, self._counting)
+            return lists if self.continued is None else _flagged(lists, self._counting)
         return _lists_by_prediction(self.scorer, self.model.item_ids, *arguments, length)
 
     def tables(self, mode: str, n_rows: int) -> Iterator[pd.DataFrame]:
@@ -420,11 +424,11 @@ class _Task:
             yield pd.DataFrame(dict(zip(tablefile.RANKS.columns, series)))
 
 
-def _counting(lists: Iterator[np.ndarray], counts: np.ndarray | slice) -> Iterator[np.ndarray]:
-    """Yield the rows of lists (M, length) that count, by a flag for each row of all."""
+def _flagged(lists: Iterator[np.ndarray], flags: np.ndarray | slice) -> Iterator[np.ndarray]:
+    """Yield the rows of lists (M, length) that a flag for each row of all chooses."""
     begin = 0
     for rows in lists:
-        yield rows[counts[begin : begin + len(rows)]]  # type: ignore[index]  # an array here
+        yield rows[flags[begin : begin + len(rows)]]  # type: ignore[index]  # an array here
         begin += len(rows)
 
 
@@ -534,39 +538,10 @@ def _indexed(
 ) -> sessions.SessionLog:
     """Return test data as a log of the model's items that has something to predict."""
     keep_session_ids = keep_session_ids or has_history
-    log = _log_of(test_data, keys, item_ids, "test data", keep_session_ids)
+    log = sessions.as_log(test_data, keys[:3], item_ids, "test data", keep_session_ids, keys[3])
     if log.user_offsets is None and not has_history:
         sessions.check_test_log(log, "test data")
     return log
-
-
-def _log_of(
-    data: pd.DataFrame | sessions.SessionLog,
-    keys: tuple[str, str, str, str | None],
-    item_ids: Ids,
-    source: str,
-    keep_session_ids: bool,
-) -> sessions.SessionLog:
-    """Return data as a log of the model's items, or check that it is one."""
-    session_key, item_key, time_key, user_key = keys
-    if not isinstance(data, sessions.SessionLog):
-        return sessions.index_sessions(
-            *(data, session_key, item_key, time_key, item_ids, source),
-            keep_session_ids=keep_session_ids,
-            user_key=user_key,
-        )
-    sessions.check_fit(data, item_ids, source)
-    if keep_session_ids and data.session_ids is None:
-        raise InputError(
-            f"{source}: the log was indexed without the sessions' ids, which ranks and histories "
-            "need; index it with index_sessions(..., keep_session_ids=True)"
-        )
-    if user_key is not None and data.user_offsets is None:
-        raise InputError(
-            f"{source}: the log was indexed without users; index it with "
-            "index_sessions(..., user_key=...)"
-        )
-    return data
 
 
 def _own_scorer(gru: GRU4Rec | Baseline) -> Any:

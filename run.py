@@ -275,18 +275,18 @@ def _read_data(gru: GRU4Rec | Baseline, args: argparse.Namespace) -> _Read:
     data = _read_events(gru, args.path, announce=True)
     # before a long training, to find out whether they can be used after it
     logs = {}
+    history = None
+    if args.history is not None and (args.evaluated or args.validate is not None):
+        history = _read_events(gru, args.history)
     if args.test:
         before: Ids = gru.item_ids if args.retrain is not None else []
         known = ids.extend_item_ids(before, data, gru.item_key)
-        logs = _index_test_sets(gru, args, known)
+        logs = _index_test_sets(gru, args, known, history)
         if not args.evaluated:
             _read_sessions(gru, args, known, announce=False)  # not kept: they may be many
-    validation = None
-    history = None
-    if args.validate is not None:
-        validation = _read_events(gru, args.validate)
-        history = None if args.history is None else _read_events(gru, args.history)
-    return _Read(data, logs, validation, history)
+    if args.validate is None:
+        return _Read(data, logs, None, None)
+    return _Read(data, logs, _read_events(gru, args.validate), history)
 
 
 def _save(gru: GRU4Rec, args: argparse.Namespace) -> None:
@@ -383,23 +383,31 @@ def _inputs(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _index_test_sets(
-    gru: GRU4Rec | Baseline, args: argparse.Namespace, item_ids: Ids
+    gru: GRU4Rec | Baseline,
+    args: argparse.Namespace,
+    item_ids: Ids,
+    history: pd.DataFrame | None = None,
 ) -> dict[str, SessionLog]:
     """Read every test set once, and keep its index, which is small beside the table itself."""
     paths = dict.fromkeys(args.evaluated)
     logs = {path: _index_test_set(gru, path, args, item_ids) for path in paths}
     if paths and args.history is not None:
-        logs[args.history] = _index_test_set(gru, args.history, args, item_ids)
+        logs[args.history] = _index_test_set(gru, args.history, args, item_ids, history)
     return logs
 
 
 def _index_test_set(
-    gru: GRU4Rec | Baseline, path: str, args: argparse.Namespace, item_ids: Ids
+    gru: GRU4Rec | Baseline,
+    path: str,
+    args: argparse.Namespace,
+    item_ids: Ids,
+    data: pd.DataFrame | None = None,
 ) -> SessionLog:
+    """Return the index of a test set or of the history, whose events may have been read."""
     from gru4rec_toolkit.data import sessions
 
     log = sessions.index_sessions(
-        _read_events(gru, path),
+        _read_events(gru, path) if data is None else data,
         *_keys(gru),
         item_ids=item_ids,
         source=path,

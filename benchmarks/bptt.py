@@ -16,7 +16,7 @@ import statistics
 import time
 
 from benchmarks import options
-from benchmarks.modes import PLAIN
+from benchmarks.modes import PLAIN, in_turns, spread
 from benchmarks.results import Results
 from benchmarks.training import Trainer, read_log
 from gru4rec_toolkit import arguments
@@ -74,21 +74,13 @@ def measure(args: argparse.Namespace, results: Results) -> None:
         whole = max(args.steps // length, 1) * length
         rewind, run_steps, n_steps = trainer.prepare_block(whole)
         steps[length] = rewind, run_steps, n_steps // length * length
-    times: dict[int, list[float]] = {length: [] for length in args.lengths}
-    for _ in range(args.rounds):
-        for length, (rewind, run_steps, n_steps) in steps.items():
-            rewind()
-            start = time.perf_counter()
-            run_steps(n_steps)
-            times[length].append(1e6 * (time.perf_counter() - start) / n_steps)
+    times = in_turns(steps, args.rounds)
     print("\n          us a step   of the first K's (worst and best round)   compiled in")
     first = args.lengths[0]
     for length, of_length in times.items():
-        ratios = sorted(t / p for t, p in zip(of_length, times[first]))
         print(
             f"K = {length:<3} {statistics.median(of_length):10.0f}   "
-            f"{statistics.median(ratios):5.2f} ({ratios[-1]:.2f} to {ratios[0]:.2f})"
-            f"{seconds[length]:28.1f} s"
+            f"{spread(of_length, times[first])}{seconds[length]:28.1f} s"
         )
         results.add(bptt=length, microseconds=of_length, compiled=seconds[length])
 

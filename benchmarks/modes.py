@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 from benchmarks import options
 from benchmarks.results import Results
@@ -64,22 +65,36 @@ def main() -> None:
     for mode, changes in MODES.items():
         trainer = Trainer({**PLAIN, **changes}, log, merge=True)
         steps[mode] = trainer.prepare_block(args.steps)
-    times = {mode: [] for mode in MODES}
-    for _ in range(args.rounds):
-        for mode, (rewind, run_steps, n_steps) in steps.items():
-            rewind()
-            start = time.perf_counter()
-            run_steps(n_steps)
-            times[mode].append(1e6 * (time.perf_counter() - start) / n_steps)
+    times = in_turns(steps, args.rounds)
     print("mode                 us a step   of the plain step (worst and best round)")
     plain = next(iter(MODES))
     for mode, of_mode in times.items():
-        ratios = sorted(t / p for t, p in zip(of_mode, times[plain]))
-        print(
-            f"{mode:<20} {statistics.median(of_mode):9.0f}  {statistics.median(ratios):5.2f} "
-            f"({ratios[-1]:.2f} to {ratios[0]:.2f})"
-        )
+        print(f"{mode:<20} {statistics.median(of_mode):9.0f}  {spread(of_mode, times[plain])}")
         results.add(mode=mode, microseconds=of_mode)
+
+
+def in_turns(steps: dict, n_rounds: int) -> dict[Any, list[float]]:
+    """Return microseconds a step, one a round, by name; one name after the other in each round.
+
+    Parameters
+    ----------
+    steps : dict
+        What `Trainer.prepare_block` returned, by name.
+    """
+    times: dict[Any, list[float]] = {name: [] for name in steps}
+    for _ in range(n_rounds):
+        for name, (rewind, run_steps, n_steps) in steps.items():
+            rewind()
+            start = time.perf_counter()
+            run_steps(n_steps)
+            times[name].append(1e6 * (time.perf_counter() - start) / n_steps)
+    return times
+
+
+def spread(times: list[float], plain: list[float]) -> str:
+    """Return the median ratio of rounds, with the worst and the best one."""
+    ratios = sorted(t / p for t, p in zip(times, plain))
+    return f"{statistics.median(ratios):5.2f} ({ratios[-1]:.2f} to {ratios[0]:.2f})"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import gru4rec_toolkit
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, listed
 
 # ranks are computed as 32-bit integers
 LONGEST_LIST = 2**31 - 1
@@ -69,9 +69,9 @@ class Parser(argparse.ArgumentParser):
     def _sentence(self, message: str) -> str:
         known = re.fullmatch(r"the following arguments are required: (.+)", message)
         if known:
-            *others, last = known[1].split(", ")
-            names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
-            return f"{names} missing; see {self.prog} -h"
+            names = known[1].split(", ")
+            are = "are" if len(names) > 1 else "is"
+            return f"{listed(names)} {are} missing; see {self.prog} -h"
         known = re.fullmatch(r"unrecognized arguments: (.+)", message, re.DOTALL)
         if known:
             return self._unknown(known[1])

@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -135,11 +135,16 @@ def pip_install(what: str) -> str:
     return f"{shlex.quote(sys.executable)} -m pip install {what}"
 
 
+def listed(words: Sequence[str]) -> str:
+    """Return words as a sentence lists them: a, b and c."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def missing_dependencies(*names: str) -> InputError:
     """Return the message about packages without which nothing runs: it is the wrong Python."""
     several = len(names) > 1
-    found = f"{', '.join(names[:-1])} and {names[-1]}" if several else names[0]
-    subject = f"the packages {found} are" if several else f"the package {found} is"
+    subject = f"the package{'s' * several} {listed(names)} {'are' if several else 'is'}"
     root = Path(__file__).resolve().parents[1]
     advice = "install the toolkit there with `pip install .`"
     if (root / "Makefile").is_file():  # a clone

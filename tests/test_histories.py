@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,6 +162,19 @@ def test_a_session_goes_on_whatever_came_between(of_users):
     assert found[["SessionId", "Position"]].to_numpy().tolist() == [[10, 2], [11, 3]]
     alone = evaluation.ranks(of_users, test, history=history)
     assert found["ItemId"].tolist() == alone["ItemId"].tolist() == [6, 8]
+
+
+def test_a_session_with_the_id_of_another_users(of_users):
+    """Ids are unique within a user here: the history's session 10 is not the test's."""
+    columns = ["UserId", "SessionId", "ItemId", "Time"]
+    history = pd.DataFrame([(1, 10, 3, 100), (2, 11, 4, 110)], columns=columns)
+    rows = [(2, 10, 6, 200), (2, 10, 7, 210), (3, 11, 8, 220), (3, 11, 9, 230)]
+    test = pd.DataFrame(rows, columns=columns)
+    found = evaluation.ranks(of_users, test, user_key="UserId", history=history)
+    assert found[["SessionId", "Position", "ItemId"]].to_numpy().tolist() == [
+        [10, 2, 7],
+        [11, 2, 9],
+    ]
 
 
 def test_the_same_targets_whatever_carries_the_state(of_users, parts):
@@ -374,6 +389,38 @@ def test_run_py(files, tmp_path):
     written = pd.read_csv(tmp_path / "lists.tsv", sep="\t")
     expected = gru.recommend(frames[1], k=3, history=frames[0])
     assert written["ItemId"].tolist() == expected.items.ravel().tolist()
+
+
+COUNTING = """
+import sys
+
+import gru4rec
+from gru4rec_toolkit.data import events
+
+read_events = events.read_events
+
+
+def counted(path, *keys, **options):
+    print("read", path, file=sys.stderr)
+    return read_events(path, *keys, **options)
+
+
+events.read_events = counted
+GRU4Rec = gru4rec.GRU4Rec
+"""
+
+
+def test_a_history_is_read_once(files, tmp_path):
+    """For the test set and for the validation."""
+    history, test = files
+    (tmp_path / "counting.py").write_text(COUNTING)
+    train = tmp_path / "train.tsv"
+    train.write_bytes(Path(history).read_bytes())
+    options = ["-ps", PARAMETERS, "-g", "counting.py", "-t", test, "--validate", test]
+    done = succeeds(run_py(train, *options, "--history", history, cwd=tmp_path))
+    assert "--> validation Recall@20" in done.out
+    read = [line for line in done.err.splitlines() if line.startswith("read ")]
+    assert sorted(read) == sorted(f"read {path}" for path in (train, history, test, test))
 
 
 @pytest.mark.parametrize(

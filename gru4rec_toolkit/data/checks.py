@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from gru4rec_toolkit.errors import InputError, shortened, shown
+from gru4rec_toolkit.errors import InputError, listed, shortened, shown
 
 _COUNT = {3: "three", 4: "four"}
 OPTIONS = {"session": "-sk", "item": "-ik", "time": "-tk", "user": "-uk"}
@@ -43,10 +43,6 @@ def row_place(row: int) -> str:
     return f"row {row}"
 
 
-def _listed(words: list[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def check_columns(names: Sequence, keys: dict[str, str], source: str) -> None:
     """Raise an InputError unless the keys name different columns that exist once each."""
     for role, key in keys.items():
@@ -63,7 +59,7 @@ def check_columns(names: Sequence, keys: dict[str, str], source: str) -> None:
             raise InputError(f'{source}: column "{key}" appears more than once; rename the others')
         if list(keys.values()).count(key) > 1:
             raise InputError(
-                f"{source}: {_listed(list(keys))} have to be {_COUNT[len(keys)]} columns, but "
+                f"{source}: {listed(list(keys))} have to be {_COUNT[len(keys)]} columns, but "
                 f'"{key}" is to be more than one of them; name the {role} column with {option}'
             )
 

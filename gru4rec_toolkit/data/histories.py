@@ -84,7 +84,7 @@ def continue_log(
         np.arange(n) if test.user_offsets is None else test.user_offsets[:-1].astype(np.int64)
     )
     offsets[first_sessions] = begins
-    before = _lengths_before(test, history)
+    before = _lengths_before(test, history, of)
     is_target = np.zeros(len(items), dtype=bool)
     is_target[places] = True
     # an event that begins a session is no target
@@ -115,7 +115,7 @@ def continue_log(
     )
 
 
-def _ids(log: SessionLog) -> np.ndarray:
+def _owner_ids(log: SessionLog) -> np.ndarray:
     found = log.session_ids if log.user_offsets is None else log.user_ids
     assert found is not None
     return found
@@ -125,65 +125,67 @@ def _histories_of(test: SessionLog, history: SessionLog | None, source: str) -> 
     """Return each test sequence's place among the histories, -1 where it has none."""
     if history is None:
         return np.full(len(test.sequences.firsts), -1)
-    kind = "sessions" if test.user_offsets is None else "users"
-    of = find_ids(_ids(test), _ids(history))
-    has = of >= 0
-    if not has.any():
-        raise InputError(
-            f"{source}: none of the test's {kind} is in it: {shown(_ids(test)[0])} is one of the "
-            f"test's, {shown(_ids(history)[0])} one of its own; ids have to be the same in both"
-        )
-    check_order(_ids(test), test.sequences.start_times, end_times(history)[of], has, kind, source)
-    return of
+    return find_histories(_owner_ids(test), test.sequences.start_times, history, source)
 
 
-def check_order(
-    ids: np.ndarray,
-    begins: np.ndarray,
-    ends: np.ndarray,
-    has: np.ndarray,
-    kind: str,
-    source: str,
-) -> None:
-    """Raise an InputError if histories go beyond the beginning of what they are the history of.
+def find_histories(
+    ids: np.ndarray, begins: np.ndarray, history: SessionLog, source: str
+) -> np.ndarray:
+    """Return the places of sequences among those of a history, -1 where one is not there.
 
-    Where sessions of one user overlap, as in two tabs, a few do: then a warning says how many.
+    Where sessions of one user overlap, as in two tabs, some histories go beyond the beginning of
+    what they are the history of: then a warning says how many.
 
     Parameters
     ----------
     ids, begins : arrays (n,)
         Of the sequences, and the times of their first events.
-    ends : array (n,)
-        The time of the last event of each one's history, where it ``has`` one (bool (n,)).
-    kind : str
-        What sequences are: sessions, users.
+    history : SessionLog
+        With its ids.
     source : str
         What to call the history in messages.
+
+    Raises
+    ------
+    InputError
+        If none is there, or most of them have events there after their beginning.
     """
-    late = np.flatnonzero(has & (ends > begins))
-    if not len(late):
-        return
-    n = int(has.sum())
-    said = (
-        f"{source}: {len(late)} of {n} {kind} that have a history have events in it after the "
-        f"beginning of their test, such as {shown(ids[late[0]])}"
-    )
-    if 2 * len(late) > n:
-        raise InputError(f"{said}; give what came before the test only")
-    logger.warning("%s; these events count as if they came before", said)
+    kind = "sessions" if history.user_offsets is None else "users"
+    theirs, ends = _owner_ids(history), history.end_times
+    if history.user_offsets is not None:
+        ends = np.maximum.reduceat(ends, history.user_offsets[:-1])
+    of = find_ids(ids, theirs)
+    n = int((of >= 0).sum())
+    if not n:
+        raise InputError(
+            f"{source}: none of the test's {kind} is in it: {shown(ids[0])} is one of the test's, "
+            f"{shown(theirs[0])} one of its own; ids have to be the same in both"
+        )
+    late = np.flatnonzero((of >= 0) & (ends[of] > begins))
+    if len(late):
+        said = (
+            f"{source}: {len(late)} of {n} {kind} that have a history have events in it after the "
+            f"beginning of their test, such as {shown(ids[late[0]])}"
+        )
+        if 2 * len(late) > n:
+            raise InputError(f"{said}; give what came before the test only")
+        logger.warning("%s; these events count as if they came before", said)
+    return of
 
 
-def end_times(log: SessionLog) -> np.ndarray:
-    """Return the time of each sequence's last event."""
-    if log.user_offsets is None:
-        return log.end_times
-    return np.maximum.reduceat(log.end_times, log.user_offsets[:-1])
-
-
-def _lengths_before(test: SessionLog, history: SessionLog | None) -> np.ndarray:
-    """Return how many events each session of the test has in the history: int64 (n_sessions,)."""
+def _lengths_before(test: SessionLog, history: SessionLog | None, of: np.ndarray) -> np.ndarray:
+    """Return how many events each session of the test has in its history: int64 (n_sessions,)."""
     if history is None:
         return np.zeros(test.n_sessions, dtype=np.int64)
     assert test.session_ids is not None and history.session_ids is not None
-    of = find_ids(test.session_ids, history.session_ids)
-    return np.where(of >= 0, np.diff(history.offsets)[of], 0)
+    place = find_ids(test.session_ids, history.session_ids)
+    # another user may have a session with that id
+    is_own = (place >= 0) & (_sequence_of(history)[place] == of[_sequence_of(test)])
+    return np.where(is_own, np.diff(history.offsets)[place], 0)
+
+
+def _sequence_of(log: SessionLog) -> np.ndarray:
+    """Return the sequence of each session."""
+    if log.user_offsets is None:
+        return np.arange(log.n_sessions)
+    return np.repeat(np.arange(len(log.user_offsets) - 1), np.diff(log.user_offsets))

@@ -32,8 +32,8 @@ class Block:
     kept : int64 array (M,)
         Rows of the previous block that go on as this block's rows, so ``H = H[kept]`` carries the
         hidden states over; for the first block ``arange(M)``.
-    begins : int32 array (K, M)
-        1 + the index of the sequence whose first event the input is; 0 where it is none's.
+    begins : int64 array (3, n)
+        Step, row and sequence, of each input that is the first event of a sequence.
     """
 
     inputs: np.ndarray
@@ -217,9 +217,7 @@ def _fill_block(
     ends[after[stop <= end] - 1] = 1
     if log.sequences.resets is not None:
         ends[log.sequences.resets[events + 1]] = 1
-    begins = np.zeros(len(events), dtype=np.int32)
     is_first = start >= begin
-    begins[(after - n_steps)[is_first]] = 1 + index[is_first]
     slots = slot[np.r_[True, slot[1:] != slot[:-1]]]
 
     def by_step(cells: np.ndarray) -> np.ndarray:
@@ -229,7 +227,9 @@ def _fill_block(
         inputs=by_step(log.items[events]),
         targets=by_step(log.items[events + 1]),
         ends=by_step(ends),
-        begins=by_step(begins),
+        begins=np.stack(
+            (start[is_first] - begin, np.searchsorted(slots, slot[is_first]), index[is_first])
+        ),
         kept=np.searchsorted(previous_slots, slots).astype(np.int64, copy=False),
     )
     return block, slots

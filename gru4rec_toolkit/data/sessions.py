@@ -334,6 +334,52 @@ def check_test_log(log: SessionLog, source: str) -> None:
         )
 
 
+def as_log(
+    data: pd.DataFrame | SessionLog,
+    keys: tuple[str, str, str],
+    item_ids: Ids,
+    source: str,
+    keep_session_ids: bool = False,
+    user_key: str | None = None,
+) -> SessionLog:
+    """Return data as a log of a model's items, or check that it is one.
+
+    Parameters
+    ----------
+    data : DataFrame or SessionLog
+    keys : tuple of str
+        Columns of sessions, items and times.
+    item_ids, source, keep_session_ids, user_key
+        As for `index_sessions`; a log has to be indexed with them.
+
+    Raises
+    ------
+    InputError
+        As `index_sessions`; or the log was indexed in another way.
+    """
+    if not isinstance(data, SessionLog):
+        return index_sessions(
+            data,
+            *keys,
+            item_ids=item_ids,
+            source=source,
+            keep_session_ids=keep_session_ids,
+            user_key=user_key,
+        )
+    check_fit(data, item_ids, source)
+    if keep_session_ids and data.session_ids is None:
+        raise InputError(
+            f"{source}: the log was indexed without the sessions' ids, which ranks and histories "
+            "need; index it with index_sessions(..., keep_session_ids=True)"
+        )
+    if user_key is not None and data.user_offsets is None:
+        raise InputError(
+            f"{source}: the log was indexed without users; index it with "
+            "index_sessions(..., user_key=...)"
+        )
+    return data
+
+
 def check_fit(log: SessionLog, item_ids: Ids, source: str) -> None:
     """Raise an InputError unless a log was indexed with exactly these items of a model."""
     if not fits(log, item_ids):

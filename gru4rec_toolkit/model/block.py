@@ -73,7 +73,10 @@ class UploadedBlock:
         self._targets.set_value(block.targets, borrow=True)
         self._goes_on.set_value((1 - block.ends).astype(theano.config.floatX), borrow=True)
         if begins:
-            self._begins.set_value(block.begins, borrow=True)
+            dense = np.zeros(block.inputs.shape, dtype=np.int32)
+            steps, rows, sequences = block.begins
+            dense[steps, rows] = 1 + sequences
+            self._begins.set_value(dense, borrow=True)
         self.step.set_value(np.int64(0))
 
     def entered(self, states: list, initial: list | None) -> list:

@@ -44,7 +44,7 @@ class Validation:
         Sessions that are evaluated in parallel; does not change the metrics.
     source : str
         What the data is called in messages.
-    history : DataFrame, optional
+    history : DataFrame or SessionLog, optional
         Events before the data, as for `evaluation.evaluate_gpu`.
 
     Raises
@@ -66,7 +66,7 @@ class Validation:
         metric: str = "recall",
         batch_size: int = 100,
         source: str = "validation data",
-        history: pd.DataFrame | None = None,
+        history: pd.DataFrame | sessions.SessionLog | None = None,
     ) -> None:
         self.data, self.source, self.history = data, source, history
         self.cut_off, self.mode, self.metric, self.batch_size = parameters.check_arguments(
@@ -107,18 +107,15 @@ class Validator:
     ) -> None:
         self.validation, self.network = validation, network
 
-        def index(data: pd.DataFrame, source: str) -> sessions.SessionLog:
-            return sessions.index_sessions(
-                *(data, *keys, item_ids, source),
-                keep_session_ids=validation.history is not None,
-                user_key=user_key,
-            )
+        def as_log(data: pd.DataFrame | sessions.SessionLog, source: str) -> sessions.SessionLog:
+            keep_ids = validation.history is not None
+            return sessions.as_log(data, keys, item_ids, source, keep_ids, user_key)
 
-        self.log = index(validation.data, validation.source)
+        self.log = as_log(validation.data, validation.source)
         self._continued: Continuation | None = None
         if validation.history is not None or user_key is not None:
             past = validation.history
-            past = None if past is None else index(past, "history")
+            past = None if past is None else as_log(past, "history")
             self._continued = Continuation(network, self.log, past)
             self.log = self._continued.test.log
         else:

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from gru4rec_toolkit.data.checks import check_events, column_keys, row_place
-from gru4rec_toolkit.data.histories import check_order, end_times
-from gru4rec_toolkit.data.ids import canonical_ids, find_ids, item_indices, sortable_ids
+from gru4rec_toolkit.data.histories import find_histories
+from gru4rec_toolkit.data.ids import canonical_ids, item_indices, sortable_ids
 from gru4rec_toolkit.data.sessions import SessionLog, index_sessions
 from gru4rec_toolkit.errors import InputError, shown
 from gru4rec_toolkit.model import replay
@@ -111,22 +111,15 @@ def running_sessions(
 
 def _after(past: SessionLog | None, log: RunningSessions, max_sequence: int) -> RunningSessions:
     """Return sessions with the events before them, of their owners."""
-    owners, start_times = log.owners, log.start_times
-    assert owners is not None and start_times is not None
+    start_times = log.start_times
+    assert log.owners is not None and start_times is not None
+    owners = canonical_ids(log.owners)
     codes = np.unique(owners, return_inverse=True)[1].reshape(-1)
     of = np.full(len(log), -1)
     if past is not None:
-        ids = past.session_ids if past.user_offsets is None else past.user_ids
-        assert ids is not None
-        of = find_ids(owners, ids)
-        if not (of >= 0).any():
-            raise InputError(
-                "history: none of the sessions' histories is in it; ids have to be the same in both"
-            )
-        first = np.full(codes.max() + 1, np.inf)
-        np.minimum.at(first, codes, start_times)
-        kind = "sessions" if past.user_offsets is None else "users"
-        check_order(owners, first[codes], end_times(past)[of], of >= 0, kind, "history")
+        begins = np.full(codes.max() + 1, np.inf)
+        np.minimum.at(begins, codes, start_times)
+        of = find_histories(owners, begins[codes], past, "history")
     found: list[np.ndarray] = [log.items[:0]] * len(log)
     before, owner = log.items[:0], -1
     for session in np.lexsort((start_times, codes)).tolist():
@@ -176,7 +169,7 @@ def _of_events(
     known = item_indices(item_ids, item_column)[order]
     log = _without_unknown(known, codes[order], len(ids), ids)
     owners = ids if user_key is None else data[user_key].to_numpy()[order[first]]
-    return replace(log, owners=canonical_ids(owners), start_times=times[order[first]])
+    return replace(log, owners=owners, start_times=times[order[first]])
 
 
 def _without_unknown(known: np.ndarray, codes: np.ndarray, n: int, ids) -> RunningSessions:

@@ -62,7 +62,7 @@ def test_steps_of_users():
         assert ids[block.targets[:, 0]].tolist() == [2, 6, 5, 1, 4]
         of_bob = [1, 1] if border == "reset" else [0, 1]
         assert block.ends[:, 0].tolist() == [*of_bob, *expected]
-        assert block.begins[:, 0].tolist() == [2, 0, 1, 0, 0]
+        assert block.begins.tolist() == [[0, 2], [0, 0], [1, 0]]
 
 
 def test_a_session_of_two_users():
