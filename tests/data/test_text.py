@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gru4rec_toolkit.data import text as text_
+from gru4rec_toolkit.data.events import read_events
 from gru4rec_toolkit.data.text import SCAN_BYTES, NeedsExactParser, Scan, TextFile
+from gru4rec_toolkit.errors import InputError
 
 
 @pytest.mark.parametrize("word", ["07", "+7", "-0", "-07", "7"])
@@ -130,3 +132,12 @@ def test_the_exact_parser_is_asked_for_where_the_fast_one_may_be_wrong(
                 list(blocks)
         else:
             assert b"".join(blocks).decode() == "b\tc\n" + rows
+
+
+@pytest.mark.parametrize("name", ["log.tsv", "log.csv"])
+@pytest.mark.parametrize("first", ["\n", "\t\n", ",\n", " \n"])
+def test_a_first_line_without_names(tmp_path, name, first):
+    path = tmp_path / name
+    path.write_text(f"{first}1\t2\t3\n")
+    with pytest.raises(InputError, match='there is no column "SessionId"'):
+        read_events(path, announce=False)
