@@ -64,8 +64,14 @@ class Interrupted(KeyboardInterrupt):
 
 def shown(value: object, most: int = LONGEST_VALUE) -> str:
     """Return a value as messages repeat it: its repr in one line, cut where it is long."""
+    numpy = sys.modules.get("numpy")  # imported by what asks, if at all
     try:
-        text = repr(value)
+        if isinstance(value, str):
+            text = str.__repr__(value)
+        elif numpy is not None and isinstance(value, (numpy.number, numpy.bool_)):
+            text = str(value)  # NumPy 2's repr is np.int64(7)
+        else:
+            text = repr(value)
     except Exception:  # of a class of the caller's
         text = f"an object of the class {type(value).__name__}"
     return shortened(" ".join(text.split()), most)

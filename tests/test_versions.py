@@ -7,11 +7,13 @@ import re
 import sys
 from importlib import metadata
 
+import numpy as np
+import pandas as pd
 import pytest
 from helpers.cli import ROOT, complaint, python, run_py
 
 from gru4rec_toolkit import versions
-from gru4rec_toolkit.errors import InputError
+from gru4rec_toolkit.errors import InputError, shown
 
 TRAIN = ROOT / "tests" / "golden" / "train.tsv"
 
@@ -142,3 +144,19 @@ def test_pip_is_asked_for_the_same():
     assert wanted == f">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"
     bootstrap = (ROOT / "tools" / "bootstrap.py").read_text()
     assert f"OLDEST, NEWEST = {oldest}, {newest}" in bootstrap
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.int64(7), "7"),
+        (np.float32(0.1), "0.1"),
+        (np.bool_(True), "True"),
+        (np.str_("a b"), "'a b'"),
+        (pd.Series([7, 8]).iloc[1], "8"),
+        (pd.Series(["x"], dtype=object).iloc[0], "'x'"),
+    ],
+)
+def test_messages_repeat_a_value_alike(value, expected):
+    """NumPy 2 has reprs of its own, such as np.int64(7)."""
+    assert shown(value) == expected
