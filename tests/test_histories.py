@@ -314,6 +314,16 @@ def test_recommendations_of_users(of_users, parts):
         assert not set(found.items[i]) & set(whole)
 
 
+@pytest.mark.parametrize("kind", [float, str, "category"])
+def test_recommendations_find_users_whatever_their_type(of_users, parts, kind):
+    """Ids are compared by value: a user 7.0 or "7" of the one table is the 7 of the other."""
+    history, test = parts
+    other = test.assign(UserId=test["UserId"].astype(kind))
+    found = of_users.recommend(other, k=4, history=history)
+    expected = of_users.recommend(test, k=4, history=history)
+    np.testing.assert_array_equal(found.items, expected.items)
+
+
 def test_recommendations_of_lists_have_no_history(gru, parts):
     with pytest.raises(InputError, match="history: sessions have to be a DataFrame"):
         gru.recommend([[1, 2]], history=parts[0])
