@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import cli
-from helpers.cli import ROOT, files_in, python
+from helpers.cli import ROOT, UNCOVERED, files_in, python
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
@@ -25,7 +25,7 @@ from hypothesis.extra import numpy as st_np
 from gru4rec_toolkit import modelfile
 from gru4rec_toolkit.errors import InputError
 
-ALONE = {"PYTHONUNBUFFERED": None}
+ALONE = {"PYTHONUNBUFFERED": None, **UNCOVERED}
 PARAMETERS = {"layers": [3], "loss": "bpr-max", "learning_rate": 0.1, "time_sort": True}
 HEADER = {"format": "gru4rec-model", "version": 1, "parameters": PARAMETERS}
 

@@ -25,6 +25,7 @@ from helpers.cli import (
     ROOT,
     TEST,
     TRAIN,
+    UNCOVERED,
     complaint,
     environment,
     files_in,
@@ -767,7 +768,7 @@ def test_a_full_disk(folder):
     done = subprocess.run(
         ["bash", "-c", limited],
         cwd=folder.path,
-        env=environment(**folder.env()),
+        env=environment(**UNCOVERED, **folder.env()),
         capture_output=True,
         text=True,
         timeout=120,

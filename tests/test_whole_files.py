@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from helpers.cli import ROOT, files_in
+from helpers.cli import ROOT, UNCOVERED, files_in, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,11 +113,9 @@ except OSError as err:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = python("-c", code, cwd=tmp_path, **UNCOVERED)
     told = errno.EFBIG if then == "pass" else "interrupted"
-    assert (done.stdout, done.stderr) == (f"{told}\n", "")
+    assert (done.out, done.err) == (f"{told}\n", "")
     assert files_in(tmp_path) == {}
 
 
