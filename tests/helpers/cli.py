@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 TRAIN, TEST = GOLDEN / "train.tsv", GOLDEN / "test.tsv"
-# for processes on a full disk, which could not write their lines for make coverage, either
+# the environment of processes in which make coverage would disturb what is tested
 UNCOVERED = {"COVERAGE_PROCESS_CONFIG": None}
 
 

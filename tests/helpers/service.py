@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from helpers.cli import ROOT, own_signals
+from helpers.cli import ROOT, UNCOVERED, environment, own_signals
 
 SERVING = ROOT / "examples" / "serving"
 # what the service must do without; a try to import one is written to standard error
@@ -47,6 +47,13 @@ def command(*arguments: object, blocked: Sequence[str] = BLOCKED) -> list[str]:
     return [sys.executable, "-c", _RUN, ",".join(blocked), service, *map(str, arguments)]
 
 
+def run(command: list[str]) -> subprocess.CompletedProcess:
+    """Run a command that is to end by itself."""
+    # make coverage would look for the blocked packages
+    env = environment(**UNCOVERED)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
 class Service:
     """A running service, and requests to it.
 
@@ -64,6 +71,7 @@ class Service:
             self.process = subprocess.Popen(
                 command(*arguments, "--port", "0"),
                 cwd=folder,
+                env=environment(**UNCOVERED),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

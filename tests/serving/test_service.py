@@ -384,8 +384,7 @@ def test_the_documentation(numbers):
 
 
 def starts(*arguments: object, blocked=running.BLOCKED) -> subprocess.CompletedProcess:
-    command = running.command(*arguments, blocked=blocked)
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return running.run(running.command(*arguments, blocked=blocked))
 
 
 def test_help_needs_nothing():
@@ -514,5 +513,5 @@ def test_it_imports_no_theano(numbers, tmp_path):
     (tmp_path / "service.py").write_text("import pandas")
     command = running.command()
     command[-1] = str(tmp_path / "service.py")
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = running.run(command)
     assert done.stderr.startswith("imported pandas") and done.returncode == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socketserver
 import struct
-import subprocess
 import threading
 import zlib
 from contextlib import ExitStack, contextmanager
@@ -271,8 +270,6 @@ def test_passwords_are_not_repeated(models, server):
     """In what the service says, which ends up in logs."""
     (_, path), _ = models
     url = f"redis://user:secret@127.0.0.1:{server.port}/0"
-    done = subprocess.run(
-        service.command(path, "--port", "0", "--redis", url), capture_output=True, text=True
-    )
+    done = service.run(service.command(path, "--port", "0", "--redis", url))
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "secret" not in done.stderr
