@@ -9,6 +9,7 @@ such ranks.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import itertools
 import logging
@@ -49,9 +50,9 @@ def evaluate_gpu(
     gru: GRU4Rec | Baseline,
     test_data: pd.DataFrame | sessions.SessionLog,
     items: Ids | None = None,
-    session_key: str = "SessionId",
-    item_key: str = "ItemId",
-    time_key: str = "Time",
+    session_key: str | None = None,
+    item_key: str | None = None,
+    time_key: str | None = None,
     cut_off: Sequence[int] = (20,),
     batch_size: int = 100,
     mode: str = "standard",
@@ -77,8 +78,9 @@ def evaluate_gpu(
         several times, and memory: a log takes 4 bytes an event and 24 bytes a session.
     items : sequence of item ids, optional
         Rank the target among these only (and itself). Default: among all items of the training.
-    session_key, item_key, time_key : str
-        Columns of test_data; a SessionLog needs none.
+    session_key, item_key, time_key : str, optional
+        Columns of test_data; a SessionLog needs none. Default: the model's, or SessionId, ItemId,
+        Time where the data has no column of that name.
     cut_off : sequence of int
         List lengths N.
     batch_size : int
@@ -114,9 +116,10 @@ def evaluate_gpu(
     user_key : str, optional
         Column of the users: the state is carried from one session of a user to the next, as in a
         training with this parameter. The first event of a session is no target nevertheless.
+        Default: the model's, as in a validation; ``""``: every session starts from zero.
     history : DataFrame or SessionLog, optional
         Events before the test, such as the training data, with the same columns: every session of
-        the test, or with ``user_key`` every user, starts from the state that its own events there
+        the test, or with users every user, starts from the state that its own events there
         leave. They are replayed once, the last ``max_sequence`` of each. The first event of the
         test is a target where its session has begun in the history. Needs a `GRU4Rec`; a SessionLog
         has to be indexed with ``keep_session_ids=True``, and so has the test's then.
@@ -164,9 +167,9 @@ def evaluate_sessions_batch(
     pr: GRU4Rec,
     test_data: pd.DataFrame | sessions.SessionLog,
     items: Ids | None = None,
-    session_key: str = "SessionId",
-    item_key: str = "ItemId",
-    time_key: str = "Time",
+    session_key: str | None = None,
+    item_key: str | None = None,
+    time_key: str | None = None,
     cut_off: Sequence[int] = (20,),
     batch_size: int = 100,
     mode: str = "standard",
@@ -183,7 +186,7 @@ def evaluate_sessions_batch(
 
     Parameters and results are those of `evaluate_gpu`. The sessions that the model predicts for
     meanwhile keep their states. A model of another class ranks by what it predicts, and its slots
-    forget their sessions.
+    forget their sessions. Users are not looked at: every session starts from zero.
     """
     _check_predicts(pr, "pr")
     scorer = pr
@@ -195,7 +198,7 @@ def evaluate_sessions_batch(
     cut_off, batch_size, mode, extra = parameters.check_arguments(
         cut_off=cut_off, batch_size=batch_size, mode=mode, extra=extra
     )
-    keys = (session_key, item_key, time_key, None)
+    keys = (session_key, item_key, time_key, "")
     task = _Task(pr, scorer, test_data, items, keys, batch_size)
     return task.metrics(cut_off, mode, extra)
 
@@ -204,9 +207,9 @@ def ranks(
     model: Any,
     test_data: pd.DataFrame | sessions.SessionLog,
     items: Ids | None = None,
-    session_key: str = "SessionId",
-    item_key: str = "ItemId",
-    time_key: str = "Time",
+    session_key: str | None = None,
+    item_key: str | None = None,
+    time_key: str | None = None,
     batch_size: int = 100,
     mode: str = "standard",
     user_key: str | None = None,
@@ -274,13 +277,16 @@ class _Task:
         scorer: Any,
         test_data: pd.DataFrame | sessions.SessionLog,
         items: Ids | None,
-        keys: tuple[str, str, str, str | None],
+        named: tuple[str | None, ...],
         batch_size: int,
         keep_session_ids: bool = False,
         history: pd.DataFrame | sessions.SessionLog | None = None,
     ) -> None:
         self.model, self.scorer, self.batch_size = model, scorer, batch_size
+        keys = _columns(model, named, test_data)
         self.log = _indexed(test_data, keys, model.item_ids, keep_session_ids, history is not None)
+        if named[3] == "":
+            self.log = dataclasses.replace(self.log, user_offsets=None)
         self.continued: Continuation | None = None
         if self.log.user_offsets is not None or history is not None:
             self._go_on(history, keys)
@@ -298,7 +304,8 @@ class _Task:
         if isinstance(self.model, Baseline) or self.scorer is not None:
             raise InputError(
                 f"history, user_key: {type(self.model).__name__} predicts in a way of its own, and "
-                "states are those of a GRU4Rec's network; leave them out"
+                'states are those of a GRU4Rec\'s network; leave them out (user_key="", in the '
+                "shell -uk None)"
             )
         from gru4rec_toolkit.model.replay import Continuation
 
@@ -527,6 +534,41 @@ def _share_of_events(model: Any) -> np.ndarray:
             "not; train it again, or leave popularity out"
         )
     return support / support.sum()
+
+
+def _columns(
+    model: Any, named: tuple[str | None, ...], test_data: pd.DataFrame | sessions.SessionLog
+) -> tuple[str, str, str, str | None]:
+    """Return the columns of sessions, items, times and users: those that are named, or the model's.
+
+    Parameters
+    ----------
+    model : object
+        One of another class need not know its columns.
+    named : tuple
+        None: the model's; an empty name of the users: none.
+    test_data : DataFrame or SessionLog
+        A log tells by itself whether it has users.
+    """
+
+    there = getattr(test_data, "columns", ())
+
+    def column(place: int, name: str, default: str | None) -> Any:
+        if named[place] is not None:
+            return named[place]
+        own = getattr(model, name, default)
+        # those of the test may have the usual names although the training's had others
+        return default if own not in there and default in there else own
+
+    user_key = column(3, "user_key", None) or None
+    if isinstance(test_data, sessions.SessionLog) and named[3] is None:
+        user_key = None if test_data.user_offsets is None else user_key
+    return (
+        column(0, "session_key", "SessionId"),
+        column(1, "item_key", "ItemId"),
+        column(2, "time_key", "Time"),
+        user_key,
+    )
 
 
 def _indexed(

@@ -757,12 +757,11 @@ class GRU4Rec(parameters.HasParameters):
 
     def _running(self, sessions: Any, history: pd.DataFrame | None) -> batches.RunningSessions:
         p = self.trained_network().settings
-        # where borders reset the state, sessions are on their own
-        user_key = None if p.session_border == "reset" else self.user_key
         if history is not None and not isinstance(history, pd.DataFrame):
             raise InputError(f"history: expected a DataFrame, got {shown(history, 60)}")
         log = batches.running_sessions(
-            sessions, self._keys, self.item_ids, history, user_key, p.max_sequence
+            *(sessions, self._keys, self.item_ids, history),
+            *(self.user_key, p.max_sequence, p.session_border),
         )
         log.announce()
         return log

@@ -22,6 +22,7 @@ from gru4rec_toolkit.run_options import build_parser, parse_arguments
 from gru4rec_toolkit.tracking.options import Trackers
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from gru4rec import GRU4Rec
@@ -276,14 +277,15 @@ def _read_data(gru: GRU4Rec | Baseline, args: argparse.Namespace) -> _Read:
     # before a long training, to find out whether they can be used after it
     logs = {}
     history = None
-    if args.history is not None and (args.evaluated or args.validate is not None):
+    if args.history is not None:
         history = _read_events(gru, args.history)
     if args.test:
         before: Ids = gru.item_ids if args.retrain is not None else []
         known = ids.extend_item_ids(before, data, gru.item_key)
         logs = _index_test_sets(gru, args, known, history)
+        _check_histories(gru, args, logs)
         if not args.evaluated:
-            _read_sessions(gru, args, known, announce=False)  # not kept: they may be many
+            _check_running_sessions(gru, args, known, history)  # not kept: they may be many
     if args.validate is None:
         return _Read(data, logs, None, None)
     return _Read(data, logs, _read_events(gru, args.validate), history)
@@ -417,6 +419,46 @@ def _index_test_set(
     if args.history is None:
         sessions.check_test_log(log, path)
     return log
+
+
+def _sequence_options(gru: GRU4Rec | Baseline) -> dict[str, Any]:
+    """Return the parameters of a model that say how its sequences go on; a variant's need not."""
+    return {
+        "max_sequence": getattr(gru, "max_sequence", 0),
+        "session_border": getattr(gru, "session_border", "carry"),
+    }
+
+
+def _check_histories(
+    gru: GRU4Rec | Baseline, args: argparse.Namespace, logs: dict[str, SessionLog]
+) -> None:
+    """Find out whether the test sets can go on from the history."""
+    if args.history is None:
+        return
+    from gru4rec_toolkit.data import histories
+
+    for path in args.evaluated:
+        histories.continue_log(
+            *(logs[path], logs[args.history]),
+            **_sequence_options(gru),
+            source=args.history,
+            announce=False,  # the evaluation will
+        )
+
+
+def _check_running_sessions(
+    gru: GRU4Rec | Baseline,
+    args: argparse.Namespace,
+    item_ids: np.ndarray,
+    history: pd.DataFrame | None,
+) -> None:
+    """Find out whether the sessions of --recommend can be used."""
+    from gru4rec_toolkit.serving import batch
+
+    data = _read_sessions(gru, args, item_ids, announce=False)
+    if history is not None:
+        options = {"user_key": _user_key(gru), **_sequence_options(gru)}
+        batch.running_sessions(data, _keys(gru), item_ids, history, **options)
 
 
 def _epoch_evaluation(

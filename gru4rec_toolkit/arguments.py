@@ -72,6 +72,9 @@ class Parser(argparse.ArgumentParser):
             names = known[1].split(", ")
             are = "are" if len(names) > 1 else "is"
             return f"{listed(names)} {are} missing; see {self.prog} -h"
+        known = re.fullmatch(r"one of the arguments (.+) is required", message)
+        if known:
+            return f"{listed(known[1].split(), 'or')} is needed; see {self.prog} -h"
         known = re.fullmatch(r"unrecognized arguments: (.+)", message, re.DOTALL)
         if known:
             return self._unknown(known[1])
@@ -121,14 +124,12 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def add_user_column(parser: argparse.ArgumentParser) -> None:
+def add_user_column(
+    parser: argparse.ArgumentParser,
+    help: str = "the state is carried from one session of a user to the next",
+) -> None:
     """Add ``-uk``, which `given_columns` reads where it is."""
-    parser.add_argument(
-        "-uk",
-        "--user_key",
-        metavar="UK",
-        help="column of user ids: the state is carried from one session of a user to the next",
-    )
+    parser.add_argument("-uk", "--user_key", metavar="UK", help=f"column of user ids: {help}")
 
 
 def given_columns(args: argparse.Namespace) -> dict[str, str]:

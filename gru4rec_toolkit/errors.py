@@ -141,10 +141,10 @@ def pip_install(what: str) -> str:
     return f"{shlex.quote(sys.executable)} -m pip install {what}"
 
 
-def listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str], before_last: str = "and") -> str:
     """Return words as a sentence lists them: a, b and c."""
     *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
+    return f"{', '.join(others)} {before_last} {last}" if others else last
 
 
 def missing_dependencies(*names: str) -> InputError:

@@ -127,10 +127,13 @@ def _remove(path: str) -> None:
 # ---------------------------------------------------------------------------- what may be replaced
 
 
+_EXISTS = "it exists"
+
+
 def obstacle(
     path: str | os.PathLike,
     kind: str,
-    is_that_kind: Callable[[str], bool],
+    is_that_kind: Callable[[str], bool] | None,
     inputs: Mapping[str, str | os.PathLike] | None = None,
     force: bool = False,
 ) -> str | None:
@@ -141,12 +144,12 @@ def obstacle(
     path : str or path-like
     kind : str
         Name of what is to be written, with its article: ``a GRU4Rec model``.
-    is_that_kind : callable
-        Whether an existing file, given by its path, is of that kind.
+    is_that_kind : callable, optional
+        Whether an existing file, given by its path, is of that kind. None: that cannot be told.
     inputs : mapping of str to path
         Files that are still needed, by what they are: ``the training data``.
     force : bool
-        Whether regular files of another kind may be replaced; inputs never are.
+        Whether all regular files may be replaced, not those of that kind alone; inputs never are.
     """
     if os.path.isdir(path):
         return "it is a directory"
@@ -159,16 +162,18 @@ def obstacle(
         return "it is no regular file"
     if not os.access(path, os.W_OK):
         return "it is write-protected"
-    if not force and not is_that_kind(os.fspath(path)):
-        return f"it exists and is not {kind}"
-    return None
+    if force:
+        return None
+    if is_that_kind is None:
+        return _EXISTS
+    return None if is_that_kind(os.fspath(path)) else f"{_EXISTS} and is not {kind}"
 
 
 def check_target(
     action: str,
     path: str,
     kind: str,
-    is_that_kind: Callable[[str], bool],
+    is_that_kind: Callable[[str], bool] | None,
     inputs: Mapping[str, str | os.PathLike] | None = None,
     force: bool | None = False,
 ) -> None:
@@ -199,7 +204,7 @@ def check_target(
             "give a path in an existing, writable directory"
         ) from None
     advice = "give another path"
-    if reason == f"it exists and is not {kind}" and force is not None:
+    if reason.startswith(_EXISTS) and force is not None:
         advice += ", or --force (in Python, force=True) to replace it"
     raise InputError(f"cannot {action} to {path}: {reason}; {advice}")
 
@@ -236,7 +241,7 @@ def remove_empty(folders: Iterable[Path]) -> None:
 def prepare_folder(
     option: str,
     folder: str,
-    targets: Mapping[str, tuple[str, Callable[[str], bool]]],
+    targets: Mapping[str, tuple[str, Callable[[str], bool] | None]],
     inputs: Mapping[str, str | os.PathLike] | None = None,
     force: bool | None = None,
 ) -> None:

@@ -270,9 +270,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     # the sessions of --recommend need nothing to predict
     args.evaluated = args.test if args.recommend is None else []
     tracking.check(args)
-    if args.check and (args.user_key is not None or args.history is not None):
-        option = "-uk" if args.user_key is not None else "--history"
-        raise InputError(f"{option} is about a model; leave it out with --check")
+    if args.check and args.history is not None:
+        raise InputError("--history is about a model; leave it out with --check")
     if args.history is not None and not args.test and args.validate is None:
         raise InputError(
             "--history is where test sets go on from: give one with -t, or sessions with --validate"

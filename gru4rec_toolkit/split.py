@@ -1,6 +1,6 @@
 """The command line of `data.splits`: a log becomes what comes before, and the test after it.
 
-``python -m gru4rec_toolkit.split PATH -o FOLDER`` with one of ``--last N``, ``--from TIME`` and
+``python -m gru4rec_toolkit.split PATH -o DIRECTORY`` with one of ``--last N``, ``--from TIME`` and
 ``--sessions-from TIME`` writes ``before.tsv`` and ``after.tsv``.
 """
 
@@ -21,7 +21,10 @@ ROWS_AT_ONCE = 1 << 18
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``python -m gru4rec_toolkit.split``."""
     parser = arguments.Parser(
-        prog="gru4rec_toolkit.split",
+        prog="python -m gru4rec_toolkit.split",
+        # argparse's own is wider than 80 columns
+        usage="%(prog)s [-h] [options] PATH -o DIRECTORY\n"
+        "       (--last N | --from TIME | --sessions-from TIME)",
         description="Split a click log into before.tsv and after.tsv, a test.",
     )
     parser.add_argument("path", metavar="PATH", help="click log, in any format that run.py reads")
@@ -36,13 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
     way.add_argument(
         "--sessions-from", metavar="TIME", help="the sessions that start at this time or later"
     )
-    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where to write")
+    parser.add_argument("-o", "--output", metavar="DIRECTORY", required=True, help="where to write")
     arguments.add_columns(parser)
-    parser.add_argument(
-        "-uk", "--user_key", metavar="UK",
-        help="column of user ids: --last is about users, and the column is kept",
-    )  # fmt: skip
-    arguments.add_force(parser, help="replace before.tsv and after.tsv in FOLDER")
+    arguments.add_user_column(parser, help="--last is about users, and the column is kept")
+    arguments.add_force(parser, help="replace before.tsv and after.tsv in DIRECTORY")
     return parser
 
 
@@ -67,23 +67,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         sessions.check_users(data, {"session": keys["session_key"], "user": user_key}, args.path)
     owner = keys["session_key"] if user_key is None else user_key
     columns = {"session_key": owner, "time_key": keys["time_key"]}
-    try:
-        if args.last is not None:
-            parts = splits.last_events(data, args.last, **columns)
-        elif args.events_from is not None:
-            parts = splits.events_from(data, args.events_from, **columns)
-        else:
-            columns["session_key"] = keys["session_key"]
-            parts = splits.sessions_from(data, args.sessions_from, **columns)
-    except InputError as err:
-        raise InputError(f"{args.path}: {err}") from None
-    header = _header(data.columns)
-
-    def is_part(path: str) -> bool:
-        with open(path, "rb") as file:
-            return file.readline(len(header)) == header
-
-    targets = {name: ("a part of a split with these columns", is_part) for name in NAMES}
+    columns["source"] = args.path
+    if args.last is not None:
+        parts = splits.last_events(data, args.last, **columns)
+    elif args.events_from is not None:
+        parts = splits.events_from(data, args.events_from, **columns)
+    else:
+        columns["session_key"] = keys["session_key"]
+        parts = splits.sessions_from(data, args.sessions_from, **columns)
+    # what is written looks like any other log, so that nothing tells whose a file is
+    targets = {name: ("a part of the log", None) for name in NAMES}
     files.prepare_folder("-o", args.output, targets, {"the log": args.path}, args.force)
     paths = [os.path.join(args.output, name) for name in NAMES]
     try:

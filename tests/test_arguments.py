@@ -16,7 +16,7 @@ import gru4rec_toolkit
 import paropt
 import run
 from examples import reproduce
-from gru4rec_toolkit import arguments, errors, parameters, versions
+from gru4rec_toolkit import arguments, errors, parameters, split, versions
 from gru4rec_toolkit.data import report
 from gru4rec_toolkit.errors import InputError
 
@@ -24,6 +24,7 @@ PARSERS = {
     "run.py": run.build_parser(),
     "paropt.py": paropt.build_parser(),
     "report": report.build_parser(),
+    "split": split.build_parser(),
     "reproduce.py": reproduce.build_parser(),
 }
 # options that do something else with what they take: their texts differ, and one its number
@@ -34,6 +35,8 @@ OF_THEIR_OWN = {
     "--parameter_string",
     "--primary_metric",
     "--seed",
+    "--user_key",
+    "--output",
 }
 
 
@@ -60,8 +63,8 @@ def test_an_option_means_the_same_in_every_command_line():
 def test_no_option_of_several_command_lines_is_written_twice():
     shared = {name for name in options(PARSERS["run.py"]) if name in options(PARSERS["paropt.py"])}
     shared |= OF_THEIR_OWN | {"--save_model", "--device"}
-    shared.remove("--help")
-    files = ["run.py", "paropt.py", "gru4rec_toolkit/data/report.py"]
+    shared -= {"--help", "--output"}
+    files = ["run.py", "paropt.py", "gru4rec_toolkit/data/report.py", "gru4rec_toolkit/split.py"]
     files += ["examples/reproduce.py", "examples/cli.py", "examples/quickstart/quickstart.py"]
     for file in files:
         text = (ROOT / file).read_text()
@@ -70,7 +73,7 @@ def test_no_option_of_several_command_lines_is_written_twice():
         assert not shared & set(added), file
 
 
-@pytest.mark.parametrize("name", ["run.py", "paropt.py", "report"])
+@pytest.mark.parametrize("name", ["run.py", "paropt.py", "report", "split"])
 def test_columns_have_the_defaults_of_the_model(name):
     defaults = parameters.defaults()
     for key in ("session_key", "item_key", "time_key"):
@@ -91,6 +94,7 @@ def test_given_columns():
         ["run.py"],
         ["paropt.py"],
         ["-m", "gru4rec_toolkit.data.report"],
+        ["-m", "gru4rec_toolkit.split"],
         ["examples/reproduce.py"],
     ],
     ids=" ".join,

@@ -224,15 +224,13 @@ def test_the_other_commands_are_targets_of_the_makefile_or_pip(page):
 def test_tables_name_every_option_and_parameter():
     import paropt
     import run as cli
-    from gru4rec_toolkit import parameters
+    from gru4rec_toolkit import parameters, split
+    from gru4rec_toolkit.data import report
 
-    for action in cli.build_parser()._actions + paropt.build_parser()._actions:
-        for option in action.option_strings:
-            assert (
-                option in ("-h", "--help")
-                or f"`{option}`" in PAGES["docs/command-line.md"]
-                or (option.lstrip("-").endswith("_key") and option.startswith("--"))
-            ), option
+    for program in (cli, paropt, split, report):
+        for action in program.build_parser()._actions:
+            for option in {*action.option_strings} - {"-h", "--help"}:
+                assert f"`{option}`" in PAGES["docs/command-line.md"], option
     for name in parameters.PARAMETERS:
         assert f"`{name}`" in PAGES["docs/parameters.md"], name
 

@@ -329,6 +329,64 @@ def test_recommendations_of_lists_have_no_history(gru, parts):
         gru.recommend([[1, 2]], history=parts[0])
 
 
+# ---------------------------------------------------------------------------- the model's columns
+
+
+def test_users_are_those_of_the_model(of_users, parts):
+    """Unless they are named; with an empty name every session starts from zero."""
+    history, test = parts
+    found = evaluation.ranks(of_users, test, history=history)
+    named = evaluation.ranks(of_users, test, user_key="UserId", history=history)
+    pd.testing.assert_frame_equal(found, named)
+    options = {"history": history, "cut_off": [5]}
+    metrics = evaluation.evaluate_gpu(of_users, test, **options)
+    assert metrics == evaluation.evaluate_gpu(of_users, test, user_key="UserId", **options)
+    indexing = {"item_ids": of_users.item_ids, "keep_session_ids": True}
+    with_users = sessions.index_sessions(test, user_key="UserId", **indexing)
+    pd.testing.assert_frame_equal(evaluation.ranks(of_users, with_users, history=history), named)
+    alone = table_of(evaluation.ranks(of_users, test, user_key=""))
+    nearly(alone, replayed(of_users, None, test, "SessionId", same_session))
+    for log in (with_users, sessions.index_sessions(test, **indexing)):
+        assert table_of(evaluation.ranks(of_users, log, user_key="")) == alone
+    assert alone != table_of(evaluation.ranks(of_users, test))
+
+
+def test_columns_are_those_of_the_model(parts):
+    names = {"SessionId": "visit", "ItemId": "product", "Time": "when"}
+    keys = {"session_key": "visit", "item_key": "product", "time_key": "when"}
+    history, test = (part.rename(columns=names) for part in parts)
+    gru = GRU4Rec(layers=[6], batch_size=8, n_sample=8, n_epochs=1, **keys)
+    gru.fit(history)
+    expected = evaluation.evaluate_gpu(gru, test, **keys, cut_off=[5])
+    assert evaluation.evaluate_gpu(gru, test, cut_off=[5]) == expected
+    with pytest.warns(DeprecationWarning):
+        slow = evaluation.evaluate_sessions_batch(gru, test, cut_off=[5])
+    np.testing.assert_allclose(slow, expected)
+    named = {"session_key": "SessionId", "item_key": "ItemId", "time_key": "Time"}
+    for options in (named, {}):  # as in the reference, these need not be named
+        assert evaluation.evaluate_gpu(gru, parts[1], **options, cut_off=[5]) == expected
+    both = test.assign(ItemId=0, SessionId=0, Time=0)
+    assert evaluation.evaluate_gpu(gru, both, cut_off=[5]) == expected
+    with pytest.raises(InputError, match='"product"'):
+        evaluation.evaluate_gpu(gru, test.drop(columns="product"))
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_sessions_that_are_reset_need_no_history(parts, common, caplog):
+    """A user's other sessions are none, so that a test may go on from nothing."""
+    history, test = parts
+    if not common:
+        history = history.assign(SessionId=history["SessionId"] + 1000)
+    gru = model_of(parts, user_key="UserId", session_border="reset")
+    found = evaluation.ranks(gru, test, history=history)
+    alone = evaluation.ranks(gru, test)
+    assert (table_of(found) == table_of(alone)) != common
+    lists = gru.recommend(test, k=4, history=history)
+    assert (lists.items == gru.recommend(test, k=4).items).all() != common
+    warning = "history: no session of the test has begun in it, so all of them start from zero"
+    assert (caplog.text.count(warning) == 2) != common
+
+
 # ---------------------------------------------------------------------------- what is refused
 
 
@@ -450,3 +508,31 @@ def test_run_py_refuses(files, tmp_path, options, said):
     if "-ps" not in options:
         options += ["-ps", PARAMETERS]
     assert said in complaint(run_py(history, *options, cwd=tmp_path))
+
+
+def test_histories_are_matched_before_the_training(files, tmp_path):
+    """A mistake that would be told after hours is told at once; so are those of --recommend."""
+    history, test = files
+    other = str(tmp_path / "other.tsv")
+    frame = pd.read_csv(history, sep="\t")
+    frame.assign(SessionId=frame["SessionId"] + 1000).to_csv(other, sep="\t", index=False)
+    command = (history, "-ps", PARAMETERS, "-t", test)
+    lists = ("--recommend", "lists.tsv")
+    strange = "none of the test's sessions is in it"
+    late = "sessions that have a history have events in it after the beginning"
+    for options, said in [
+        (("--history", other), f"{other}: {strange}"),
+        (("--history", test), f"{test}: "),
+        (("--history", other, *lists), strange),
+        (("--history", test, *lists), late),
+    ]:
+        done = run_py(*command, *options, cwd=tmp_path)
+        assert said in complaint(done) and "Started training" not in done.out
+    assert late in complaint(run_py(*command, "--history", test, cwd=tmp_path))
+    reset = (history, "-ps", f"{PARAMETERS},session_border=reset", "-uk", "UserId", "-t", test)
+    done = succeeds(run_py(*reset, "-m", "5", "--history", other, cwd=tmp_path))
+    without = succeeds(run_py(*reset, "-m", "5", cwd=tmp_path))
+    assert done.metrics == without.metrics
+    assert done.err.count("no session of the test has begun in it") == 1
+    succeeds(run_py(*reset, *lists, "--history", other, cwd=tmp_path))
+    assert (tmp_path / "lists.tsv").exists()

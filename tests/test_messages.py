@@ -91,6 +91,16 @@ def test_a_terminal_that_does_not_know_its_size(tmp_path):
     assert re.search(r"mb/s\]\nEpoch1 --> ", done.err)
 
 
+def test_findings_on_a_terminal(tmp_path):
+    """They are results, on standard output; in a pipe each of them is one line."""
+    command = (ROOT / "run.py", TRAIN, "--check", "-t", TEST)
+    piped = succeeds(python(*command, cwd=tmp_path)).out
+    assert too_long(piped)
+    shown = succeeds(on_terminal(*command, cwd=tmp_path, whole=True)).err
+    assert not too_long(shown) and "note: " in shown
+    assert " ".join(shown.split()) == " ".join(piped.split())
+
+
 @pytest.mark.parametrize("columns", [80, 40])
 def test_an_error_on_a_terminal(tmp_path, columns):
     done = on_terminal(*MISTAKE, cwd=tmp_path, columns=columns)

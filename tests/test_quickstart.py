@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 from pathlib import Path
 
@@ -277,6 +278,14 @@ def test_other_files_are_left_alone(tmp_path: Path, log: pd.DataFrame):
         assert list(tmp_path.iterdir()) == [path]
     quickstart.write_table(log, path)
     quickstart.check_replaceable(path, ClickProcess())
+
+
+def test_commands_as_they_are_typed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = [str(tmp_path / "bin" / "python"), "/elsewhere/run.py", "a b", *["-o", "x" * 20] * 6]
+    shown = quickstart.as_typed(command)
+    assert all(len(line) <= 80 for line in shown.split("\n")) and shown.count("\n") > 1
+    assert shlex.split(shown.replace("\\\n", "")) == ["bin/python", *command[1:]]
 
 
 STAND_IN = """

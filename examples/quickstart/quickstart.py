@@ -53,6 +53,8 @@ PARAMETERS = ",".join(
 )
 # baselines that the model is compared with, by their names in the table
 BASELINES = {"Markov chain": "markov", "V-SkNN": "vsknn"}
+# of a line of a command, beside what a shell needs to go on in the next one
+COLUMNS = 75
 METRIC_LINE = re.compile(r"Recall@(\d+): (\S+) MRR@\1: (\S+)$")
 
 
@@ -199,6 +201,18 @@ def metrics(ranks: np.ndarray, cut_off: int) -> Metrics:
     return Metrics(float(np.mean(hit)), float(np.mean(np.where(hit, 1.0 / ranks, 0.0))))
 
 
+def as_typed(command: Sequence[str]) -> str:
+    """Return a command for a shell in the working directory, in lines of 80 columns."""
+    lines = [""]
+    for word in command:
+        inside = os.path.isabs(word) and not os.path.relpath(word).startswith("..")
+        word = shlex.quote(os.path.relpath(word) if inside else word)
+        if lines[-1] and len(lines[-1]) + len(word) > COLUMNS:
+            lines.append("   ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return " \\\n".join(lines)
+
+
 def call(command: Sequence[str]) -> dict[int, Metrics]:
     """Run a program with its output shown as it comes; return the metrics that it prints.
 
@@ -207,7 +221,7 @@ def call(command: Sequence[str]) -> dict[int, Metrics]:
     SystemExit
         If the program fails, or prints other list lengths than `CUT_OFFS`.
     """
-    print(f"\n$ {shlex.join(map(str, command))}", flush=True)
+    print(f"\n$ {as_typed(command)}", flush=True)
     found = {}
     # its standard error, where the progress bar is, stays the terminal
     with subprocess.Popen(

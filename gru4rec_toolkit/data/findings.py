@@ -112,6 +112,15 @@ def describe(log: Log) -> str:
     )
 
 
+def describe_users(users: np.ndarray, sessions: pd.Series) -> str:
+    """Return a line on the users of events, which belong to sessions of one user each."""
+    table = pd.DataFrame({"user": users, "session": sessions.to_numpy()})
+    of_users = table.groupby("user", sort=False)["session"]
+    numbers = {"sessions": of_users.nunique(), "events": of_users.size()}
+    spans = (f"{n.mean():.2f} {name} on average, most {n.max()}" for name, n in numbers.items())
+    return f"  users: {of_users.ngroups}; {'; '.join(spans)}"
+
+
 def findings(log: Log) -> Iterator[tuple[str, str]]:
     """Find what is remarkable in a log: pairs of a kind (warning, note) and a sentence."""
     n_events, lengths = len(log.items), log.lengths

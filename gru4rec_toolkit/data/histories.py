@@ -44,7 +44,12 @@ class Continued:
 
 
 def continue_log(
-    test: SessionLog, history: SessionLog | None, max_sequence: int = 0, source: str = "history"
+    test: SessionLog,
+    history: SessionLog | None,
+    max_sequence: int = 0,
+    session_border: str = "carry",
+    source: str = "history",
+    announce: bool = True,
 ) -> Continued:
     """Let the sequences of a test log go on from those of a history with the same ids.
 
@@ -52,18 +57,33 @@ def continue_log(
     ----------
     test, history : SessionLog
         Of the same items, with the ids of their sessions. Sequences are the users, where both logs
-        have users, else the sessions. Without a history every sequence begins with the test.
+        have users whose states are carried over the borders of sessions, else the sessions. Without
+        a history every sequence begins with the test.
     max_sequence : int
         Most events of a history that count, its last ones; 0: all.
+    session_border : "carry" or "reset"
+        As in the training. Where users are reset, no session needs to have a history.
     source : str
         What to call the history in messages.
+    announce : bool
+        Warn of events that are too late, and say how many are no targets.
 
     Raises
     ------
     InputError
-        If no sequence has a history, or most of them have events after the beginning of their test.
+        If no sequence has a history, most of them have events after the beginning of their test, or
+        there is nothing to predict.
     """
-    of = _histories_of(test, history, source)
+    is_reset = test.user_offsets is not None and session_border == "reset"
+    if is_reset:  # sessions are on their own, as in the training
+        test = replace(test, user_offsets=None)
+        history = history and replace(history, user_offsets=None)
+    of = np.full(len(test.sequences.firsts), -1)
+    if history is not None:
+        of = find_histories(
+            *(_owner_ids(test), test.sequences.start_times, history, source),
+            *(not is_reset, announce),
+        )
     has = of >= 0
     sequences, n = test.sequences, len(of)
     past, firsts, stops = np.zeros(0, dtype=np.int32), np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -97,7 +117,7 @@ def continue_log(
             "and a history that it goes on from, so there is nothing to predict"
         )
     n_first = int((before == 0).sum())
-    if history is not None and test.user_offsets is not None and n_first:
+    if announce and history is not None and test.user_offsets is not None and n_first:
         logger.info(
             "%d of the test's %d events begin a session and are no targets (with the users as the "
             "sessions, -sk, they are)",
@@ -121,15 +141,13 @@ def _owner_ids(log: SessionLog) -> np.ndarray:
     return found
 
 
-def _histories_of(test: SessionLog, history: SessionLog | None, source: str) -> np.ndarray:
-    """Return each test sequence's place among the histories, -1 where it has none."""
-    if history is None:
-        return np.full(len(test.sequences.firsts), -1)
-    return find_histories(_owner_ids(test), test.sequences.start_times, history, source)
-
-
 def find_histories(
-    ids: np.ndarray, begins: np.ndarray, history: SessionLog, source: str
+    ids: np.ndarray,
+    begins: np.ndarray,
+    history: SessionLog,
+    source: str,
+    is_needed: bool = True,
+    announce: bool = True,
 ) -> np.ndarray:
     """Return the places of sequences among those of a history, -1 where one is not there.
 
@@ -144,6 +162,10 @@ def find_histories(
         With its ids.
     source : str
         What to call the history in messages.
+    is_needed : bool
+        Whether it is an error that none is there, or only worth a warning.
+    announce : bool
+        Whether to warn.
 
     Raises
     ------
@@ -156,6 +178,14 @@ def find_histories(
         ends = np.maximum.reduceat(ends, history.user_offsets[:-1])
     of = find_ids(ids, theirs)
     n = int((of >= 0).sum())
+    if not n and not is_needed:
+        if announce:
+            logger.warning(
+                "%s: no session of the test has begun in it, so all of them start from zero "
+                "(session_border=reset: the state is carried to no other session of the user)",
+                source,
+            )
+        return of
     if not n:
         raise InputError(
             f"{source}: none of the test's {kind} is in it: {shown(ids[0])} is one of the test's, "
@@ -169,7 +199,8 @@ def find_histories(
         )
         if 2 * len(late) > n:
             raise InputError(f"{said}; give what came before the test only")
-        logger.warning("%s; these events count as if they came before", said)
+        if announce:
+            logger.warning("%s; these events count as if they came before", said)
     return of
 
 

@@ -7,9 +7,10 @@ each of the `findings`.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
-from gru4rec_toolkit import arguments
+from gru4rec_toolkit import arguments, messages
 from gru4rec_toolkit.errors import printable, run_cli
 
 
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     arguments.add_test_sets(parser, help="test sets to go with it")
     arguments.add_columns(parser)
+    arguments.add_user_column(parser, help="say how many sessions and events they have")
     return parser
 
 
@@ -39,6 +41,7 @@ def report(
     session_key: str = "SessionId",
     item_key: str = "ItemId",
     time_key: str = "Time",
+    user_key: str | None = None,
 ) -> None:
     """Print what a log and the test sets to go with it look like, and what is wrong with them.
 
@@ -50,28 +53,39 @@ def report(
         Test sets; they are compared with the training data too.
     session_key, item_key, time_key : str
         Names of the columns.
+    user_key : str, optional
+        Name of the column of users, if there is one.
 
     Raises
     ------
     InputError
-        A file cannot be used at all.
+        A file cannot be used at all, or a session belongs to two users.
     """
-    from gru4rec_toolkit.data import events, findings
+    from gru4rec_toolkit.data import events, findings, sessions
 
     keys = (session_key, item_key, time_key)
     counts = {"warning": 0, "note": 0}
     train = None
     for name in (path, *tests):
-        log = findings.Log.of(events.read_events(name, *keys, announce=False), keys)
+        data = events.read_events(name, *keys, announce=False, user_key=user_key)
+        log = findings.Log.of(data, keys)
         lines = f"{printable(name)}: {findings.describe(log)}".split("\n")
-        print(*map(printable, lines), sep="\n", flush=True)
+        if user_key is not None:
+            users = sessions.check_users(data, {"session": session_key, "user": user_key}, name)
+            lines.append(findings.describe_users(users, data[session_key]))
+        _show(*lines)
         found = [*findings.findings(log)]
         found += findings.odd_items(log) if train is None else findings.compare(train, log)
         train = train or log
         for kind, text in found:
             counts[kind] += 1
-            print(printable(f"{kind}: {text}"), flush=True)
-    print(", ".join(findings.count(n, kind) for kind, n in counts.items()))
+            _show(f"{kind}: {text}")
+    _show(", ".join(findings.count(n, kind) for kind, n in counts.items()))
+
+
+def _show(*lines: str) -> None:
+    for line in lines:
+        print(messages.laid_out(printable(line), sys.stdout), flush=True)
 
 
 def cli() -> None:

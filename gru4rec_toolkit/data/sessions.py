@@ -330,7 +330,8 @@ def check_test_log(log: SessionLog, source: str) -> None:
     if not (np.diff(log.offsets) > 1).any():
         raise InputError(
             f"{source}: no session has two or more events on items of the training data, so there "
-            "is nothing to predict; check that training and test data belong together"
+            "is nothing to predict; check that training and test data belong together, or give the "
+            "events before the test (--history, history=)"
         )
 
 

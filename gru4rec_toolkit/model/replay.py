@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -113,11 +112,8 @@ class Continuation:
         self, network, test: SessionLog, history: SessionLog | None, source: str = "history"
     ) -> None:
         self.network = network
-        if network.settings.session_border == "reset":
-            # sessions are on their own, as in the training
-            test = replace(test, user_offsets=None)
-            history = history and replace(history, user_offsets=None)
-        self.test = continue_log(test, history, network.settings.max_sequence, source)
+        p = network.settings
+        self.test = continue_log(test, history, p.max_sequence, p.session_border, source)
 
     def states(self) -> list[np.ndarray]:
         """Return the layers' states (n_sequences, units) that the test's sequences begin with."""

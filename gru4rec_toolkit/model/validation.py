@@ -245,7 +245,8 @@ class Course:
         training.put_result(self.best)
         best, name = self.best_epoch, self.validator.validation.deciding
         if self.is_over and training.parameters.n_epochs > len(self.epochs):
-            print(f"No better {name} in {self.patience} epochs: the training ends early")
+            epochs = f"{self.patience} epoch{'s' * (self.patience != 1)}"
+            print(f"No better {name} in {epochs}: the training ends early")
         if best is None:
             print(
                 f"No epoch was better than the model before the training ({name}: "

@@ -79,6 +79,7 @@ def running_sessions(
     history: pd.DataFrame | None = None,
     user_key: str | None = None,
     max_sequence: int = 0,
+    session_border: str = "carry",
 ) -> RunningSessions:
     """Return sessions, given as lists of ids of items or as a DataFrame of events.
 
@@ -95,7 +96,12 @@ def running_sessions(
         Column of the users.
     max_sequence : int
         Most events of a history that count, its last ones; 0: all.
+    session_border : "carry" or "reset"
+        Where users are reset, what comes before a session are its own events alone, if any.
     """
+    is_reset = user_key is not None and session_border == "reset"
+    if is_reset:
+        user_key = None
     if isinstance(sessions, pd.DataFrame):
         log = _of_events(sessions, keys, item_ids, user_key)
         if history is None and user_key is None:
@@ -103,14 +109,16 @@ def running_sessions(
         past = None
         if history is not None:
             past = index_sessions(history, *keys, item_ids, "history", False, True, user_key)
-        return _after(past, log, max_sequence)
+        return _after(past, log, max_sequence, not is_reset)
     if history is not None:
         raise InputError("history: sessions have to be a DataFrame, whose ids it is found by")
     return _of_lists(sessions, item_ids)
 
 
-def _after(past: SessionLog | None, log: RunningSessions, max_sequence: int) -> RunningSessions:
-    """Return sessions with the events before them, of their owners."""
+def _after(
+    past: SessionLog | None, log: RunningSessions, max_sequence: int, is_needed: bool
+) -> RunningSessions:
+    """Return sessions with the events before them, of their owners; some have to have a past."""
     start_times = log.start_times
     assert log.owners is not None and start_times is not None
     owners = canonical_ids(log.owners)
@@ -119,7 +127,7 @@ def _after(past: SessionLog | None, log: RunningSessions, max_sequence: int) -> 
     if past is not None:
         begins = np.full(codes.max() + 1, np.inf)
         np.minimum.at(begins, codes, start_times)
-        of = find_histories(owners, begins[codes], past, "history")
+        of = find_histories(owners, begins[codes], past, "history", is_needed)
     found: list[np.ndarray] = [log.items[:0]] * len(log)
     before, owner = log.items[:0], -1
     for session in np.lexsort((start_times, codes)).tolist():

@@ -65,6 +65,8 @@ class MLflow:
         tracking_uri: str | None = None,
     ) -> None:
         mlflow = import_library("mlflow", "tracking with MLflow", "mlflow-skinny")
+        if messages.is_quiet():  # it tells of a database that it makes
+            logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._uri = str(tracking_uri or mlflow.get_tracking_uri())
         self._run_name = run_name
         self._parameters = dict(parameters or {})

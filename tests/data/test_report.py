@@ -7,7 +7,7 @@ import re
 
 import pandas as pd
 import pytest
-from helpers.cli import TEST, TRAIN, complaint, files_in, python, run_py, succeeds
+from helpers.cli import ROOT, TEST, TRAIN, complaint, files_in, python, run_py, succeeds
 
 from gru4rec_toolkit.data import report
 
@@ -232,3 +232,19 @@ def test_files_that_cannot_be_used(tmp_path):
     message = complaint(python("-m", REPORT, "none.tsv", cwd=tmp_path, PYTHONPATH=root))
     assert message.startswith("none.tsv: there is no such file")
     assert '"x"' in complaint(run_py(TRAIN, "--check", "-sk", "x", cwd=tmp_path))
+
+
+def test_users(tmp_path):
+    log = pd.DataFrame(
+        {"u": [7, 7, 7, 8], "SessionId": [1, 1, 2, 3], "ItemId": [1, 2, 1, 1], "Time": [1, 2, 3, 4]}
+    )
+    log.to_csv(tmp_path / "log.csv", index=False)
+    said = "  users: 2; 1.50 sessions on average, most 2; 2.00 events on average, most 3"
+    options = ("log.csv", "-uk", "u")
+    done = succeeds(run_py(*options, "--check", cwd=tmp_path))
+    assert done.lines[4] == said
+    other = succeeds(python("-m", REPORT, *options, cwd=tmp_path, PYTHONPATH=str(ROOT)))
+    assert other.out == done.out
+    log.assign(SessionId=1).to_csv(tmp_path / "log.csv", index=False)
+    message = complaint(run_py(*options, "--check", cwd=tmp_path))
+    assert message.startswith("log.csv: session 1 belongs to two users, 7 and 8; ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +26,7 @@ def parts_of(function, *arguments):
     try:
         return function(*arguments)
     except InputError as err:
-        assert "one of the two parts would be empty" in str(err)
+        assert re.search("would be empty|^data: no (event is|session begins) ", str(err))
         return None
 
 
@@ -131,8 +133,11 @@ def test_files(log, options, expected):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["log.tsv", "-o", "parts"], "one of the arguments --last --from --sessions-from"),
-        (["log.tsv", "-o", "parts", "--last", "9"], "log.tsv: data: no session has more than 9"),
+        (["log.tsv", "-o", "parts"], "--last, --from or --sessions-from is needed; see python -m"),
+        (["log.tsv", "-o", "parts", "--last", "9"], 'log.tsv: no value of column "SessionId" has '),
+        (["log.tsv", "-o", "parts", "--from", "10"], "log.tsv: no event is at 10 or later; the "),
+        (["log.tsv", "-o", "parts", "--from", "1"], "log.tsv: no event is before 1; the first is "),
+        (["log.tsv", "-o", "parts", "--sessions-from", "1"], "log.tsv: no session begins before 1"),
         (["log.tsv", "-o", "parts", "--last", "0"], "--last: expected a number of events, 1 or"),
         (["log.tsv", "-o", "parts", "--from", "soon"], "--from: expected a number or an ISO date"),
         (["log.tsv", "-o", "parts", "--last", "1", "-uk", "Time"], "have to be four columns"),
@@ -149,18 +154,21 @@ def test_refusals(log, options, said):
     assert files_in(log) == before
 
 
-def test_parts_are_replaced_and_other_files_if_asked(log):
+def test_files_are_replaced_if_asked_only(log):
+    """A part of a split looks like anybody's log."""
     command = ["log.tsv", "-o", "parts", "--last"]
     succeeds(split(*command, "1", cwd=log))
     before = files_in(log)
-    succeeds(split(*command, "2", cwd=log))
-    assert files_in(log) != before
-    (log / "parts" / "after.tsv").write_text("mine\n")
+    for name in ("before.tsv", "after.tsv"):
+        said = complaint(split(*command, "2", cwd=log))
+        assert f"parts/{name}: it exists; give another path, or --force " in said
+        assert files_in(log) == before
+        (log / "parts" / name).unlink()
+        del before[f"parts/{name}"]
+    succeeds(split(*command, "1", cwd=log))
     before = files_in(log)
-    assert "parts/after.tsv" in complaint(split(*command, "1", cwd=log))
-    assert files_in(log) == before
-    succeeds(split(*command, "1", "--force", cwd=log))
-    assert b"mine" not in (log / "parts" / "after.tsv").read_bytes()
+    succeeds(split(*command, "2", "--force", cwd=log))
+    assert files_in(log).keys() == before.keys() and files_in(log) != before
 
 
 def test_ids_that_a_table_of_text_cannot_hold(log):

@@ -152,7 +152,8 @@ def test_patience(data, held_out, usual, capsys):
     assert timeless(found) == timeless(records[: best + patience])
     assert same(gru.weights(), weights[best - 1])
     out = capsys.readouterr().out
-    assert f"No better Recall@20 in {patience} epochs: the training ends early\n" in out
+    epochs = "1 epoch" if patience == 1 else f"{patience} epochs"
+    assert f"No better Recall@20 in {epochs}: the training ends early\n" in out
     # enough of it changes nothing, and nothing is said
     assert timeless(fitted(data, validation=held_out, patience=6)[1]) == timeless(records)
     assert "ends early" not in capsys.readouterr().out
