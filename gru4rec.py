@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -448,8 +447,8 @@ class GRU4Rec(parameters.HasParameters):
             raise InputError("patience counts epochs without a better validation; give validation")
         # attributes are set one by one: only now can contradictions be seen
         parameters.check_combination(self.get_params())
-        if self.dropout_p_embed > 0 and not self.constrained_embedding and not self.embedding:
-            warnings.warn("dropout_p_embed has no effect with one-hot input", stacklevel=3)
+        for sentence in parameters.without_effect(self.get_params()):
+            logger.warning("%s", sentence)
         kept = self._kept_state() if retrain and keep_optimizer else {}
         checkpoints = self._checkpoints(checkpoint, checkpoint_minutes, resume, retrain, kept)
         item_ids = None

@@ -237,9 +237,24 @@ def test_what_a_negative_sampler_draws_is_checked(train_data):
         gru.fit(train_data)
 
 
-def test_dropout_of_one_hot_input_is_called_out(train_data):
-    with pytest.warns(UserWarning, match="dropout_p_embed has no effect"):
-        trained(train_data, constrained_embedding=False, dropout_p_embed=0.5)
+WITHOUT_EFFECT = [
+    ({"dropout_p_embed": 0.5}, {"embedding": 4}, "dropout_p_embed"),
+    ({"dropout_mask": "sequence"}, {"dropout_p_hidden": 0.1}, "dropout_mask"),
+    ({"session_border": "reset"}, {"user_key": "UserId"}, "session_border"),
+    ({"long_sequences": "last"}, {"max_sequence": 9}, "long_sequences"),
+]
+
+
+@pytest.mark.parametrize(("values", "needed", "name"), WITHOUT_EFFECT)
+def test_what_has_no_effect_is_called_out(train_data, values, needed, name, caplog):
+    values = {"constrained_embedding": False, "n_epochs": 1, **values}
+    data = train_data.assign(UserId=train_data["SessionId"])
+    trained(data, **values)
+    (said,) = caplog.messages
+    assert said.startswith(f"{name} has no effect with")
+    caplog.clear()
+    trained(data, **values, **needed)
+    assert caplog.messages == []
 
 
 # --- dropout --------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from gru4rec_toolkit.parameters.table import (
     defaults,
     ranking_activation,
     split_activation,
+    without_effect,
 )
 from gru4rec_toolkit.parameters.text import parse_string, read_file
 from gru4rec_toolkit.parameters.values import HasParameters, ReadOnlyList, Values, announce
@@ -52,4 +53,5 @@ __all__ = [
     "ranking_activation",
     "read_file",
     "split_activation",
+    "without_effect",
 ]

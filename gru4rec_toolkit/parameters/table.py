@@ -533,3 +533,26 @@ def check_combination(values: Mapping[str, Any]) -> None:
             f"adapt_params: adapt={values['adapt']} takes {n_rates} decay rate(s), "
             f"got {values['adapt_params']}"
         )
+
+
+def without_effect(values: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each value that other values leave without effect.
+
+    Parameters
+    ----------
+    values : mapping
+        All parameters, converted.
+    """
+    has_one_hot_input = not values["constrained_embedding"] and not values["embedding"]
+    has_dropout = values["dropout_p_embed"] > 0 or values["dropout_p_hidden"] > 0
+    found = {
+        "dropout_p_embed has no effect with one-hot input": values["dropout_p_embed"] > 0
+        and has_one_hot_input,
+        "dropout_mask has no effect without dropout_p_embed or dropout_p_hidden": not has_dropout
+        and values["dropout_mask"] != "step",
+        "session_border has no effect without user_key": values["user_key"] is None
+        and values["session_border"] != "carry",
+        "long_sequences has no effect without max_sequence": not values["max_sequence"]
+        and values["long_sequences"] != "windows",
+    }
+    return [sentence for sentence, is_so in found.items() if is_so]
