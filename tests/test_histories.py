@@ -346,8 +346,10 @@ def test_users_are_those_of_the_model(of_users, parts):
     pd.testing.assert_frame_equal(evaluation.ranks(of_users, with_users, history=history), named)
     alone = table_of(evaluation.ranks(of_users, test, user_key=""))
     nearly(alone, replayed(of_users, None, test, "SessionId", same_session))
-    for log in (with_users, sessions.index_sessions(test, **indexing)):
+    without = sessions.index_sessions(test, **indexing)
+    for log in (with_users, without):
         assert table_of(evaluation.ranks(of_users, log, user_key="")) == alone
+    assert table_of(evaluation.ranks(of_users, without)) == alone
     assert alone != table_of(evaluation.ranks(of_users, test))
 
 

@@ -135,8 +135,8 @@ def test_files(log, options, expected):
     [
         (["log.tsv", "-o", "parts"], "--last, --from or --sessions-from is needed; see python -m"),
         (["log.tsv", "-o", "parts", "--last", "9"], 'log.tsv: no value of column "SessionId" has '),
-        (["log.tsv", "-o", "parts", "--from", "10"], "log.tsv: no event is at 10 or later; the "),
-        (["log.tsv", "-o", "parts", "--from", "1"], "log.tsv: no event is before 1; the first is "),
+        (["log.tsv", "-o", "parts", "--from", "10"], "event is at 10 or later; the last is at 9"),
+        (["log.tsv", "-o", "parts", "--from", "1"], " no event is before 1; the first is at 1"),
         (["log.tsv", "-o", "parts", "--sessions-from", "1"], "log.tsv: no session begins before 1"),
         (["log.tsv", "-o", "parts", "--last", "0"], "--last: expected a number of events, 1 or"),
         (["log.tsv", "-o", "parts", "--from", "soon"], "--from: expected a number or an ISO date"),
