@@ -37,10 +37,10 @@ TRAIN_AND_EVALUATE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import evaluation, gru4rec
-from gru4rec_toolkit import progress
 from gru4rec_toolkit.data import events
+from tqdm.auto import tqdm
 
-print("CLASS", progress.tqdm.__mro__[1].__module__)
+print("CLASS", tqdm.__mro__[1].__module__)
 data = events.read_events(sys.argv[2])
 gru = gru4rec.GRU4Rec(layers=[16], batch_size=8, n_epochs=1, n_sample=0)
 gru.fit(data)
