@@ -44,7 +44,7 @@ _NAMES = {
     "pandas._libs.interval": "__pyx_unpickle_IntervalMixin Interval",
     "pandas._libs.missing": "NA",
     "pandas._libs.sparse": "BlockIndex IntIndex",
-    "pandas._libs.tslibs.nattype": "_nat_unpickle",
+    "pandas._libs.tslibs.nattype": "__nat_unpickle _nat_unpickle",
     "pandas._libs.tslibs.offsets": "Day Hour Minute Second Milli Micro Nano",
     "pandas._libs.tslibs.period": "Period",
     "pandas._libs.tslibs.timedeltas": "Timedelta _timedelta_unpickle",
@@ -598,7 +598,7 @@ def _scalar(value: _Node) -> Any:
     if isinstance(value, _Inert):
         if value.name in ("NA", "NaT"):
             return getattr(pd, value.name)
-    elif _is_call(value, "_nat_unpickle"):
+    elif _is_call(value, "__nat_unpickle", "_nat_unpickle"):
         return pd.NaT
     elif _is_call(value, "scalar"):
         dtype, raw = _dtype(value.args[0]), _as_bytes(value.args[1])

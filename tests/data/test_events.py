@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copyreg
 import csv
+import datetime
 import gzip
 import io
 import os
@@ -481,6 +482,14 @@ def test_without_pyarrow(tmp_path, name, monkeypatch):
 # --- pickles --------------------------------------------------------------------------------------
 
 PLAIN = pd.DataFrame({"SessionId": [3, 3, 1], "ItemId": [1, 2, 1], "Time": [1, 2, 3], "x": 1.5})
+INDIA = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
+
+
+def with_objects(*values):
+    """A table whose column x is of objects."""
+    return PLAIN.assign(x=pd.Series(values, dtype=object))
+
+
 PICKLED = {
     "integers": PLAIN,
     "small integers": PLAIN.astype({"SessionId": "int32", "ItemId": "uint16"}),
@@ -494,6 +503,15 @@ PICKLED = {
     "booleans": PLAIN.assign(x=True, y=pd.array([True, None, False], dtype="boolean")),
     "dates": PLAIN.assign(x=pd.to_datetime(["2014", "2015", None])),
     "zoned dates": PLAIN.assign(x=pd.date_range("2014", periods=3, tz="UTC")),
+    "dates among objects": with_objects(
+        pd.Timestamp("2014-04-07 10:00"), pd.Timestamp("2014", tz="UTC"), pd.NaT
+    ),
+    "Python's dates": with_objects(
+        datetime.datetime(2014, 4, 7, 10, tzinfo=INDIA),
+        datetime.date(2014, 4, 7),
+        datetime.datetime(3000, 1, 1),
+    ),
+    "NumPy's numbers": with_objects(np.int64(5), np.float32(1.5), pd.NA),
     "integer index": PLAIN.set_index(pd.Index([5, 5, 9])),
     "float index": PLAIN.set_index(pd.Index([0.5, 1.5, 2.5])),
     "string index": PLAIN.set_index(pd.Index(["x", "y", "z"], name="n")),
