@@ -519,6 +519,8 @@ PICKLED = {
     "category index": PLAIN.set_index(pd.CategoricalIndex(["x", "y", "x"])),
     "multi index": PLAIN.set_index(["SessionId", "x"], drop=False),
     "slice": PLAIN[1:],
+    # pandas keeps the integers as one block, in places 0, 1 and 3
+    "scattered columns": PLAIN[["SessionId", "ItemId", "x", "Time"]].copy(),
 }
 
 
