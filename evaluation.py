@@ -550,7 +550,6 @@ def _columns(
     test_data : DataFrame or SessionLog
         A log tells by itself whether it has users.
     """
-
     there = getattr(test_data, "columns", ())
 
     def column(place: int, name: str, default: str | None) -> Any:

@@ -65,16 +65,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if user_key is not None:
         sessions.check_users(data, {"session": keys["session_key"], "user": user_key}, args.path)
-    owner = keys["session_key"] if user_key is None else user_key
-    columns = {"session_key": owner, "time_key": keys["time_key"]}
-    columns["source"] = args.path
+    columns = (keys["session_key"], keys["time_key"], args.path)
     if args.last is not None:
-        parts = splits.last_events(data, args.last, **columns)
+        owner = keys["session_key"] if user_key is None else user_key
+        parts = splits.last_events(data, args.last, owner, *columns[1:])
     elif args.events_from is not None:
-        parts = splits.events_from(data, args.events_from, **columns)
+        parts = splits.events_from(data, args.events_from, *columns)
     else:
-        columns["session_key"] = keys["session_key"]
-        parts = splits.sessions_from(data, args.sessions_from, **columns)
+        parts = splits.sessions_from(data, args.sessions_from, *columns)
     # what is written looks like any other log, so that nothing tells whose a file is
     targets = {name: ("a part of the log", None) for name in NAMES}
     files.prepare_folder("-o", args.output, targets, {"the log": args.path}, args.force)

@@ -468,11 +468,12 @@ def _check_separator(file: TextFile, names: Sequence[str], keys: Sequence) -> No
     if any(key in names for key in keys):
         return
     line = shortened(" ".join(f"{file.separator} ".join(names).split()), 100)
-    for separator, (kind, ending) in _SEPARATORS.items():
-        parts = [part.strip(' "') for part in (names or [""])[0].split(separator)]
-        is_other = separator != file.separator and len(names) == 1
+    others = [s for s in _SEPARATORS if s != file.separator] if len(names) == 1 else []
+    for separator in others:
+        kind, ending = _SEPARATORS[separator]
+        parts = [part.strip(' "') for part in names[0].split(separator)]
         # a single column may have a name of two words
-        if is_other and (len(parts) > 2 or all(key in parts for key in keys)):
+        if len(parts) > 2 or all(key in parts for key in keys):
             advice = "separate the columns by tabs (.tsv) or commas (.csv)"
             if ending is not None:
                 advice = f"let its name end in {ending}{'.gz' if file.is_compressed else ''}"

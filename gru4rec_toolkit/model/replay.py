@@ -100,20 +100,16 @@ class Continuation:
         Its parameters say what a sequence is, and how much of a history counts.
     test, history : SessionLog
         As for `histories.continue_log`.
-    source : str
-        What to call the history in messages.
 
     Attributes
     ----------
     test : histories.Continued
     """
 
-    def __init__(
-        self, network, test: SessionLog, history: SessionLog | None, source: str = "history"
-    ) -> None:
+    def __init__(self, network, test: SessionLog, history: SessionLog | None) -> None:
         self.network = network
         p = network.settings
-        self.test = continue_log(test, history, p.max_sequence, p.session_border, source)
+        self.test = continue_log(test, history, p.max_sequence, p.session_border)
 
     def states(self) -> list[np.ndarray]:
         """Return the layers' states (n_sequences, units) that the test's sequences begin with."""
