@@ -324,6 +324,23 @@ def test_recommendations_find_users_whatever_their_type(of_users, parts, kind):
     np.testing.assert_array_equal(found.items, expected.items)
 
 
+def test_recommendations_take_the_last_events_of_a_history(parts):
+    """So many as a training takes of a sequence, and all of the session's own."""
+    history, test = parts
+    gru = model_of(parts, max_sequence=2)
+    found = gru.recommend(test, k=4, history=history).items.tolist()
+
+    def lists(past: pd.DataFrame) -> list:
+        events = pd.concat([past[past["SessionId"].isin(test["SessionId"])], test])
+        whole = [items.tolist() for _, items in events.groupby("SessionId")["ItemId"]]
+        return gru.recommend(whole, k=4).items.tolist()
+
+    assert found == lists(history.groupby("SessionId").tail(2))
+    assert found != lists(history)
+    with pytest.raises(InputError, match="history: none of the test's sessions is in it"):
+        gru.recommend(test, history=history.assign(SessionId=-1))
+
+
 def test_recommendations_of_lists_have_no_history(gru, parts):
     with pytest.raises(InputError, match="history: sessions have to be a DataFrame"):
         gru.recommend([[1, 2]], history=parts[0])

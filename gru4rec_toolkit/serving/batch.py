@@ -76,10 +76,10 @@ def running_sessions(
     sessions: Any,
     keys: tuple[str, str, str],
     item_ids: np.ndarray,
-    history: pd.DataFrame | None = None,
-    user_key: str | None = None,
-    max_sequence: int = 0,
-    session_border: str = "carry",
+    history: pd.DataFrame | None,
+    user_key: str | None,
+    max_sequence: int,
+    session_border: str,
 ) -> RunningSessions:
     """Return sessions, given as lists of ids of items or as a DataFrame of events.
 

@@ -254,6 +254,8 @@ def test_the_columns_are_listed_up_to_twenty(tmp_path, n_columns, end):
         ("a.csv", "a7,b2,2014-04-07T10:51:09Z", "event: a7, b2, 2014-04-07T10:51:09Z; put a line"),
         ("a.tsv", "Session Id\tItem", "there is no column"),
         ("a.tsv", "Session Id", "there is no column"),
+        ("a.tsv", "my session id\titem\ttime", "there is no column"),
+        ("a.csv", '"SessionId,ItemId,Time"', "there is no column"),
         ("a.tsv", "1\tItemId\tTime", "there is no column"),
     ],
 )

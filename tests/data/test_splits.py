@@ -108,17 +108,17 @@ def log(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("options", "expected", "n_sessions"),
     [
-        (["--last", "1"], ["c", "e"]),
-        (["--last", "2", "-uk", "UserId"], ["c", "e"]),
-        (["--last", "1", "-uk", "UserId"], ["c"]),
-        (["--from", "8"], ["c", "e", "f"]),
-        (["--from", "1970-01-01T00:00:09Z"], ["c", "f"]),
-        (["--sessions-from", "4"], ["d", "e", "f"]),
+        (["--last", "1"], ["c", "e"], "2 sessions"),
+        (["--last", "2", "-uk", "UserId"], ["c", "e"], "2 sessions"),
+        (["--last", "1", "-uk", "UserId"], ["c"], "1 session"),
+        (["--from", "8"], ["c", "e", "f"], "3 sessions"),
+        (["--from", "1970-01-01T00:00:09Z"], ["c", "f"], "2 sessions"),
+        (["--sessions-from", "4"], ["d", "e", "f"], "2 sessions"),
     ],
 )
-def test_files(log, options, expected):
+def test_files(log, options, expected, n_sessions):
     done = succeeds(split("log.tsv", "-o", "parts", *options, cwd=log))
     user_key = "UserId" if "-uk" in options else None
     before, after = (
@@ -127,7 +127,7 @@ def test_files(log, options, expected):
     )
     assert sorted(after["ItemId"]) == expected
     assert sorted([*before["ItemId"], *after["ItemId"]]) == sorted(LOG["ItemId"])
-    assert done.lines[-1].startswith(f"parts/after.tsv: {len(expected)} events of ")
+    assert done.lines[-1] == f"parts/after.tsv: {len(expected)} events of {n_sessions}"
 
 
 @pytest.mark.parametrize(
